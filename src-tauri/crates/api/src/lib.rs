@@ -1,0 +1,1 @@
+//! The client's local API over HTTP and WebSocket; serves the UI

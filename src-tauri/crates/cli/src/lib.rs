@@ -1,0 +1,1 @@
+//! The semo program: up, client, hub, send, tail, status, doctor

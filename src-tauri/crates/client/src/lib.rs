@@ -1,0 +1,1 @@
+//! The one loop: intake, policy, pool, outbox. Owns every task of the core

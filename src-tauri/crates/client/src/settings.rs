@@ -1,0 +1,328 @@
+//! The settings: one TOML file, overridden by the environment, overridden by flags.
+//!
+//! Whoever starts the core collects environment and flags into [`Overrides`]; this module never looks at the
+//! process itself. A setting that makes no sense is an error that names it, its value and what would be right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use domain::OfficeId;
+use domain::policy::Policy;
+use serde::{Deserialize, Serialize};
+
+/// Most sessions per office unless the settings say otherwise (DESIGN section 9).
+pub const SESSIONS_MAX_DEFAULT: u32 = 6;
+/// Minutes without a turn after which a session is given up.
+pub const IDLE_MINUTES_DEFAULT: u32 = 10;
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Which hub this machine belongs to.
+    pub profile: Profile,
+    /// For the profile `supabase`.
+    pub supabase: Supabase,
+    /// Which office to serve first.
+    pub office: Office,
+    /// Limits.
+    pub limits: Limits,
+    /// The program `claude`.
+    pub claude: Claude,
+    /// Repositories by name. The first in the alphabet is the default one.
+    pub repositories: BTreeMap<String, PathBuf>,
+    /// The local API.
+    pub api: Api,
+    /// The embedded hub.
+    pub hub: Hub,
+    /// What offices may do here.
+    pub policy: Policy,
+}
+
+/// Which hub the machine belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// The embedded hub, started with the core.
+    #[default]
+    ThisMachine,
+    /// A Supabase project (or a hub on another machine).
+    Supabase,
+}
+
+/// Where the project is and who signs in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Supabase {
+    /// `https://<ref>.supabase.co`, or a hub's URL.
+    pub url: String,
+    /// The publishable (or anon) key. Never the secret key.
+    pub publishable_key: String,
+    /// The account; the password is asked for or comes by `SEMO_PASSWORD`, never from this file.
+    pub email: String,
+}
+
+/// The office to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Office {
+    /// Its id; the account's only office when absent.
+    pub id: Option<OfficeId>,
+}
+
+/// Limits of this client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Sessions at once per office, 1 to 24.
+    pub sessions_max: u32,
+    /// Idle minutes before a session is given up, 1 to 1440.
+    pub idle_minutes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { sessions_max: SESSIONS_MAX_DEFAULT, idle_minutes: IDLE_MINUTES_DEFAULT }
+    }
+}
+
+/// The program `claude`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Claude {
+    /// Path of the program; looked for on PATH when absent.
+    pub program: Option<PathBuf>,
+    /// More arguments for every start, for example `["--model", "opus"]`.
+    pub args: Vec<String>,
+}
+
+/// The local API.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+}
+
+/// The embedded hub.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hub {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// Folder with the Postgres programs; looked for on the system when absent.
+    pub postgres_bin: Option<PathBuf>,
+}
+
+/// What the environment and the flags say, by dotted name (`limits.sessions_max`). Later entries win.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides(Vec<(String, String, String)>);
+
+/// Environment variables that set something, with the setting they set.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("SEMO_PROFILE", "profile"),
+    ("SEMO_SUPABASE_URL", "supabase.url"),
+    ("SEMO_SUPABASE_KEY", "supabase.publishable_key"),
+    ("SEMO_EMAIL", "supabase.email"),
+    ("SEMO_OFFICE", "office.id"),
+    ("SEMO_SESSIONS_MAX", "limits.sessions_max"),
+    ("SEMO_IDLE_MINUTES", "limits.idle_minutes"),
+    ("SEMO_CLAUDE", "claude.program"),
+    ("SEMO_API_PORT", "api.port"),
+    ("SEMO_HUB_PORT", "hub.port"),
+    ("SEMO_POSTGRES_BIN", "hub.postgres_bin"),
+];
+
+impl Overrides {
+    /// Takes what `environment` sets.
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Overrides {
+        let mut overrides = Overrides::default();
+        for (variable, setting) in ENVIRONMENT {
+            if let Some(value) = environment.get(*variable).filter(|value| !value.is_empty()) {
+                overrides.set(setting, value, &format!("environment variable {variable}"));
+            }
+        }
+        overrides
+    }
+
+    /// Sets one setting by its dotted name; `source` is told to the user when the value is wrong.
+    pub fn set(&mut self, setting: &str, value: &str, source: &str) {
+        self.0.push((setting.to_owned(), value.to_owned(), source.to_owned()));
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is there but cannot be read.
+    #[error("could not read the settings file {path}; check its permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a setting that does not exist or has the wrong type.
+    #[error("the settings in {path} cannot be used: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Which line, and why.
+        reason: String,
+    },
+    /// The environment or a flag sets something impossible.
+    #[error("{source_name} sets {setting} to `{value}`, which cannot be used: {reason}")]
+    Override {
+        /// `environment variable …` or `flag …`.
+        source_name: String,
+        /// Dotted name.
+        setting: String,
+        /// The text that was given.
+        value: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The settings are well-formed but make no sense together.
+    #[error("setting {setting} cannot be used: {reason}")]
+    Invalid {
+        /// Dotted name.
+        setting: &'static str,
+        /// Why, and what would be right.
+        reason: String,
+    },
+}
+
+impl Settings {
+    /// Reads the file (none is fine), applies the overrides, checks the whole.
+    pub fn load(file: &Path, overrides: &Overrides) -> Result<Settings, SettingsError> {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(SettingsError::Read { path: file.to_owned(), source }),
+        };
+        let in_file = |reason: String| SettingsError::File { path: file.to_owned(), reason };
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
+        // The file is checked by itself first, so that its faults are told with its line numbers.
+        toml::from_str::<Settings>(&text).map_err(|error| in_file(error.to_string()))?;
+        for (setting, value, source) in &overrides.0 {
+            put(&mut table, setting, value);
+            Settings::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
+                SettingsError::Override {
+                    source_name: source.clone(),
+                    setting: setting.clone(),
+                    value: value.clone(),
+                    reason: error.to_string(),
+                }
+            })?;
+        }
+        let settings = Settings::deserialize(toml::Value::Table(table)).map_err(|error| in_file(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let invalid = |setting, reason: &str| Err(SettingsError::Invalid { setting, reason: reason.to_owned() });
+        if !(1..=24).contains(&self.limits.sessions_max) {
+            return invalid("limits.sessions_max", "it must be between 1 and 24");
+        }
+        if !(1..=1440).contains(&self.limits.idle_minutes) {
+            return invalid("limits.idle_minutes", "it must be between 1 and 1440");
+        }
+        if self.profile == Profile::Supabase {
+            if self.supabase.url.is_empty() {
+                return invalid("supabase.url", "the profile `supabase` needs the project's URL");
+            }
+            if self.supabase.publishable_key.is_empty() {
+                return invalid("supabase.publishable_key", "the profile `supabase` needs the publishable key");
+            }
+            if self.supabase.publishable_key.starts_with("sb_secret_") {
+                return invalid("supabase.publishable_key", "this is a secret key; it must never be on a workstation");
+            }
+            if self.supabase.email.is_empty() {
+                return invalid("supabase.email", "the profile `supabase` needs the account to sign in with");
+            }
+        }
+        for (name, path) in &self.repositories {
+            if !path.is_absolute() {
+                return Err(SettingsError::Invalid {
+                    setting: "repositories",
+                    reason: format!("the path of `{name}` is `{}`; it must be absolute", path.display()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a text under a dotted name: as a number where it is one, else as a string; the types are checked later.
+fn put(table: &mut toml::Table, setting: &str, value: &str) {
+    let (last, parents) = match setting.rsplit_once('.') {
+        Some((parents, last)) => (last, parents.split('.').collect()),
+        None => (setting, Vec::new()),
+    };
+    let mut at = table;
+    for parent in parents {
+        let entry = at.entry(parent).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if !entry.is_table() {
+            *entry = toml::Value::Table(toml::Table::new());
+        }
+        match entry {
+            toml::Value::Table(inner) => at = inner,
+            _ => return,
+        }
+    }
+    let value = value.parse::<i64>().map_or_else(|_| toml::Value::String(value.to_owned()), toml::Value::Integer);
+    at.insert(last.to_owned(), value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings.toml");
+        std::fs::write(&file, text).unwrap();
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::load(&file, &Overrides::from_environment(&environment))
+    }
+
+    #[test]
+    fn without_a_file_the_machine_serves_itself_with_the_default_limits() {
+        let settings = Settings::load(Path::new("no/such/file"), &Overrides::default()).unwrap();
+        assert_eq!(settings, Settings::default());
+        assert_eq!((settings.profile, settings.limits.sessions_max), (Profile::ThisMachine, 6));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let settings =
+            load("[limits]\nsessions_max = 3\nidle_minutes = 4", &[("SEMO_SESSIONS_MAX", "5")]).unwrap();
+        assert_eq!((settings.limits.sessions_max, settings.limits.idle_minutes), (5, 4));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_its_place() {
+        let check = |text: &str, environment: &[(&str, &str)], expected: &[&str]| {
+            let error = load(text, environment).unwrap_err().to_string();
+            for part in expected {
+                assert!(error.contains(part), "`{part}` is missing in: {error}");
+            }
+        };
+        check("[limits]\nsessions = 3", &[], &["settings.toml", "line 2", "sessions"]);
+        check("profile = 'cloud'", &[], &["cloud", "this-machine"]);
+        check("profile = [", &[], &["line 1"]);
+        check("", &[("SEMO_SESSIONS_MAX", "many")], &["SEMO_SESSIONS_MAX", "limits.sessions_max", "many"]);
+        check("[limits]\nsessions_max = 0", &[], &["limits.sessions_max", "between 1 and 24"]);
+        check("profile = 'supabase'", &[], &["supabase.url"]);
+        check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);
+        check("", &[("SEMO_OFFICE", "nonsense")], &["SEMO_OFFICE", "office.id"]);
+    }
+
+    #[test]
+    fn a_secret_key_is_refused_on_a_workstation() {
+        let text = "profile='supabase'\n[supabase]\nurl='https://x.supabase.co'\npublishable_key='sb_secret_1'\nemail='a@b.c'";
+        assert!(load(text, &[]).unwrap_err().to_string().contains("secret key"));
+    }
+}

@@ -1,0 +1,1 @@
+//! What stands in for Supabase where there is none: Postgres, REST, Realtime, Auth

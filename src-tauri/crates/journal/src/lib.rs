@@ -1,0 +1,1 @@
+//! The local journal (SQLite): inbox, outbox, sessions, turns

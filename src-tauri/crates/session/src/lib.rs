@@ -1,0 +1,1 @@
+//! One actor per session: turn tracking, evidence, the pool

@@ -1,0 +1,1 @@
+//! The office's protocols from the client side: auth, REST, Realtime

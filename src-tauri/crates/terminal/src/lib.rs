@@ -1,0 +1,1 @@
+//! PTY, child process tree, screen, scrollback

@@ -1,0 +1,1 @@
+//! Git worktrees, preserve refs, persona files

@@ -1,0 +1,1 @@
+//! Stories, recordings, tidiness: one test binary.
