@@ -1,1 +1,4 @@
 //! Stories, recordings, tidiness: one test binary.
+
+mod stub;
+mod tidy;

@@ -1,1 +1,16 @@
-//! The client's local API over HTTP and WebSocket; serves the UI
+//! The client's local API: methods, events and terminal streams over HTTP and WebSocket on loopback, and the UI's
+//! files. Windows and browsers speak the same.
+//!
+//! It holds no logic: a handler checks who asks, calls the client, and gives the answer a form. Every call but the
+//! UI's files and the agents' hooks needs the token of this launch; Host and Origin are checked on all of them.
+
+mod access;
+mod assets;
+mod events;
+mod hooks;
+mod rpc;
+mod server;
+mod terminal_stream;
+
+pub use access::Token;
+pub use server::{ApiError, Listener, serve};

@@ -1,1 +1,53 @@
-//! The semo program: up, client, hub, send, tail, status, doctor
+//! The program `semo`, and the composition of one process (hub, client, local API) that the desktop app starts too.
+//!
+//! It holds no logic of the product: it reads arguments and environment, puts the parts together, and gives results
+//! a form for people and scripts. Errors go to stderr with a hint; the exit codes are [`exit::Exit`].
+
+mod arguments;
+mod doctor;
+mod exit;
+mod follow;
+pub mod machine;
+mod office;
+mod running;
+mod send;
+mod status;
+mod tail;
+mod up;
+pub mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Order};
+use exit::{Exit, Failure};
+use world::World;
+
+/// Runs the program with the process's arguments and environment.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let world = match World::of_process(&arguments.place) {
+        Ok(world) => world,
+        Err(failure) => return failure.tell(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(Exit::Failed, format!("could not start: {error}"), "").tell(),
+    };
+    match runtime.block_on(run(arguments, world)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.tell(),
+    }
+}
+
+async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
+    match arguments.order {
+        Order::Up(up) => up::run(&world, &up).await,
+        Order::Send(send) => send::run(&world, send).await,
+        Order::Tail(tail) => tail::run(&world, &tail).await,
+        Order::Status(status) => status::run(&world, &status).await,
+        Order::Doctor(doctor) => doctor::run(&world, &doctor).await,
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! `semo`: everything without a window.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,1 +1,21 @@
-//! The one loop: intake, policy, pool, outbox. Owns every task of the core
+//! The client: one loop that takes an office's commands, checks them against the local policy, has sessions carry
+//! them out, and reports what came of them.
+//!
+//! Invariants: a command is in the journal before it has any effect; an outcome and its report are written in one
+//! transaction before the network hears of them; state is moved by the loop alone and seen by others as a copy;
+//! every task it starts is awaited when it stops. It knows no window, no HTTP server and no database but its journal.
+
+pub mod clock;
+mod core;
+mod directory;
+pub mod identity;
+mod outbox;
+pub mod paths;
+mod pool;
+pub mod request;
+pub mod settings;
+mod start;
+pub mod view;
+
+pub use directory::HookRefusal;
+pub use start::{Client, ClientConfig, FirstAgent, FirstOffice, Machine, StartError};

@@ -66,6 +66,8 @@ pub struct TurnSigns {
     pub interrupted: bool,
     /// The process ended during the turn.
     pub exited: Option<Option<i32>>,
+    /// We ended the session during the turn, and its whole process tree is proven gone.
+    pub ended_on_request: bool,
     /// The time limit was reached and the interrupt was sent.
     pub timed_out: bool,
     /// The input line is ready again, seen for a settled while.
@@ -103,8 +105,22 @@ impl TurnSigns {
         if let Some((class, detail)) = &self.failure {
             return verdict(failed(*class, detail.clone()), "provider-failure");
         }
-        if let Some(stopped) = &self.stopped {
+        // With background work still running the agent will stop again: this stop is no end, but other ends can come.
+        let pending = self.stopped.as_ref().is_some_and(|stopped| stopped.pending_work > 0);
+        if let Some(stopped) = self.stopped.as_ref().filter(|_| !pending) {
             return self.verdict_of_stop(stopped);
+        }
+        if self.timed_out && self.ended_on_request {
+            return verdict(
+                failed(
+                    FailureClass::Timeout,
+                    "the turn reached its time limit, could not be interrupted, and the session was ended".to_owned(),
+                ),
+                "timeout-session-ended",
+            );
+        }
+        if self.ended_on_request {
+            return verdict(TurnOutcome::Cancelled, "session-ended");
         }
         if let Some(code) = self.exited {
             let detail = match code {
@@ -129,7 +145,7 @@ impl TurnSigns {
         if self.interrupted {
             return verdict(TurnOutcome::Cancelled, "interrupted-at-keyboard");
         }
-        if self.acknowledged && self.idle_again {
+        if self.acknowledged && self.idle_again && !pending {
             return verdict(
                 TurnOutcome::Unconfirmed {
                     why: "the agent is idle again, but neither its stop signal nor its record of the end was seen"
@@ -141,6 +157,7 @@ impl TurnSigns {
         None
     }
 
+    /// Of a stop without pending work.
     fn verdict_of_stop(&self, stopped: &Stopped) -> Option<Verdict> {
         let unconfirmed = |why: &str, rule| {
             Some(Verdict {
@@ -148,10 +165,6 @@ impl TurnSigns {
                 rule,
             })
         };
-        if stopped.pending_work > 0 {
-            // It will stop again when the background work is over.
-            return None;
-        }
         if stopped.transcript_agrees == Some(false) {
             return unconfirmed(
                 "the stop signal and the transcript disagree about the final message",
@@ -217,6 +230,37 @@ mod tests {
         let mut signs = stopped(MarkerSign::Present);
         signs.stopped.as_mut().unwrap().pending_work = 1;
         assert_eq!(signs.verdict(), None);
+        signs.idle_again = true;
+        assert_eq!(signs.verdict(), None, "an idle prompt is what background work looks like");
+    }
+
+    #[test]
+    fn background_work_does_not_keep_a_turn_alive_for_ever() {
+        let mut signs = stopped(MarkerSign::Present);
+        signs.stopped.as_mut().unwrap().pending_work = 1;
+        let mut exited = signs.clone();
+        exited.exited = Some(Some(0));
+        assert_eq!(rule(&exited), Some("process-exit"));
+        let mut cancelled = signs.clone();
+        cancelled.cancel_requested = true;
+        cancelled.idle_again = true;
+        assert_eq!(rule(&cancelled), Some("cancel-proven"));
+        signs.timed_out = true;
+        signs.idle_again = true;
+        assert_eq!(rule(&signs), Some("timeout-interrupted"));
+    }
+
+    #[test]
+    fn a_turn_whose_session_we_ended_is_cancelled_or_timed_out_but_no_fault_of_the_provider() {
+        let mut signs = TurnSigns {
+            acknowledged: true,
+            exited: Some(None),
+            ended_on_request: true,
+            ..TurnSigns::default()
+        };
+        assert_eq!(rule(&signs), Some("session-ended"));
+        signs.timed_out = true;
+        assert_eq!(rule(&signs), Some("timeout-session-ended"));
     }
 
     #[test]

@@ -1,1 +1,10 @@
-//! One module per agent program: start-up files, input rules, hooks, transcript, what a screen means
+//! What we know about agent programs: how one is started, how text gets into it, what it reports, and what its
+//! screen means. One module per program, with no trait above them until a second one shows what they share.
+//!
+//! Invariants: (nearly) pure. It reads an agent's own files and writes the start-up files of a launch, but starts no
+//! process, holds no state of a session, and decides nothing about a turn: `session` does, with `domain`'s rules.
+
+pub mod claude;
+mod error;
+
+pub use error::ProviderError;

@@ -1,1 +1,28 @@
-//! PTY, child process tree, screen, scrollback
+//! One PTY with one program in it: its bytes with absolute offsets, the screen they paint, its whole process tree,
+//! and the proof that the tree is gone.
+//!
+//! Invariants: bytes are never decoded on their way to a viewer; nobody who watches can slow the program down;
+//! an exit is reported only after the output before it; what a program prints is data and can neither panic us nor
+//! reach the clipboard, a log or another window. This crate knows no agent program and no office. `session` is its
+//! caller; `provider` reads the [`Screen`]s it makes.
+//!
+//! The API speaks in commands, bytes and offsets only, so that it can be served by another process over a socket.
+
+mod emulator;
+mod error;
+mod once;
+mod process;
+mod pty;
+mod ring;
+mod stop;
+mod subscription;
+mod threads;
+
+pub use emulator::{Cursor, Screen, Size, Snapshot, TITLE_CHARS_MAX, paint};
+pub use error::TerminalError;
+pub use once::{ONCE_OUTPUT_BYTES_MAX, OnceOutput, run_once};
+pub use process::{ProcessId, TREE_TAG_VARIABLE};
+pub use pty::{Exit, SpawnSpec, Terminal, WRITE_BYTES_MAX, WRITE_QUEUE_MAX, Written};
+pub use ring::{Output, RING_BYTES_MAX};
+pub use stop::StopProof;
+pub use subscription::{CHUNK_BYTES_MAX, Seen, Subscription};

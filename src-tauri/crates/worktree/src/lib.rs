@@ -1,1 +1,27 @@
-//! Git worktrees, preserve refs, persona files
+//! Git worktrees: one per session, made and removed by the real `git`, with the agent's persona beside the user's
+//! files and never over them, and with the whole state kept under `refs/semo/preserved/<session>` before anything
+//! is removed.
+//!
+//! Invariants: changes nothing in the user's own worktree, index or branches; deletes only through
+//! `git worktree remove`, after the state is kept; stays inside the folder of worktrees it was given; runs no hook of
+//! the repository; every call of git has a time limit. Called by `session` and `client`.
+
+mod error;
+mod facts;
+mod git;
+mod lock;
+mod persona;
+mod preserve;
+mod repository;
+mod sample;
+mod spec;
+
+pub use error::WorktreeError;
+pub use facts::{GitFacts, facts};
+pub use preserve::Preserved;
+pub use repository::{Repository, Worktree};
+pub use sample::sample_repository;
+pub use spec::WorktreeSpec;
+
+#[cfg(test)]
+mod tests;

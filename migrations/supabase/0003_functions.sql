@@ -1,0 +1,309 @@
+-- The only writers. Each checks the caller's role in the office first and answers a foreign office exactly as an
+-- unknown one. Statuses are chosen by errcode: 42501 → 403, PT404 → 404, PT409 → 409, PT422 → 422.
+
+create or replace function public.create_office(p_name text) returns public.offices
+language plpgsql security definer set search_path = '' as $$
+declare
+  offices_max constant int := 20;                            -- that one user may own
+  r public.offices;
+  v_user uuid := auth.uid();
+begin
+  if v_user is null or coalesce((auth.jwt() ->> 'is_anonymous')::boolean, false) then
+    raise exception 'only a signed-in user can create an office' using errcode = '42501';
+  end if;
+  if (select count(*) from public.office_members m
+      where m.user_id = v_user and m.role = 'owner' and m.revoked_at is null) >= offices_max then
+    raise exception 'you own % offices already; that is the limit', offices_max using errcode = 'PT409';
+  end if;
+  insert into public.offices (name) values (p_name) returning * into r;
+  insert into public.office_members (office_id, user_id, role) values (r.id, v_user, 'owner');
+  return r;
+end $$;
+
+create or replace function public.upsert_agent(p_office uuid, p_agent uuid, p_role text, p_name text,
+    p_prompt text default '', p_scope_patterns text[] default '{}', p_core_skills text[] default '{}')
+returns public.agents language plpgsql security definer set search_path = '' as $$
+declare r public.agents;
+begin
+  if not private.may_operate(p_office, array['owner']) then
+    raise exception 'not allowed in this office' using errcode = '42501';
+  end if;
+  insert into public.agents as a (id, office_id, role, name, prompt, scope_patterns, core_skills)
+  values (coalesce(p_agent, gen_random_uuid()), p_office, p_role, p_name, coalesce(p_prompt, ''),
+          coalesce(p_scope_patterns, '{}'), coalesce(p_core_skills, '{}'))
+  on conflict (id) do update
+     set role = excluded.role, name = excluded.name, prompt = excluded.prompt,
+         scope_patterns = excluded.scope_patterns, core_skills = excluded.core_skills,
+         updated_at = clock_timestamp()
+   where a.office_id = p_office
+  returning * into r;
+  if r.id is null then
+    raise exception 'this agent id is taken' using errcode = 'PT409';
+  end if;
+  return r;
+end $$;
+
+create or replace function public.register_client(p_office uuid, p_client uuid, p_name text,
+    p_platform text default '', p_version text default '')
+returns public.clients language plpgsql security definer set search_path = '' as $$
+declare r public.clients;
+begin
+  if not private.has_office_role(p_office, array['owner', 'device']) then
+    raise exception 'not allowed in this office' using errcode = '42501';
+  end if;
+  insert into public.clients as c (id, office_id, name, platform, version, user_id)
+  values (p_client, p_office, p_name, coalesce(p_platform, ''), coalesce(p_version, ''), auth.uid())
+  on conflict (id) do update
+     set name = excluded.name, platform = excluded.platform, version = excluded.version,
+         last_seen_at = clock_timestamp()
+   where c.user_id = auth.uid() and c.office_id = p_office
+  returning * into r;
+  if r.id is null then
+    raise exception 'this client id is taken' using errcode = 'PT409',
+      hint = 'Make a new client id on this machine and register again.';
+  end if;
+  return r;
+end $$;
+
+-- True when `p_client` is registered in the office by the one who asks.
+create or replace function private.is_my_client(p_office uuid, p_client uuid) returns boolean
+language sql stable security definer set search_path = '' as $$
+  select exists (select 1 from public.clients c
+                 where c.id = p_client and c.office_id = p_office and c.user_id = (select auth.uid())) $$;
+
+create or replace function public.upsert_session(p_session uuid, p_office uuid, p_client uuid, p_agent uuid,
+    p_state text, p_repository text default null, p_branch text default null)
+returns public.sessions language plpgsql security definer set search_path = '' as $$
+declare r public.sessions;
+begin
+  if not private.has_office_role(p_office, array['owner', 'device']) then
+    raise exception 'not allowed in this office' using errcode = '42501';
+  end if;
+  if not private.is_my_client(p_office, p_client) then
+    raise exception 'no such client' using errcode = 'PT404', hint = 'Call register_client first.';
+  end if;
+  insert into public.sessions as s (id, office_id, client_id, agent_id, state, repository, branch, ended_at)
+  values (p_session, p_office, p_client, p_agent, p_state, p_repository, p_branch,
+          case when p_state = 'exited' then clock_timestamp() end)
+  on conflict (id) do update
+     set agent_id = excluded.agent_id, state = excluded.state,
+         repository = coalesce(excluded.repository, s.repository),
+         branch = coalesce(excluded.branch, s.branch),
+         ended_at = case when excluded.ended_at is not null then coalesce(s.ended_at, excluded.ended_at) end,
+         updated_at = clock_timestamp()
+   where s.office_id = p_office and s.client_id = p_client
+  returning * into r;
+  if r.id is null then
+    raise exception 'this session id belongs to another client' using errcode = 'PT409';
+  end if;
+  return r;
+end $$;
+
+-- The session a command is about: named by the caller, or in the arguments as `session`.
+create or replace function private.session_of(p_session uuid, p_args jsonb) returns uuid
+language sql immutable set search_path = '' as $$
+  select coalesce(p_session,
+    case when lower(p_args ->> 'session') ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+         then (p_args ->> 'session')::uuid end) $$;
+
+create or replace function public.enqueue_command(p_office uuid, p_kind text, p_args jsonb, p_key text,
+    p_agent uuid default null, p_session uuid default null, p_priority int default 0, p_ttl_s int default 3600)
+returns public.agent_commands language plpgsql security definer set search_path = '' as $$
+declare
+  r public.agent_commands;
+  v_args jsonb := coalesce(p_args, '{}');
+  v_session uuid := private.session_of(p_session, p_args);
+begin
+  if not private.may_operate(p_office, array['owner', 'operator']) then
+    raise exception 'not allowed in this office' using errcode = '42501';
+  end if;
+  if p_agent is not null
+     and not exists (select 1 from public.agents a where a.id = p_agent and a.office_id = p_office) then
+    raise exception 'no such agent in this office' using errcode = 'PT404';
+  end if;
+  insert into public.agent_commands
+    (office_id, agent_id, session_id, kind, args, idempotency_key, priority, expires_at, created_by)
+  values (p_office, p_agent, v_session, p_kind, v_args, p_key, coalesce(p_priority, 0),
+          clock_timestamp() + make_interval(secs => greatest(1, least(coalesce(p_ttl_s, 3600), 2592000))), auth.uid())
+  on conflict (office_id, idempotency_key) do nothing
+  returning * into r;
+  if r.id is null then                                       -- the same key again: give back the first one
+    select * into r from public.agent_commands c where c.office_id = p_office and c.idempotency_key = p_key;
+    if r.kind is distinct from p_kind or r.args is distinct from v_args
+       or r.agent_id is distinct from p_agent or r.session_id is distinct from v_session then
+      raise exception 'idempotency key reused with other content' using errcode = 'PT409';
+    end if;
+  end if;
+  return r;
+end $$;
+
+-- Ends what nobody will carry out any more. Called by every claim, so that no scheduler is needed.
+create or replace function private.reap_commands() returns void
+language sql security definer set search_path = '' as $$
+  update public.agent_commands
+     set state = case when cancel_requested_at is not null then 'cancelled'
+                      when state = 'queued' or expires_at < clock_timestamp() then 'expired' else 'dead' end,
+         lease_until = null, finished_at = clock_timestamp()
+   where id in (
+     select c.id from public.agent_commands c
+      where (c.state = 'queued' and c.expires_at < clock_timestamp())
+         or (c.state = 'leased' and c.lease_until < clock_timestamp()
+             and (c.attempt >= c.max_attempts or c.cancel_requested_at is not null
+                  or c.expires_at < clock_timestamp()))
+      order by c.id limit 500 for update skip locked) $$;
+
+create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
+    p_lease_s int default 60)
+returns table (id uuid, seq bigint, office_id uuid, agent_id uuid, session_id uuid, kind text, args jsonb,
+    attempt int, priority smallint, created_at timestamptz, expires_at timestamptz, lease_token uuid,
+    lease_until timestamptz, cancel_requested_at timestamptz)
+language plpgsql security definer set search_path = '' as $$
+#variable_conflict use_column
+begin
+  if not private.has_office_role(p_office, array['owner', 'device']) then
+    raise exception 'not allowed in this office' using errcode = '42501';
+  end if;
+  if not private.is_my_client(p_office, p_client) then
+    raise exception 'no such client' using errcode = 'PT404', hint = 'Call register_client first.';
+  end if;
+  update public.clients c set last_seen_at = clock_timestamp()
+   where c.id = p_client and c.last_seen_at < clock_timestamp() - interval '5 seconds';
+  perform private.reap_commands();
+  return query
+  with picked as materialized (                              -- fence: LIMIT is honoured before the UPDATE
+    select c.id from public.agent_commands c
+    where c.office_id = p_office
+      and c.state in ('queued', 'leased')                    -- repeats the index predicate literally
+      and (c.state = 'queued' or (c.lease_until <= clock_timestamp() and c.attempt < c.max_attempts))
+      and c.not_before <= clock_timestamp()
+      and (c.expires_at is null or c.expires_at > clock_timestamp())
+      and c.cancel_requested_at is null
+      and (c.session_id is null or not exists (
+            select 1 from public.sessions s
+            where s.id = c.session_id and s.office_id = p_office and s.client_id <> p_client))
+    order by c.priority desc, c.seq
+    limit greatest(1, least(coalesce(p_limit, 10), 50))
+    for update skip locked
+  ), taken as (
+    update public.agent_commands c
+       set state = 'leased', attempt = c.attempt + 1, client_id = p_client,
+           lease_until = clock_timestamp()
+                         + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
+      from picked where c.id = picked.id
+    returning c.*
+  ), leases as (
+    insert into private.command_leases (command_id, attempt, owner, client_id)
+    select t.id, t.attempt, auth.uid(), p_client from taken t
+    returning command_id, token
+  )
+  select t.id, t.seq, t.office_id, t.agent_id, t.session_id, t.kind, t.args, t.attempt, t.priority, t.created_at,
+         t.expires_at, l.token, t.lease_until, t.cancel_requested_at
+    from taken t join leases l on l.command_id = t.id
+   order by t.priority desc, t.seq;
+end $$;
+
+create or replace function public.renew_lease(p_command uuid, p_token uuid, p_lease_s int default 60)
+returns table (held boolean, cancel boolean) language plpgsql security definer set search_path = '' as $$
+begin
+  return query
+  update public.agent_commands c
+     set lease_until = clock_timestamp()
+                       + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
+    from private.command_leases l
+   where c.id = p_command and c.state = 'leased'
+     and l.command_id = c.id and l.attempt = c.attempt and l.token = p_token and l.owner = auth.uid()
+     and private.has_office_role(c.office_id, array['owner', 'device'])
+  returning true, c.cancel_requested_at is not null;
+  if not found then                                          -- the lease is lost: the work must stop
+    return query select false, true;
+  end if;
+end $$;
+
+create or replace function public.complete_command(p_command uuid, p_token uuid, p_result uuid, p_status text,
+    p_outcome text default null, p_output jsonb default null, p_error jsonb default null,
+    p_evidence jsonb default null, p_timings jsonb default null)
+returns text language plpgsql security definer set search_path = '' as $$
+declare
+  progress_max constant int := 200;                          -- rows of progress one command may have
+  c public.agent_commands;
+  l private.command_leases;
+  v_held boolean;
+begin
+  select * into c from public.agent_commands a where a.id = p_command for update;
+  if not found or not private.has_office_role(c.office_id, array['owner', 'device']) then
+    raise exception 'no such command' using errcode = 'PT404';
+  end if;
+  if p_status is null or p_status not in ('progress', 'succeeded', 'unconfirmed', 'failed', 'cancelled') then
+    raise exception 'p_status must be progress, succeeded, unconfirmed, failed or cancelled' using errcode = 'PT422';
+  end if;
+  if exists (select 1 from public.agent_command_results r where r.id = p_result and r.command_id = p_command) then
+    return 'duplicate';                                      -- the outbox sent it twice: fine
+  end if;
+  select * into l from private.command_leases x
+   where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
+  v_held := c.state = 'leased' and l.attempt is not distinct from c.attempt;
+  if p_status = 'progress' and (select count(*) from public.agent_command_results r
+                                where r.command_id = p_command and r.status = 'progress') >= progress_max then
+    raise exception 'more than % rows of progress', progress_max using errcode = 'PT429';
+  end if;
+  insert into public.agent_command_results
+    (id, command_id, office_id, client_id, attempt, status, outcome, output, error, evidence, timings, created_by)
+  values (p_result, c.id, c.office_id, l.client_id, coalesce(l.attempt, c.attempt),
+          case when v_held then p_status else 'late' end, p_outcome, p_output, p_error, p_evidence, p_timings,
+          auth.uid());
+  if not v_held then
+    return 'late';                                           -- somebody else owns it now: kept as evidence only
+  end if;
+  if p_status <> 'progress' then
+    update public.agent_commands a
+       set state = p_status, lease_until = null, finished_at = clock_timestamp()
+     where a.id = c.id;
+  end if;
+  return 'recorded';
+end $$;
+
+create or replace function public.cancel_command(p_command uuid) returns text
+language plpgsql security definer set search_path = '' as $$
+declare c public.agent_commands;
+begin
+  select * into c from public.agent_commands a where a.id = p_command for update;
+  if not found or not private.may_operate(c.office_id, array['owner', 'operator']) then
+    raise exception 'no such command' using errcode = 'PT404';
+  end if;
+  if c.state = 'queued' then
+    update public.agent_commands a
+       set state = 'cancelled', cancel_requested_at = clock_timestamp(), finished_at = clock_timestamp()
+     where a.id = c.id;
+    return 'cancelled';
+  elsif c.state = 'leased' then
+    update public.agent_commands a set cancel_requested_at = coalesce(a.cancel_requested_at, clock_timestamp())
+     where a.id = c.id;
+    return 'requested';
+  end if;
+  return c.state;
+end $$;
+
+revoke all on function private.reap_commands(), private.is_my_client(uuid, uuid),
+  private.session_of(uuid, jsonb) from public, anon, authenticated;
+
+revoke all on function public.create_office(text),
+  public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
+  public.register_client(uuid, uuid, text, text, text),
+  public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
+  public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
+  public.claim_commands(uuid, uuid, int, int),
+  public.renew_lease(uuid, uuid, int),
+  public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
+  public.cancel_command(uuid) from public, anon, authenticated;
+grant execute on function public.create_office(text),
+  public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
+  public.register_client(uuid, uuid, text, text, text),
+  public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
+  public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
+  public.claim_commands(uuid, uuid, int, int),
+  public.renew_lease(uuid, uuid, int),
+  public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
+  public.cancel_command(uuid) to authenticated;
+grant execute on function public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
+  public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
+  public.cancel_command(uuid) to service_role;

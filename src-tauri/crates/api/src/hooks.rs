@@ -1,0 +1,30 @@
+//! Where the agent programs' hooks arrive: `POST /hooks/<session>`, under the secret of that session.
+//!
+//! The answer is always empty and quick: a hook must never hold the agent up.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use domain::SessionId;
+
+use crate::server::Shared;
+
+/// Header that carries the session's secret (set by the hook settings that the session was started with).
+const SECRET_HEADER: &str = "x-semo-hook";
+
+/// Takes one hook.
+pub async fn take(
+    State(shared): State<Shared>,
+    Path(session): Path<SessionId>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let secret = headers.get(SECRET_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match shared.client.hook(session, secret, body) {
+        Ok(()) => StatusCode::NO_CONTENT,
+        Err(refusal) => {
+            tracing::warn!(%session, %refusal, "a hook was not taken");
+            StatusCode::FORBIDDEN
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `semo doctor`: what is missing on this machine, and how to get it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use provider::claude;
+use serde::Serialize;
+use terminal::run_once;
+
+use crate::arguments::Doctor;
+use crate::exit::{Exit, Failure, chain};
+use crate::running;
+use crate::world::World;
+
+/// How long a program may take to tell its version.
+const VERSION_WAIT: Duration = Duration::from_secs(20);
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What.
+    what: &'static str,
+    /// Whether it is in order.
+    ok: bool,
+    /// What was found.
+    found: String,
+    /// What to do when it is not in order; empty otherwise.
+    hint: String,
+}
+
+impl Finding {
+    fn good(what: &'static str, found: impl Into<String>) -> Finding {
+        Finding { what, ok: true, found: found.into(), hint: String::new() }
+    }
+
+    fn bad(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding { what, ok: false, found: found.into(), hint: hint.into() }
+    }
+}
+
+/// Runs the order. The exit code is 1 when something is missing.
+pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
+    let environment = world.agent_environment();
+    let path = world.variable("PATH").unwrap_or_default();
+    let mut findings = vec![
+        settings(world),
+        folder("data folder", &world.paths.data_dir),
+        git(path, &environment).await,
+        postgres(world).await,
+        repositories(world).await,
+    ];
+    findings.extend(agent_program(world, path, &environment).await);
+    findings.push(core(world));
+    let ok = findings.iter().all(|finding| finding.ok);
+    if order.json {
+        println!("{}", serde_json::json!({ "ok": ok, "findings": findings }));
+    } else {
+        for finding in &findings {
+            println!("{} {:<16} {}", if finding.ok { "✓" } else { "✗" }, finding.what, finding.found);
+            if !finding.hint.is_empty() {
+                println!("  → {}", finding.hint);
+            }
+        }
+    }
+    Ok(if ok { Exit::Ok } else { Exit::Failed })
+}
+
+fn settings(world: &World) -> Finding {
+    let file = world.paths.settings();
+    let found = if file.exists() { file.display().to_string() } else { format!("none at {} (defaults)", file.display()) };
+    Finding::good("settings", found)
+}
+
+fn folder(what: &'static str, dir: &Path) -> Finding {
+    let probe = dir.join(".doctor");
+    let tried = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"x")).and_then(|()| std::fs::remove_file(&probe));
+    match tried {
+        Ok(()) => Finding::good(what, dir.display().to_string()),
+        Err(error) => Finding::bad(
+            what,
+            format!("{} cannot be written: {error}", dir.display()),
+            "Make it yours and make room on the disk, or name another folder with SEMO_DATA_DIR.",
+        ),
+    }
+}
+
+async fn git(path: &str, environment: &[(String, String)]) -> Finding {
+    const HINT: &str = "Install git: `apt-get install git`, `brew install git`, or from git-scm.com.";
+    let Some(program) = find(path, "git") else { return Finding::bad("git", "not found on PATH", HINT) };
+    match run_once(&program, &["--version"], environment, VERSION_WAIT).await {
+        Ok(output) if output.code == Some(0) => Finding::good("git", output.stdout.trim()),
+        Ok(output) => Finding::bad("git", format!("does not work: {}", output.stderr.trim()), HINT),
+        Err(error) => Finding::bad("git", chain(&error), HINT),
+    }
+}
+
+async fn postgres(world: &World) -> Finding {
+    match hub::find_postgres(world.settings.hub.postgres_bin.as_deref()).await {
+        Ok(bin) => Finding::good("postgres", bin.display().to_string()),
+        Err(error) => Finding::bad("postgres", error.to_string(), "Needed for the profile \"This machine\" only."),
+    }
+}
+
+async fn repositories(world: &World) -> Finding {
+    let repositories = &world.settings.repositories;
+    if repositories.is_empty() {
+        return Finding::good("repositories", "none set: a sample is made for the profile \"This machine\"");
+    }
+    for (name, path) in repositories {
+        if let Err(error) = worktree::Repository::open(path).await {
+            let hint = format!("Correct repositories.{name} in {}.", world.paths.settings().display());
+            return Finding::bad("repositories", format!("{name}: {}", chain(&error)), hint);
+        }
+    }
+    let names: Vec<_> = repositories.keys().cloned().collect();
+    Finding::good("repositories", names.join(", "))
+}
+
+/// Is Claude Code there, does it start, is its user signed in?
+async fn agent_program(world: &World, path: &str, environment: &[(String, String)]) -> Vec<Finding> {
+    let program = match claude::find_program(path, world.settings.claude.program.as_deref()) {
+        Ok(program) => program,
+        Err(error) => return vec![Finding::bad("claude", "not found", error.to_string())],
+    };
+    let version = match claude::version(&program, environment).await {
+        Ok(version) => Finding::good("claude", format!("{version} at {}", program.display())),
+        Err(error) => return vec![Finding::bad("claude", chain(&error), claude::INSTALL_HINT)],
+    };
+    let signed_in = match run_once(&program, &["auth", "status"], environment, VERSION_WAIT).await {
+        Ok(output) => match serde_json::from_str::<serde_json::Value>(&output.stdout) {
+            Ok(status) if status["loggedIn"] == true => {
+                Finding::good("claude sign-in", format!("signed in ({})", status["authMethod"].as_str().unwrap_or("?")))
+            }
+            Ok(_) => Finding::bad("claude sign-in", "not signed in", claude::SIGN_IN_HINT),
+            Err(_) => Finding::good("claude sign-in", "cannot be told by this version; a session will show"),
+        },
+        Err(error) => Finding::bad("claude sign-in", chain(&error), claude::SIGN_IN_HINT),
+    };
+    vec![version, signed_in]
+}
+
+fn core(world: &World) -> Finding {
+    match running::find(&world.paths) {
+        Ok(core) => Finding::good("running", format!("process {} at {}", core.pid, core.url)),
+        Err(failure) => Finding::good("running", format!("no ({})", failure.hint)),
+    }
+}
+
+fn find(path: &str, program: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}

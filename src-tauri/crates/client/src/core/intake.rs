@@ -1,0 +1,163 @@
+//! Taking commands: a doorbell wakes, the poll makes sure, the claim decides. A command is in the journal before
+//! anything else is done with it.
+
+use std::time::Duration;
+
+use domain::policy::Decision;
+use domain::{Command, OfficeId, ResultId};
+use journal::{NewCommand, Phase, Received};
+use rand::Rng;
+use supabase::{ClaimedCommand, ConnectionState, RestError};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::finish::End;
+use super::lease::{LEASE_S, RENEW_EVERY};
+use super::{Core, Event, Stage, Work};
+
+/// Commands taken by one claim.
+const CLAIM_MAX: u32 = 10;
+/// Commands that may wait in our line for a session; beyond that they stay in the office for other clients.
+const LINE_MAX: usize = 50;
+/// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
+const POLL_ALONE: Duration = Duration::from_secs(3);
+const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
+
+impl Core {
+    /// How long until the next poll, by the state of the doorbell.
+    pub(super) fn poll_interval(&self) -> Duration {
+        let interval = match self.connection.0 {
+            ConnectionState::Live => POLL_BESIDE_REALTIME,
+            ConnectionState::Offline { .. }
+            | ConnectionState::Connecting
+            | ConnectionState::Joining
+            | ConnectionState::Backoff { .. }
+            | ConnectionState::Stopped => POLL_ALONE,
+        };
+        interval.mul_f64(rand::rng().random_range(0.8..=1.0))
+    }
+
+    /// Asks for commands; a cause that comes while a claim is under way makes one more.
+    pub(super) fn claim(&mut self, cause: &'static str) {
+        let Some(data) = &self.office else { return };
+        if self.line.len() >= LINE_MAX {
+            return;
+        }
+        if std::mem::replace(&mut self.claiming, true) {
+            self.claim_wanted = true;
+            return;
+        }
+        tracing::debug!(cause, "claiming");
+        let (rest, office, client) = (self.ground.rest.clone(), data.office.id, self.ground.identity.client);
+        self.start(async move {
+            Event::Claimed { office, result: rest.claim_commands(office, client, CLAIM_MAX, LEASE_S).await }
+        });
+    }
+
+    pub(super) fn claimed(&mut self, office: OfficeId, result: Result<Vec<ClaimedCommand>, RestError>) {
+        self.claiming = false;
+        let again = std::mem::take(&mut self.claim_wanted);
+        match result {
+            Ok(rows) => {
+                self.solved("office_unreachable");
+                // A full batch means that there may be more.
+                let more = rows.len() >= CLAIM_MAX as usize;
+                for row in rows {
+                    self.receive(row);
+                }
+                if again || more {
+                    self.claim("more");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%office, %error, "commands could not be claimed");
+                self.trouble_with_rest(&error);
+            }
+        }
+    }
+
+    /// Writes one claimed command down and begins it; or reports again what was done before.
+    fn receive(&mut self, row: ClaimedCommand) {
+        let id = row.id;
+        if let Some(work) = self.work.get_mut(&id) {
+            // Our own lease ran out and the same command came back to us: go on under the new token.
+            work.row.lease_token = row.lease_token;
+            work.renew_at = Instant::now() + RENEW_EVERY;
+        }
+        let note = NewCommand {
+            id,
+            office: row.office_id,
+            agent: row.agent_id,
+            session: row.session_id,
+            kind: row.kind.clone(),
+            args: row.args.clone(),
+            attempt: i64::from(row.attempt),
+            lease_token: row.lease_token,
+        };
+        match self.ground.journal.receive(&note, self.now()) {
+            Err(error) => {
+                // Not written down, so it must not be begun: its lease runs out and it is given out again.
+                self.problem("journal", error.to_string(), "No new command is begun until the journal can be written.");
+                return;
+            }
+            Ok(_) if self.work.contains_key(&id) => return,
+            Ok(Received::New | Received::Known { phase: Phase::Received }) => {}
+            Ok(Received::Known { phase: Phase::Started }) => {
+                self.solved("journal");
+                self.end_unknown(id, row);
+                return;
+            }
+            Ok(Received::Known { phase: Phase::Finished }) => {
+                if let Err(error) = self.ground.journal.report_again(id, ResultId(Uuid::new_v4()), self.now()) {
+                    self.problem("journal", error.to_string(), "");
+                }
+                self.outbox_bell.notify_one();
+                return;
+            }
+        }
+        self.solved("journal");
+        tracing::info!(command = %id, kind = %row.kind, attempt = row.attempt, "took a command");
+        self.begin(row);
+    }
+
+    /// Parses, asks the policy, and carries it out.
+    fn begin(&mut self, row: ClaimedCommand) {
+        let id = row.id;
+        let parsed = Command::parse(&row.kind, &row.args);
+        let decision = parsed.as_ref().ok().map(|command| self.ground.settings.policy.decide(row.office_id, command));
+        let cancel_wanted = row.cancel_requested_at.is_some();
+        let command = parsed.as_ref().cloned().unwrap_or(Command::ListSessions);
+        let work = Work {
+            row,
+            command,
+            stage: Stage::InLine,
+            started_at: None,
+            renew_at: Instant::now() + RENEW_EVERY,
+            renewing: false,
+            cancel_wanted,
+        };
+        self.work.insert(id, work);
+        match (parsed, decision) {
+            (Err(fault), _) => self.end(id, End::failed("invalid", fault.to_string())),
+            (Ok(_), Some(Decision::Deny { reason })) => self.end(id, End::failed("refused", reason)),
+            (Ok(_), _) if cancel_wanted => self.end(id, End::cancelled("it was cancelled before it began")),
+            (Ok(_), _) => self.carry_out(id),
+        }
+    }
+
+    /// A command whose work had begun when an earlier core ended: whatever it did cannot be known any more.
+    fn end_unknown(&mut self, id: domain::CommandId, row: ClaimedCommand) {
+        let command = Command::parse(&row.kind, &row.args).unwrap_or(Command::ListSessions);
+        let work = Work {
+            row,
+            command,
+            stage: Stage::InLine,
+            started_at: None,
+            renew_at: Instant::now() + RENEW_EVERY,
+            renewing: false,
+            cancel_wanted: false,
+        };
+        self.work.insert(id, work);
+        self.end(id, End::unknown());
+    }
+}

@@ -1,0 +1,292 @@
+//! The loop. Everything that happens comes in as an [`Event`], a session's note or a doorbell; everything slow is
+//! started on the task tracker and comes back as an event. Nobody else moves this state.
+//!
+//! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
+//! `carry` (what each command does), `seats` (sessions from start to end), `finish` (ends and their record), `lease`,
+//! `requests` (people at windows), `publish` (what windows see).
+
+mod carry;
+mod finish;
+mod intake;
+mod lease;
+mod office;
+mod publish;
+mod requests;
+mod seats;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Clock, CommandId, OfficeId, SessionId, Timestamp};
+use journal::{Acknowledgement, Journal};
+use session::SessionNote;
+use supabase::{Auth, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal, Rest, RestError};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::directory::Directory;
+use crate::identity::{Account, Identity};
+use crate::paths::Paths;
+use crate::request::{Answer, Request, RequestError};
+use crate::settings::Settings;
+use crate::start::{FirstOffice, Machine};
+use crate::view::{Problem, ProfileView, State};
+
+use finish::End;
+pub(crate) use finish::Ending;
+use office::{OfficeData, Trouble};
+use seats::{Live, Opened};
+
+/// Events that may wait for the loop; senders wait beyond that.
+pub(crate) const EVENT_QUEUE_MAX: usize = 1_024;
+/// Notes of all sessions that may wait for the loop.
+pub(crate) const NOTE_QUEUE_MAX: usize = 1_024;
+/// How often the loop looks at its deadlines.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What comes in.
+pub(crate) enum Event {
+    /// A person asks.
+    Asked { request: Request, reply: oneshot::Sender<Result<Answer, RequestError>> },
+    /// Signed in, office chosen, everything read.
+    Joined(Box<OfficeData>),
+    /// One of these steps failed.
+    NotJoined(Trouble),
+    /// The office was read anew.
+    Refreshed { office: OfficeId, data: Result<office::Rows, RestError> },
+    /// `claim_commands` answered.
+    Claimed { office: OfficeId, result: Result<Vec<ClaimedCommand>, RestError> },
+    /// `renew_lease` answered.
+    Renewed { command: CommandId, result: Result<Renewal, RestError> },
+    /// A session was started, or was not.
+    Opened { session: SessionId, result: Result<Opened, seats::OpenFault> },
+    /// A session's process tree is gone, and what became of its worktree.
+    Gone { session: SessionId, left: Result<seats::Left, String> },
+    /// The office acknowledged a result.
+    Reported { command: CommandId, how: Acknowledgement },
+    /// The agent program was looked for.
+    ProgramChecked(Result<PathBuf, Problem>),
+}
+
+/// What the loop stands on.
+pub(crate) struct Ground {
+    pub settings: Settings,
+    pub paths: Paths,
+    pub clock: Arc<dyn Clock>,
+    pub journal: Arc<Journal>,
+    pub project: Project,
+    pub profile: ProfileView,
+    pub account: Account,
+    pub identity: Identity,
+    pub machine: Machine,
+    pub first_office: Option<FirstOffice>,
+    pub auth: Auth,
+    pub rest: Rest,
+    pub hook_url: String,
+    pub environment: Vec<(String, String)>,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+/// A command in our hands.
+struct Work {
+    row: ClaimedCommand,
+    command: domain::Command,
+    stage: Stage,
+    started_at: Option<Timestamp>,
+    renew_at: Instant,
+    /// A renewal is under way.
+    renewing: bool,
+    /// Somebody wants it stopped.
+    cancel_wanted: bool,
+}
+
+/// How far a command has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// In the line for a session.
+    InLine,
+    /// Its session starts.
+    Starting { session: SessionId },
+    /// A turn runs for it.
+    Turn { session: SessionId, turn: domain::TurnId },
+    /// It waits for another command to end (it asked for that).
+    UntilEnded { command: CommandId },
+    /// It waits for a session to be gone.
+    UntilGone { session: SessionId },
+    /// It has ended; the record is being written.
+    Ended,
+}
+
+/// The loop's state.
+pub(crate) struct Core {
+    ground: Ground,
+    events_in: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    notes_in: mpsc::Sender<SessionNote>,
+    notes: mpsc::Receiver<SessionNote>,
+    directory: Directory,
+    outbox_bell: Arc<Notify>,
+
+    office: Option<OfficeData>,
+    joining: bool,
+    join_again_at: Option<Instant>,
+    join_failures: u32,
+    refreshing: bool,
+    refresh_wanted: bool,
+    realtime: Option<(RealtimeHandle, mpsc::Receiver<RealtimeEvent>, CancellationToken)>,
+    connection: (ConnectionState, Timestamp),
+
+    claiming: bool,
+    claim_wanted: bool,
+    poll_at: Instant,
+
+    work: HashMap<CommandId, Work>,
+    line: VecDeque<CommandId>,
+    endings: VecDeque<(CommandId, End)>,
+    /// Ended here, not yet acknowledged by the office.
+    reporting: BTreeMap<CommandId, Ending>,
+    sessions: BTreeMap<SessionId, Live>,
+    program: Option<PathBuf>,
+    problems: BTreeMap<&'static str, Problem>,
+
+    view: watch::Sender<Arc<State>>,
+    changed: bool,
+}
+
+impl Core {
+    pub(crate) fn new(
+        ground: Ground,
+        events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+        directory: Directory,
+        outbox_bell: Arc<Notify>,
+    ) -> (Core, watch::Receiver<Arc<State>>) {
+        let (notes_in, notes) = mpsc::channel(NOTE_QUEUE_MAX);
+        let now = ground.clock.now();
+        let first = publish::empty(&ground, now);
+        let (view, seen) = watch::channel(Arc::new(first));
+        let core = Core {
+            events_in: events.0,
+            events: events.1,
+            notes_in,
+            notes,
+            directory,
+            outbox_bell,
+            office: None,
+            joining: false,
+            join_again_at: None,
+            join_failures: 0,
+            refreshing: false,
+            refresh_wanted: false,
+            realtime: None,
+            connection: (ConnectionState::Connecting, now),
+            claiming: false,
+            claim_wanted: false,
+            poll_at: Instant::now(),
+            work: HashMap::new(),
+            line: VecDeque::new(),
+            endings: VecDeque::new(),
+            reporting: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            program: None,
+            problems: BTreeMap::new(),
+            view,
+            changed: true,
+            ground,
+        };
+        (core, seen)
+    }
+
+    /// Runs until the stop token fires; then ends every session, writes what is known, and returns.
+    pub(crate) async fn run(mut self) {
+        self.recover();
+        self.check_program();
+        self.join();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let stop = self.ground.stop.clone();
+        loop {
+            self.publish();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.events.recv() => self.handle(event),
+                Some(note) = self.notes.recv() => self.take_note(note),
+                event = next_doorbell(&mut self.realtime) => self.take_doorbell(event),
+                _ = tick.tick() => self.tick(),
+            }
+        }
+        self.shut_down().await;
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.changed = true;
+        match event {
+            Event::Asked { request, reply } => self.answer(request, reply),
+            Event::Joined(data) => self.joined(*data),
+            Event::NotJoined(trouble) => self.not_joined(trouble),
+            Event::Refreshed { office, data } => self.refreshed(office, data),
+            Event::Claimed { office, result } => self.claimed(office, result),
+            Event::Renewed { command, result } => self.renewed(command, result),
+            Event::Opened { session, result } => self.opened(session, result),
+            Event::Gone { session, left } => self.gone(session, left),
+            Event::Reported { command, how } => self.reported(command, how),
+            Event::ProgramChecked(result) => self.program_checked(result),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.join_again_at.is_some_and(|at| at <= now) {
+            self.join();
+        }
+        if self.poll_at <= now {
+            self.poll_at = now + self.poll_interval();
+            self.claim("poll");
+            self.refresh();
+        }
+        self.renew_leases(now);
+        self.write_endings();
+        self.give_up_idle_sessions();
+        self.give_up_stuck_starts(now);
+    }
+
+    /// Starts work whose end comes back as an event.
+    fn start(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events_in.clone();
+        self.ground.tasks.spawn(async move {
+            // The receiver is gone only when the core has stopped; then nobody waits for this.
+            let _ = events.send(work.await).await;
+        });
+    }
+
+    fn now(&self) -> Timestamp {
+        self.ground.clock.now()
+    }
+
+    fn problem(&mut self, code: &'static str, message: impl Into<String>, hint: impl Into<String>) {
+        let problem = Problem { code: code.to_owned(), message: message.into(), hint: hint.into() };
+        if self.problems.get(code) != Some(&problem) {
+            tracing::warn!(code, message = %problem.message, "a problem");
+            self.problems.insert(code, problem);
+            self.changed = true;
+        }
+    }
+
+    fn solved(&mut self, code: &'static str) {
+        self.changed |= self.problems.remove(code).is_some();
+    }
+}
+
+/// The next event of Realtime; never, while there is no connection.
+async fn next_doorbell(
+    realtime: &mut Option<(RealtimeHandle, mpsc::Receiver<RealtimeEvent>, CancellationToken)>,
+) -> Option<RealtimeEvent> {
+    match realtime {
+        Some((_, events, _)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,314 @@
+//! Signing in, choosing the office, reading it, hearing its doorbells.
+
+use std::time::Duration;
+
+use domain::OfficeId;
+use rand::Rng;
+use supabase::{
+    AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest, RestError,
+    ResultRow, Topic,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Core, Event};
+use crate::identity::Account;
+use crate::start::{FirstOffice, Machine};
+
+/// Commands that are read and shown.
+const COMMANDS_SHOWN: usize = 100;
+/// First pause after a failed join; doubled up to [`JOIN_PAUSE_MS_MAX`].
+const JOIN_PAUSE_MS_MIN: u64 = 1_000;
+/// Longest pause between two joins.
+const JOIN_PAUSE_MS_MAX: u64 = 60_000;
+
+/// What the loop knows of the office.
+pub(crate) struct OfficeData {
+    pub office: OfficeRow,
+    pub offices: Vec<OfficeRow>,
+    pub rows: Rows,
+}
+
+/// The part that is read again and again.
+pub(crate) struct Rows {
+    pub agents: Vec<AgentRow>,
+    pub commands: Vec<CommandRow>,
+    pub results: Vec<ResultRow>,
+}
+
+/// Why an office was not joined.
+pub(crate) struct Trouble {
+    code: &'static str,
+    message: String,
+    hint: String,
+    /// Trying again changes nothing until a person does something.
+    permanent: bool,
+}
+
+/// What joining needs; taken along by the task.
+struct Join {
+    auth: supabase::Auth,
+    rest: Rest,
+    account: Account,
+    machine: Machine,
+    client: domain::ClientId,
+    wanted: Option<OfficeId>,
+    first_office: Option<FirstOffice>,
+}
+
+impl Core {
+    /// Signs in and joins, unless that is under way.
+    pub(super) fn join(&mut self) {
+        if self.joining {
+            return;
+        }
+        self.joining = true;
+        self.join_again_at = None;
+        let wanted = self.office.as_ref().map(|data| data.office.id).or(self.ground.settings.office.id);
+        self.join_office(wanted);
+    }
+
+    pub(super) fn join_office(&mut self, wanted: Option<OfficeId>) {
+        let join = Join {
+            auth: self.ground.auth.clone(),
+            rest: self.ground.rest.clone(),
+            account: self.ground.account.clone(),
+            machine: self.ground.machine.clone(),
+            client: self.ground.identity.client,
+            wanted,
+            first_office: self.ground.first_office.clone(),
+        };
+        self.start(async move {
+            match join.run().await {
+                Ok(data) => Event::Joined(Box::new(data)),
+                Err(trouble) => Event::NotJoined(trouble),
+            }
+        });
+    }
+
+    pub(super) fn joined(&mut self, data: OfficeData) {
+        self.joining = false;
+        self.join_failures = 0;
+        for code in ["office_unreachable", "sign_in", "office"] {
+            self.solved(code);
+        }
+        let changed = self.office.as_ref().map(|old| old.office.id) != Some(data.office.id);
+        tracing::info!(office = %data.office.id, name = %data.office.name, "joined the office");
+        if changed || self.realtime.is_none() {
+            self.listen_to(data.office.id);
+        }
+        self.office = Some(data);
+        self.poll_at = Instant::now() + self.poll_interval();
+        self.claim("joined");
+    }
+
+    pub(super) fn not_joined(&mut self, trouble: Trouble) {
+        self.joining = false;
+        let pause_ms = if trouble.permanent {
+            JOIN_PAUSE_MS_MAX
+        } else {
+            JOIN_PAUSE_MS_MIN.saturating_mul(1 << self.join_failures.min(10)).min(JOIN_PAUSE_MS_MAX)
+        };
+        self.join_failures = self.join_failures.saturating_add(1);
+        let share = rand::rng().random_range(0.5..=1.0);
+        self.join_again_at = Some(Instant::now() + Duration::from_millis(pause_ms).mul_f64(share));
+        self.connection = (ConnectionState::Offline { why: trouble.message.clone() }, self.now());
+        self.problem(trouble.code, trouble.message, trouble.hint);
+    }
+
+    /// Opens the office's doorbell, in place of an earlier one.
+    fn listen_to(&mut self, office: OfficeId) {
+        if let Some((_, _, stop)) = self.realtime.take() {
+            stop.cancel();
+        }
+        let stop = self.ground.stop.child_token();
+        let (handle, events) = Realtime::start(
+            self.ground.project.clone(),
+            self.ground.auth.clone(),
+            vec![Topic::office_commands(office)],
+            self.ground.clock.clone(),
+            &self.ground.tasks,
+            stop.clone(),
+        );
+        self.realtime = Some((handle, events, stop));
+    }
+
+    pub(super) fn take_doorbell(&mut self, event: Option<RealtimeEvent>) {
+        self.changed = true;
+        match event {
+            None => {
+                // It ends only with the core or by a fault of its own: the poll carries on, a new join opens it again.
+                self.realtime = None;
+                if !self.ground.stop.is_cancelled() {
+                    self.join();
+                }
+            }
+            Some(RealtimeEvent::State(state)) => {
+                self.connection = (state, self.now());
+                self.poll_at = self.poll_at.min(Instant::now() + self.poll_interval());
+            }
+            Some(RealtimeEvent::Joined { .. }) => {
+                self.claim("joined realtime");
+                self.refresh();
+                self.outbox_bell.notify_one();
+            }
+            Some(RealtimeEvent::Doorbell { event, payload, .. }) => {
+                if payload.get("cancel").and_then(serde_json::Value::as_bool) == Some(true)
+                    && let Some(id) = payload.get("id").and_then(serde_json::Value::as_str)
+                    && let Ok(id) = id.parse()
+                {
+                    self.cancel_work(id);
+                }
+                if event != "result" {
+                    self.claim("doorbell");
+                }
+                self.refresh();
+            }
+        }
+    }
+
+    /// Reads the office anew; requests that come meanwhile make one more reading.
+    pub(super) fn refresh(&mut self) {
+        let Some(data) = &self.office else { return };
+        if std::mem::replace(&mut self.refreshing, true) {
+            self.refresh_wanted = true;
+            return;
+        }
+        let (rest, office) = (self.ground.rest.clone(), data.office.id);
+        self.start(async move { Event::Refreshed { office, data: read(&rest, office).await } });
+    }
+
+    pub(super) fn refreshed(&mut self, office: OfficeId, data: Result<Rows, RestError>) {
+        self.refreshing = false;
+        let again = std::mem::take(&mut self.refresh_wanted);
+        match (&mut self.office, data) {
+            (Some(known), Ok(rows)) if known.office.id == office => {
+                known.rows = rows;
+                self.solved("office_unreachable");
+            }
+            (_, Ok(_)) => {}
+            (_, Err(error)) => self.trouble_with_rest(&error),
+        }
+        if again {
+            self.refresh();
+        }
+    }
+
+    /// Tells of a failed call, and signs in again where that is what is missing.
+    pub(super) fn trouble_with_rest(&mut self, error: &RestError) {
+        match error {
+            RestError::Unauthorized { .. } => self.join(),
+            RestError::Unreachable { .. } => {
+                self.problem("office_unreachable", error.to_string(), "It is tried again by itself; running sessions go on.");
+            }
+            RestError::Forbidden { .. }
+            | RestError::NotFound { .. }
+            | RestError::Conflict { .. }
+            | RestError::Rejected { .. }
+            | RestError::Malformed { .. } => {
+                self.problem("office", error.to_string(), "Ask the owner of the office, or choose another office.");
+            }
+        }
+    }
+}
+
+impl Join {
+    async fn run(self) -> Result<OfficeData, Trouble> {
+        self.sign_in().await?;
+        let mut offices = self.rest.offices().await.map_err(trouble)?;
+        if offices.is_empty()
+            && let Some(first) = &self.first_office
+        {
+            offices.push(self.make_first_office(first).await.map_err(trouble)?);
+        }
+        let office = self.choose(&offices)?;
+        let machine = &self.machine;
+        self.rest
+            .register_client(office.id, self.client, &machine.name, &machine.platform, &machine.version)
+            .await
+            .map_err(trouble)?;
+        let rows = read(&self.rest, office.id).await.map_err(trouble)?;
+        Ok(OfficeData { office, offices, rows })
+    }
+
+    /// Uses the stored sign-in when it is this account's and still good, else the password.
+    async fn sign_in(&self) -> Result<(), Trouble> {
+        let stored = if self.auth.email().as_deref() == Some(self.account.email.as_str()) {
+            self.auth.access_token().await
+        } else {
+            Err(AuthError::SignedOut { reason: "nobody has signed in yet".to_owned() })
+        };
+        let error = match (stored, &self.account.password) {
+            (Ok(_), _) => return Ok(()),
+            (Err(AuthError::SignedOut { .. }), Some(password)) => {
+                match self.auth.sign_in(&self.account.email, password).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => error,
+                }
+            }
+            (Err(error), _) => error,
+        };
+        let permanent = !error.is_passing();
+        Err(Trouble {
+            code: if permanent { "sign_in" } else { "office_unreachable" },
+            message: format!("{} is not signed in: {error}", self.account.email),
+            hint: if permanent {
+                "Check the account in the settings, give its password as SEMO_PASSWORD, and start again.".to_owned()
+            } else {
+                "It is tried again by itself.".to_owned()
+            },
+            permanent,
+        })
+    }
+
+    async fn make_first_office(&self, first: &FirstOffice) -> Result<OfficeRow, RestError> {
+        let office = self.rest.create_office(&first.name).await?;
+        for agent in &first.agents {
+            let draft = AgentDraft {
+                // The same agent of the same office always has the same id: a crash in between makes no twins.
+                agent: Uuid::new_v5(&office.id.0, agent.role.as_bytes()).into(),
+                role: agent.role.clone(),
+                name: agent.name.clone(),
+                prompt: agent.prompt.clone(),
+                scope_patterns: agent.scope_patterns.clone(),
+                core_skills: agent.core_skills.clone(),
+            };
+            self.rest.upsert_agent(office.id, &draft).await?;
+        }
+        Ok(office)
+    }
+
+    fn choose(&self, offices: &[OfficeRow]) -> Result<OfficeRow, Trouble> {
+        let found = match self.wanted {
+            Some(wanted) => offices.iter().find(|office| office.id == wanted),
+            None => offices.first(),
+        };
+        found.cloned().ok_or_else(|| Trouble {
+            code: "office",
+            message: match self.wanted {
+                Some(wanted) => format!("{} is not a member of office {wanted}", self.account.email),
+                None => format!("{} is not a member of any office yet", self.account.email),
+            },
+            hint: "Ask the owner of an office to add you, then choose Refresh.".to_owned(),
+            permanent: true,
+        })
+    }
+}
+
+async fn read(rest: &Rest, office: OfficeId) -> Result<Rows, RestError> {
+    let agents = rest.agents(office).await?;
+    let commands = rest.commands(office, COMMANDS_SHOWN).await?;
+    let ids: Vec<_> = commands.iter().filter(|row| row.state.is_final()).map(|row| row.id).collect();
+    let results = rest.results(&ids).await?;
+    Ok(Rows { agents, commands, results })
+}
+
+fn trouble(error: RestError) -> Trouble {
+    let passing = matches!(error, RestError::Unreachable { .. } | RestError::Malformed { .. });
+    Trouble {
+        code: if passing { "office_unreachable" } else { "office" },
+        message: error.to_string(),
+        hint: "It is tried again by itself; choose Refresh to try at once.".to_owned(),
+        permanent: !passing,
+    }
+}

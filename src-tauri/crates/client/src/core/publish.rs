@@ -1,0 +1,272 @@
+//! The copy of the state that windows see. Built whole after every change; nothing reads it back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::{Command, CommandId, Timestamp};
+use serde_json::Value;
+use supabase::{CommandRow, CommandState, ConnectionState, ResultRow, ResultStatus};
+
+use super::{Core, Ground, Stage};
+use crate::view::{
+    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView, RepositoryView,
+    SessionView, State,
+};
+
+/// Longest summary of a command, in characters.
+const SUMMARY_CHARS_MAX: usize = 120;
+
+/// The state before anything is known.
+pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
+    let repositories = &ground.settings.repositories;
+    State {
+        profile: ground.profile.clone(),
+        version: ground.machine.version.clone(),
+        connection: ConnectionView { status: ConnectionStatus::Connecting, why: None, since: now.0 },
+        office: None,
+        offices: Vec::new(),
+        agents: Vec::new(),
+        sessions: Vec::new(),
+        commands: Vec::new(),
+        problems: Vec::new(),
+        repositories: repositories
+            .iter()
+            .enumerate()
+            .map(|(index, (name, path))| RepositoryView {
+                name: name.clone(),
+                path: path.display().to_string(),
+                default: index == 0,
+            })
+            .collect(),
+        limits: LimitsView { sessions_max: ground.settings.limits.sessions_max },
+    }
+}
+
+impl Core {
+    /// Publishes the state if anything changed since the last time.
+    pub(super) fn publish(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let mut state = empty(&self.ground, self.connection.1);
+        state.connection = connection(&self.connection.0, self.connection.1);
+        state.problems = self.problems.values().cloned().collect();
+        state.sessions = self.session_views();
+        if let Some(data) = &self.office {
+            let office = |row: &supabase::OfficeRow| OfficeView { id: row.id.to_string(), name: row.name.clone() };
+            state.office = Some(office(&data.office));
+            state.offices = data.offices.iter().map(office).collect();
+            state.agents = data.rows.agents.iter().map(agent).collect();
+        }
+        state.commands = self.command_views();
+        self.view.send_replace(Arc::new(state));
+    }
+
+    fn session_views(&self) -> Vec<SessionView> {
+        let mut views: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|(id, live)| SessionView {
+                id: id.to_string(),
+                agent_id: live.agent.to_string(),
+                title: live.title.clone(),
+                state: live.state.clone(),
+                asks: live.asks.clone(),
+                repository: Some(live.repository.clone()),
+                branch: Some(live.branch.clone()),
+                worktree: live.worktree.display().to_string(),
+                started_at: live.started_at.0,
+            })
+            .collect();
+        views.sort_by_key(|view| view.started_at);
+        views
+    }
+
+    /// The office's rows, with what we know better laid over them; then ours that the office has not shown yet.
+    fn command_views(&mut self) -> Vec<CommandView> {
+        let Some(data) = &self.office else { return Vec::new() };
+        let results: HashMap<CommandId, &ResultRow> =
+            data.rows.results.iter().filter(|row| is_final(row.status)).map(|row| (row.command_id, row)).collect();
+        // What the office itself shows as ended needs no memory of ours any more.
+        let shown: Vec<CommandId> =
+            data.rows.commands.iter().filter(|row| row.state.is_final()).map(|row| row.id).collect();
+        self.reporting.retain(|id, ending| !(ending.acknowledged && shown.contains(id)));
+        let mut views: Vec<CommandView> =
+            data.rows.commands.iter().map(|row| self.command_view(row, results.get(&row.id).copied())).collect();
+        let known: Vec<String> = views.iter().map(|view| view.id.clone()).collect();
+        for work in self.work.values().filter(|work| !known.contains(&work.row.id.to_string())) {
+            views.push(self.command_view(&row_of(&work.row), None));
+        }
+        views.sort_by_key(|view| std::cmp::Reverse(view.created_at));
+        views
+    }
+
+    fn command_view(&self, row: &CommandRow, result: Option<&ResultRow>) -> CommandView {
+        let text = |value: Option<&Value>, key: &str| {
+            value.and_then(|value| value.get(key)).and_then(Value::as_str).map(str::to_owned)
+        };
+        let mut view = CommandView {
+            id: row.id.to_string(),
+            kind: row.kind.clone(),
+            agent_id: row.agent_id.map(|id| id.to_string()),
+            session_id: row.session_id.map(|id| id.to_string()),
+            summary: summary(&row.kind, &row.args),
+            prompt: text(Some(&row.args), "prompt"),
+            status: status(row.state),
+            outcome: result.and_then(|row| row.outcome.clone()),
+            created_at: row.created_at.0,
+            started_at: None,
+            finished_at: row.finished_at.map(|at| at.0),
+            final_message: result.and_then(|row| text(row.output.as_ref(), "final_message")),
+            reason: result.and_then(|row| text(row.error.as_ref(), "message")),
+            evidence: result
+                .and_then(|row| row.evidence.clone())
+                .and_then(|value| serde_json::from_value(value).ok()),
+            mine: row.client_id == Some(self.ground.identity.client),
+        };
+        if view.session_id.is_none() {
+            view.session_id = result.and_then(|row| text(row.output.as_ref(), "session_id"));
+        }
+        self.lay_over(row.id, &mut view, result.is_some());
+        view
+    }
+
+    /// Puts our own knowledge of a command over the office's.
+    fn lay_over(&self, id: CommandId, view: &mut CommandView, recorded: bool) {
+        if let Some(work) = self.work.get(&id) {
+            view.mine = true;
+            view.started_at = work.started_at.map(|at| at.0);
+            view.status = match &work.stage {
+                Stage::InLine => CommandStatus::Waiting,
+                Stage::Starting { .. } => CommandStatus::Claimed,
+                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } => CommandStatus::Running,
+                Stage::Ended => CommandStatus::Reporting,
+            };
+            let session = match &work.stage {
+                Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => Some(session),
+                Stage::InLine | Stage::UntilEnded { .. } | Stage::Ended => None,
+            };
+            if let Some(session) = session {
+                view.session_id = Some(session.to_string());
+                view.reason = self.sessions.get(session).and_then(|live| live.asks.clone());
+            }
+        }
+        if let Some(ending) = self.reporting.get(&id)
+            && !recorded
+        {
+            view.mine = true;
+            view.status = if ending.acknowledged { ending.status } else { CommandStatus::Reporting };
+            view.outcome = Some(ending.outcome.clone());
+            view.final_message = ending.final_message.clone();
+            view.reason = ending.reason.clone();
+            view.evidence = ending.evidence.clone();
+        }
+    }
+}
+
+fn is_final(status: ResultStatus) -> bool {
+    match status {
+        ResultStatus::Succeeded | ResultStatus::Unconfirmed | ResultStatus::Failed | ResultStatus::Cancelled => true,
+        ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
+    }
+}
+
+fn row_of(claimed: &supabase::ClaimedCommand) -> CommandRow {
+    CommandRow {
+        id: claimed.id,
+        seq: claimed.seq,
+        office_id: claimed.office_id,
+        agent_id: claimed.agent_id,
+        client_id: None,
+        session_id: claimed.session_id,
+        kind: claimed.kind.clone(),
+        args: claimed.args.clone(),
+        idempotency_key: String::new(),
+        state: CommandState::Leased,
+        priority: claimed.priority,
+        attempt: claimed.attempt,
+        cancel_requested_at: claimed.cancel_requested_at,
+        created_by: None,
+        created_at: claimed.created_at,
+        expires_at: claimed.expires_at,
+        finished_at: None,
+    }
+}
+
+fn connection(state: &ConnectionState, since: Timestamp) -> ConnectionView {
+    let (status, why) = match state {
+        ConnectionState::Offline { why } => (ConnectionStatus::Offline, Some(why.clone())),
+        ConnectionState::Connecting => (ConnectionStatus::Connecting, None),
+        ConnectionState::Joining => (ConnectionStatus::Joining, None),
+        ConnectionState::Live => (ConnectionStatus::Live, None),
+        ConnectionState::Backoff { why, .. } => (ConnectionStatus::Backoff, Some(why.clone())),
+        ConnectionState::Stopped => (ConnectionStatus::Stopped, None),
+    };
+    ConnectionView { status, why, since: since.0 }
+}
+
+fn agent(row: &supabase::AgentRow) -> AgentView {
+    AgentView {
+        id: row.id.to_string(),
+        role: row.role.clone(),
+        name: row.name.clone(),
+        prompt: row.prompt.clone(),
+        scope_patterns: row.scope_patterns.clone(),
+        core_skills: row.core_skills.clone(),
+        provider: row.provider.clone(),
+    }
+}
+
+fn status(state: CommandState) -> CommandStatus {
+    match state {
+        CommandState::Queued => CommandStatus::Queued,
+        CommandState::Leased | CommandState::Other => CommandStatus::Claimed,
+        CommandState::Succeeded => CommandStatus::Succeeded,
+        CommandState::Unconfirmed => CommandStatus::Unconfirmed,
+        CommandState::Failed => CommandStatus::Failed,
+        CommandState::Cancelled => CommandStatus::Cancelled,
+        CommandState::Expired => CommandStatus::Expired,
+        CommandState::Dead => CommandStatus::Dead,
+    }
+}
+
+/// One line for people.
+fn summary(kind: &str, args: &Value) -> String {
+    let line = match Command::parse(kind, args) {
+        Ok(Command::SendPrompt(prompt)) => {
+            let line = prompt.prompt.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+            return clipped(&line);
+        }
+        Ok(Command::CreateSession(_)) => "Start a session",
+        Ok(Command::SendKeys(_)) => "Press keys in a session",
+        Ok(Command::Cancel(_)) => "Interrupt",
+        Ok(Command::GetOutput(_)) => "Read a session's output",
+        Ok(Command::ListSessions) => "List the sessions",
+        Ok(Command::Terminate(_)) => "End a session",
+        Err(_) => return clipped(&format!("Not understood: {kind}")),
+    };
+    line.to_owned()
+}
+
+fn clipped(line: &str) -> String {
+    let mut short: String = line.chars().take(SUMMARY_CHARS_MAX).collect();
+    if line.chars().count() > SUMMARY_CHARS_MAX {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_is_one_short_line_whatever_the_command_holds() {
+        assert_eq!(summary("send_prompt", &json!({"prompt": "\n  첫 줄 \n둘째"})), "첫 줄");
+        assert_eq!(summary("terminate", &json!({"session": uuid::Uuid::nil()})), "End a session");
+        assert_eq!(summary("reboot", &json!({})), "Not understood: reboot");
+        assert_eq!(summary("send_prompt", &json!({"prompt": "가".repeat(500)})).chars().count(), 121);
+    }
+}

@@ -1,0 +1,134 @@
+//! What people at windows ask for. Work for an agent goes through the office like everybody's, so that the record is
+//! the same; only an interrupt goes straight to the session.
+
+use domain::command::{CreateSession, SendPrompt, Terminate};
+use domain::{AgentId, Command, SessionId};
+use serde::Serialize;
+use serde_json::{Value, json};
+use session::WhichTurn;
+use supabase::{NewCommand, RestError};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::Core;
+use super::carry::chain;
+use crate::request::{Answer, ErrorCode, Request, RequestError};
+
+type Reply = oneshot::Sender<Result<Answer, RequestError>>;
+
+impl Core {
+    pub(super) fn answer(&mut self, request: Request, reply: Reply) {
+        match request {
+            Request::SelectOffice { office_id } => {
+                let known = self.office.as_ref().is_some_and(|data| data.offices.iter().any(|row| row.id == office_id));
+                if !known {
+                    say(reply, Err(not_found(format!("you are not a member of office {office_id}"))));
+                    return;
+                }
+                if !std::mem::replace(&mut self.joining, true) {
+                    self.join_office(Some(office_id));
+                }
+                say(reply, Ok(Answer { command_id: None }));
+            }
+            Request::CreateSession { agent_id, repository } => {
+                let args = CreateSession { repository, base: None };
+                self.enqueue("create_session", &args, Some(agent_id), None, reply);
+            }
+            Request::SendPrompt { agent_id, session_id, prompt, marker, repository } => {
+                let args = SendPrompt { prompt, session: session_id, marker, timeout_s: None, repository };
+                self.enqueue("send_prompt", &args, agent_id, session_id, reply);
+            }
+            Request::CancelTurn { session_id } => say(reply, self.interrupt(session_id)),
+            Request::CancelCommand { command_id } => {
+                self.cancel_work(command_id);
+                let rest = self.ground.rest.clone();
+                self.ground.tasks.spawn(async move {
+                    let answer = rest.cancel_command(command_id).await;
+                    say(reply, answer.map(|_| Answer { command_id: Some(command_id.to_string()) }).map_err(refused));
+                });
+            }
+            Request::Terminate { session_id } => {
+                let args = Terminate { session: session_id };
+                self.enqueue("terminate", &args, None, Some(session_id), reply);
+            }
+            Request::Refresh {} => {
+                self.check_program();
+                if self.office.is_none() || self.join_again_at.is_some() {
+                    self.join();
+                }
+                if let Some((realtime, _, _)) = &self.realtime {
+                    realtime.nudge();
+                }
+                self.refresh();
+                self.claim("a person asked");
+                say(reply, Ok(Answer { command_id: None }));
+            }
+        }
+    }
+
+    fn interrupt(&self, session: SessionId) -> Result<Answer, RequestError> {
+        let handle = self.sessions.get(&session).and_then(|live| live.session.as_ref());
+        let handle = handle.ok_or_else(|| not_found(format!("there is no session {session} on this machine")))?;
+        handle
+            .cancel(WhichTurn::Current)
+            .map(|()| Answer { command_id: None })
+            .map_err(|error| RequestError::new(ErrorCode::Conflict, chain(&error), ""))
+    }
+
+    /// Puts a command into the office, after the same checks that it would meet when it comes back.
+    fn enqueue(
+        &self,
+        kind: &str,
+        args: &impl Serialize,
+        agent: Option<AgentId>,
+        session: Option<SessionId>,
+        reply: Reply,
+    ) {
+        let Some(data) = &self.office else {
+            let error = RequestError::new(ErrorCode::NotReady, "no office is joined yet", "See the problems at the top.");
+            say(reply, Err(error));
+            return;
+        };
+        let args = without_nulls(serde_json::to_value(args).unwrap_or_else(|_| json!({})));
+        if let Err(fault) = Command::parse(kind, &args) {
+            say(reply, Err(RequestError::new(ErrorCode::Invalid, fault.to_string(), "")));
+            return;
+        }
+        let key = Uuid::new_v4().to_string();
+        let command = NewCommand { office: data.office.id, kind: kind.to_owned(), args, key, agent, session };
+        let rest = self.ground.rest.clone();
+        self.ground.tasks.spawn(async move {
+            let answer = rest.enqueue_command(&command).await;
+            say(reply, answer.map(|row| Answer { command_id: Some(row.id.to_string()) }).map_err(refused));
+        });
+    }
+}
+
+/// Whoever asked may have gone; that is no fault.
+fn say(reply: Reply, answer: Result<Answer, RequestError>) {
+    let _ = reply.send(answer);
+}
+
+fn not_found(message: String) -> RequestError {
+    RequestError::new(ErrorCode::NotFound, message, "")
+}
+
+fn without_nulls(mut args: Value) -> Value {
+    if let Some(fields) = args.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    args
+}
+
+fn refused(error: RestError) -> RequestError {
+    let (code, hint) = match &error {
+        RestError::Unauthorized { .. } => (ErrorCode::Unauthorized, "Sign in again."),
+        RestError::Forbidden { .. } => (ErrorCode::Forbidden, "Ask the owner of the office for the right role."),
+        RestError::NotFound { .. } => (ErrorCode::NotFound, ""),
+        RestError::Conflict { .. } => (ErrorCode::Conflict, ""),
+        RestError::Rejected { .. } => (ErrorCode::Invalid, ""),
+        RestError::Unreachable { .. } => (ErrorCode::Unreachable, "Check the network, then try again."),
+        RestError::Malformed { .. } => (ErrorCode::Internal, ""),
+    };
+    RequestError::new(code, error.to_string(), hint)
+}

@@ -1,0 +1,149 @@
+//! What a person at a window, or the CLI through the local API, may ask of the core, and the answers.
+
+use domain::command::MarkerWish;
+use domain::{AgentId, CommandId, OfficeId, SessionId};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// A request to the core. On the wire: `POST /api/v1/rpc/<method>` with the fields as a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Serve another office of the signed-in user.
+    SelectOffice {
+        /// The office.
+        office_id: OfficeId,
+    },
+    /// Enqueue `create_session` for an agent.
+    CreateSession {
+        /// The agent.
+        agent_id: AgentId,
+        /// Name of a repository; the default one when absent.
+        #[serde(default)]
+        repository: Option<String>,
+    },
+    /// Enqueue `send_prompt`, for an agent or for one session.
+    SendPrompt {
+        /// The agent.
+        #[serde(default)]
+        agent_id: Option<AgentId>,
+        /// The session.
+        #[serde(default)]
+        session_id: Option<SessionId>,
+        /// The text.
+        prompt: String,
+        /// The sign of completion to ask for.
+        #[serde(default)]
+        marker: MarkerWish,
+        /// Name of a repository for a session that has to be started.
+        #[serde(default)]
+        repository: Option<String>,
+    },
+    /// Interrupt the turn that runs in a session of this machine.
+    CancelTurn {
+        /// The session.
+        session_id: SessionId,
+    },
+    /// Cancel a command of the office.
+    CancelCommand {
+        /// The command.
+        command_id: CommandId,
+    },
+    /// Enqueue `terminate` for a session.
+    Terminate {
+        /// The session.
+        session_id: SessionId,
+    },
+    /// Read the office anew, and try again whatever waits for a retry.
+    Refresh {},
+}
+
+/// Answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct Answer {
+    /// The command that was enqueued, where one was.
+    pub command_id: Option<String>,
+}
+
+/// A request that was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// For decisions of the caller.
+    pub code: ErrorCode,
+    /// What was attempted, on what, and why it failed.
+    pub message: String,
+    /// What the user can do; empty when there is nothing.
+    pub hint: String,
+}
+
+/// Codes that a caller tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request itself is wrong.
+    Invalid,
+    /// Token missing or wrong.
+    Unauthorized,
+    /// The user may not do this in the office.
+    Forbidden,
+    /// No such session, agent, command or office.
+    NotFound,
+    /// It makes no sense in the present state.
+    Conflict,
+    /// The office cannot be reached now.
+    Unreachable,
+    /// The core is stopping or not yet connected.
+    NotReady,
+    /// A fault of ours.
+    Internal,
+}
+
+impl RequestError {
+    /// Shorthand.
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> RequestError {
+        RequestError { code, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl Request {
+    /// Reads the method and the JSON body of a call.
+    pub fn parse(method: &str, body: &[u8]) -> Result<Request, RequestError> {
+        let invalid = |reason: String| {
+            RequestError::new(ErrorCode::Invalid, format!("`{method}` cannot be understood: {reason}"), "")
+        };
+        let params: serde_json::Value = if body.is_empty() {
+            serde_json::json!({})
+        } else {
+            serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?
+        };
+        serde_json::from_value(serde_json::json!({ "method": method, "params": params }))
+            .map_err(|error| invalid(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_and_a_wrong_one_is_named() {
+        let id = "6f6c3c1e-0000-4000-8000-000000000001";
+        let body = format!(r#"{{"session_id":"{id}"}}"#);
+        assert_eq!(
+            Request::parse("cancel_turn", body.as_bytes()).unwrap(),
+            Request::CancelTurn { session_id: id.parse().unwrap() }
+        );
+        assert_eq!(Request::parse("refresh", b"").unwrap(), Request::Refresh {});
+        for (method, body, expected) in [
+            ("reboot", "{}", "reboot"),
+            ("cancel_turn", "{}", "session_id"),
+            ("send_prompt", "{", "EOF"),
+            ("refresh", r#"{"now":1}"#, "now"),
+        ] {
+            let error = Request::parse(method, body.as_bytes()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Invalid);
+            assert!(error.message.contains(expected), "{}", error.message);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Connections to the hub's database, and the transaction every request of a client runs in.
+//!
+//! Two pools: `requests` logs in as `authenticator` and can only become the role of a token; `admin` is the
+//! superuser and is used for what Supabase's own services do (Auth, Realtime), never with text of a client as
+//! SQL. Called by `auth`, `rest` and `realtime`.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
+use tokio_postgres::NoTls;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::error::HubError;
+use crate::jwt::Claims;
+use crate::postgres::{AUTHENTICATOR, SUPERUSER, Server};
+
+/// Connections for clients' requests.
+const REQUEST_CONNECTIONS_MAX: usize = 16;
+/// Connections for Auth and Realtime.
+const ADMIN_CONNECTIONS_MAX: usize = 8;
+/// How long a request waits for a free connection.
+const POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// Longest statement of `anon`, `authenticated` and the rest, as on Supabase; in milliseconds.
+const STATEMENT_MS: [(&str, &str); 2] = [("anon", "3000"), ("authenticated", "8000")];
+const STATEMENT_MS_SERVICE: &str = "60000";
+
+/// The two pools.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub requests: Pool,
+    pub admin: Pool,
+}
+
+impl Database {
+    /// Makes the pools; connections are opened when first wanted.
+    pub fn open(server: &Server) -> Result<Database, HubError> {
+        Ok(Database {
+            requests: pool(server, AUTHENTICATOR, REQUEST_CONNECTIONS_MAX)?,
+            admin: pool(server, SUPERUSER, ADMIN_CONNECTIONS_MAX)?,
+        })
+    }
+
+    /// A superuser connection, with an error in the hub's own words.
+    pub async fn admin(&self, attempt: &str) -> Result<Object, HubError> {
+        self.admin
+            .get()
+            .await
+            .map_err(|error| HubError::Connection { attempt: attempt.to_owned(), reason: pool_reason(&error) })
+    }
+
+    /// Ends all connections; what is in use ends when it is given back.
+    pub fn close(&self) {
+        self.requests.close();
+        self.admin.close();
+    }
+}
+
+/// Why the pool gave no connection, in one line.
+pub(crate) fn pool_reason(error: &PoolError) -> String {
+    match error {
+        PoolError::Backend(inner) => crate::error::explained(inner),
+        other => other.to_string(),
+    }
+}
+
+fn pool(server: &Server, role: &str, size: usize) -> Result<Pool, HubError> {
+    let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    Pool::builder(Manager::from_config(server.config(role), NoTls, how))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(POOL_WAIT))
+        .create_timeout(Some(POOL_WAIT))
+        .build()
+        .map_err(|error| HubError::Connection {
+            attempt: "set up the connection pool".to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// Whether a request may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Begins a transaction under the role and the claims of `who`; everything set here ends with it.
+pub(crate) async fn begin_as<'c>(
+    client: &'c mut Object,
+    who: &Claims,
+    access: Access,
+) -> Result<Transaction<'c>, tokio_postgres::Error> {
+    let transaction = client.build_transaction().read_only(access == Access::ReadOnly).start().await?;
+    let setup = transaction
+        .prepare_cached(
+            "select set_config('request.jwt.claims', $1, true), set_config('statement_timeout', $2, true),
+                    set_config('search_path', 'public, extensions', true), set_config('role', $3, true)",
+        )
+        .await?;
+    let claims = serde_json::Value::Object(who.all.clone()).to_string();
+    let limit = STATEMENT_MS
+        .iter()
+        .find(|(role, _)| *role == who.role)
+        .map_or(STATEMENT_MS_SERVICE, |(_, limit)| limit);
+    transaction.execute(&setup, &[&claims, &limit, &who.role]).await?;
+    Ok(transaction)
+}
+
+/// A value as text, read by Postgres in the type the statement gives it: no value is ever part of the SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text(pub Option<String>);
+
+impl ToSql for Text {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match &self.0 {
+            Some(text) => {
+                out.extend_from_slice(text.as_bytes());
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}

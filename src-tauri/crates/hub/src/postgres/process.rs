@@ -1,0 +1,254 @@
+//! Runs `initdb` and the server, waits until it answers, and ends it: SIGINT is Postgres's fast, clean shutdown.
+//!
+//! The server is in a process group of its own, so that Ctrl+C in a terminal reaches the hub first. A server left
+//! by a hub that was killed is ended before a new one starts: the folder's lock proves that nobody uses it.
+//! Called by [`crate::Hub::start`] and [`crate::Hub::stop`].
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::cluster::Cluster;
+use super::{Binaries, DATABASE, SUPERUSER};
+use crate::error::HubError;
+
+/// Longest the server may take to answer; recovery after a crash is part of it.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest a clean shutdown may take before the server is told to stop at once.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest `initdb` may take.
+const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause between two looks at a starting or stopping server.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A log beyond this size is begun anew at the next start, in bytes.
+const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// How much of the log's end goes into an error, in bytes.
+const LOG_TAIL: usize = 1500;
+
+/// A running Postgres. Dropping it without [`Server::stop`] asks it to shut down, without waiting.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    cluster: Cluster,
+}
+
+impl Server {
+    /// Makes the cluster when there is none, ends a left-over server, starts a new one and waits for its answer.
+    pub async fn start(binaries: &Binaries, cluster: Cluster) -> Result<Server, HubError> {
+        end_left_over(&cluster).await?;
+        if !cluster.is_made() {
+            initdb(binaries, &cluster).await?;
+        }
+        let child = spawn_server(binaries, &cluster)?;
+        let mut server = Server { child, cluster };
+        server.wait_until_it_answers().await?;
+        Ok(server)
+    }
+
+    /// How a role connects over the private socket.
+    pub fn config(&self, role: &str) -> tokio_postgres::Config {
+        config(&self.cluster, role)
+    }
+
+    /// The superuser's address in the form libpq and tokio-postgres read.
+    pub fn url(&self) -> String {
+        let host = self.cluster.socket_dir.to_string_lossy().replace('%', "%25").replace('/', "%2F");
+        format!("postgresql://{SUPERUSER}@{host}/{DATABASE}")
+    }
+
+    /// Shuts the server down and waits until the process is gone.
+    pub async fn stop(mut self) -> Result<(), HubError> {
+        for (signal, patience) in [(Signal::INT, STOP_TIMEOUT), (Signal::QUIT, STOP_TIMEOUT)] {
+            self.signal(signal);
+            if timeout(patience, self.child.wait()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.child.kill().await.map_err(|error| HubError::Postgres {
+            attempt: "stop Postgres".to_owned(),
+            reason: error.to_string(),
+            log: tail(&self.cluster.log),
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // `id` is absent once the process has been waited for: no other process can be hit.
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            if let Err(error) = kill_process(pid, signal) {
+                tracing::debug!(%error, "Postgres could not be signalled");
+            }
+        }
+    }
+
+    async fn wait_until_it_answers(&mut self) -> Result<(), HubError> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let fault = |reason: String, cluster: &Cluster| HubError::Postgres {
+            attempt: format!("start Postgres in {}", cluster.pgdata.display()),
+            reason,
+            log: tail(&cluster.log),
+        };
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(fault(format!("it ended at once ({status})"), &self.cluster));
+            }
+            match config(&self.cluster, SUPERUSER).connect(tokio_postgres::NoTls).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    let waited = START_TIMEOUT.as_secs();
+                    return Err(fault(format!("it did not answer within {waited} s ({error})"), &self.cluster));
+                }
+                Err(_) => sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal(Signal::INT);
+    }
+}
+
+fn config(cluster: &Cluster, role: &str) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host_path(&cluster.socket_dir)
+        .user(role)
+        .dbname(DATABASE)
+        .application_name("semo-hub")
+        .connect_timeout(Duration::from_secs(5));
+    config
+}
+
+/// A command that runs as the unprivileged user where the hub is root, with nothing of our environment.
+#[allow(clippy::disallowed_methods, reason = "the hub may start Postgres's own programs")]
+fn command(program: &Path, cluster: &Cluster) -> Result<Command, HubError> {
+    let folder_fault =
+        |source| HubError::Folder { attempt: "write the Postgres log", path: cluster.log.clone(), source };
+    let too_long = fs::metadata(&cluster.log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX);
+    if too_long {
+        fs::remove_file(&cluster.log).map_err(folder_fault)?;
+    }
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&cluster.log)
+        .map_err(folder_fault)?;
+    let second = log.try_clone().map_err(folder_fault)?;
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(second)
+        .process_group(0);
+    if let Some(user) = cluster.run_as {
+        command.uid(user.uid).gid(user.gid);
+    }
+    Ok(command)
+}
+
+async fn initdb(binaries: &Binaries, cluster: &Cluster) -> Result<(), HubError> {
+    let attempt = || format!("create the database cluster in {}", cluster.pgdata.display());
+    let fault = |reason| HubError::Postgres { attempt: attempt(), reason, log: tail(&cluster.log) };
+    let mut command = command(&binaries.initdb, cluster)?;
+    command
+        .arg("--pgdata")
+        .arg(&cluster.pgdata)
+        .args(["--username", SUPERUSER, "--encoding", "UTF8", "--no-locale"])
+        .args(["--auth-local", "trust", "--auth-host", "reject"])
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| fault(error.to_string()))?;
+    match timeout(INITDB_TIMEOUT, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(fault(format!("initdb ended with {status}"))),
+        Ok(Err(error)) => Err(fault(error.to_string())),
+        Err(_) => Err(fault(format!("initdb took longer than {} s", INITDB_TIMEOUT.as_secs()))),
+    }
+}
+
+fn spawn_server(binaries: &Binaries, cluster: &Cluster) -> Result<Child, HubError> {
+    let mut command = command(&binaries.postgres, cluster)?;
+    command.arg("-D").arg(&cluster.pgdata).arg("-k").arg(&cluster.socket_dir);
+    for setting in [
+        "listen_addresses=",
+        "unix_socket_permissions=0700",
+        "port=5432",
+        "max_connections=60",
+        "shared_buffers=64MB",
+        "fsync=on",
+        "wal_level=logical",
+        "max_wal_senders=4",
+        "logging_collector=off",
+        "log_min_messages=warning",
+        "timezone=UTC",
+        "jit=off",
+        "cluster_name=semo-hub",
+    ] {
+        command.arg("-c").arg(setting);
+    }
+    command.spawn().map_err(|error| HubError::Postgres {
+        attempt: format!("start {}", binaries.postgres.display()),
+        reason: error.to_string(),
+        log: String::new(),
+    })
+}
+
+/// Ends the server of a hub that was killed. We hold the folder's lock, so nobody else can be using it.
+async fn end_left_over(cluster: &Cluster) -> Result<(), HubError> {
+    let Some(pid) = left_over(cluster) else { return Ok(()) };
+    tracing::info!(pid = pid.as_raw_nonzero().get(), "ending the Postgres of a hub that did not stop in order");
+    for signal in [Signal::INT, Signal::QUIT] {
+        if kill_process(pid, signal).is_err() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline {
+            if test_kill_process(pid).is_err() || left_over(cluster).is_none() {
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+    Err(HubError::Postgres {
+        attempt: format!("end the Postgres left over in {}", cluster.pgdata.display()),
+        reason: format!("process {} does not stop; end it by hand", pid.as_raw_nonzero()),
+        log: tail(&cluster.log),
+    })
+}
+
+/// The process `postmaster.pid` names, if it is alive and really the server of this very cluster.
+fn left_over(cluster: &Cluster) -> Option<Pid> {
+    let note = fs::read_to_string(cluster.pgdata.join("postmaster.pid")).ok()?;
+    let pid = Pid::from_raw(note.lines().next()?.trim().parse().ok()?)?;
+    test_kill_process(pid).ok()?;
+    let proc = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    let ours = match fs::read(proc) {
+        Ok(line) => {
+            let wanted = cluster.pgdata.as_os_str().as_encoded_bytes();
+            line.split(|byte| *byte == 0).any(|word| word == wanted)
+        }
+        // No /proc (macOS): the note lies in a 0700 folder that only our server writes.
+        Err(_) => !Path::new("/proc/self").exists(),
+    };
+    ours.then_some(pid)
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let start = text.len().saturating_sub(LOG_TAIL);
+    let start = (start..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let end = text[start..].trim();
+    if end.is_empty() { "(nothing)".to_owned() } else { end.replace('\n', " | ") }
+}

@@ -1,0 +1,19 @@
+//! Supabase Realtime: channels over a WebSocket, broadcasts and row changes from the database.
+//!
+//! At most once, as the original: whoever misses a message reads again. Invariants: a private channel is joined
+//! only through the policies of `realtime.messages`; a row change reaches only roles that may read the row; no
+//! queue grows without limit. Called by `http` (sockets) and [`crate::Hub::start`] (the feed).
+
+mod broadcast;
+mod changes;
+mod channel;
+mod codec;
+mod feed;
+mod filter;
+mod registry;
+mod routes;
+mod socket;
+
+pub(crate) use feed::{keep_house, listen};
+pub(crate) use registry::Realtime;
+pub(crate) use routes::routes;

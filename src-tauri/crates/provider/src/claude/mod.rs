@@ -1,0 +1,23 @@
+//! Claude Code (`claude`, npm package `@anthropic-ai/claude-code`), in its interactive terminal interface.
+//!
+//! What is relied on was measured with version 2.1.197; each submodule names the behaviour it rests on.
+
+mod failure;
+mod hooks;
+mod input;
+mod launch;
+mod program;
+mod screen;
+mod status;
+mod transcript;
+
+pub use failure::failure_class;
+pub use hooks::{HOOK_BYTES_MAX, HookEvent, HookFault, HookHead, HookKind, parse_hook};
+pub use input::{CLEAR_BOX, ENTER, INTERRUPT, PromptFault, echo_shown, guard_prompt, paste};
+pub use launch::{ClaudeLaunch, HOOK_SECRET_HEADER, HookEndpoint, PermissionMode, config_dir};
+pub use program::{INSTALL_HINT, PROGRAM, SIGN_IN_HINT, Version, find_program, version};
+pub use screen::{Dialog, InputBox, ScreenMeaning, read_screen};
+pub use status::{Activity, StatusFile, read_status};
+pub use transcript::{
+    LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader, transcript_path,
+};

@@ -1,0 +1,65 @@
+//! Why a session refuses something.
+
+use domain::SessionId;
+use provider::ProviderError;
+use provider::claude::PromptFault;
+use terminal::TerminalError;
+
+/// A failed call on a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The agent program could not be prepared.
+    #[error("could not prepare the agent program of session {session}")]
+    Provider {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        source: ProviderError,
+    },
+    /// Its terminal failed.
+    #[error("the terminal of session {session} failed")]
+    Terminal {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        source: TerminalError,
+    },
+    /// The prompt cannot be submitted as it is.
+    #[error("session {session} cannot take this prompt")]
+    Prompt {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        source: PromptFault,
+    },
+    /// The agent program waits for a person, so nothing may be typed into it.
+    #[error("session {session} cannot take a prompt now: {what_to_do}")]
+    AwaitingPerson {
+        /// The session.
+        session: SessionId,
+        /// What a person must do.
+        what_to_do: String,
+    },
+    /// More turns wait than a session takes.
+    #[error("{max} turns wait in session {session} already; try again when one of them has ended")]
+    QueueFull {
+        /// The session.
+        session: SessionId,
+        /// The limit.
+        max: usize,
+    },
+    /// The program could not be ended.
+    #[error("session {session} could not be ended: {reason}")]
+    NotEnded {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: String,
+    },
+    /// The session is being ended or has ended.
+    #[error("session {session} has ended or is being ended")]
+    Over {
+        /// The session.
+        session: SessionId,
+    },
+}

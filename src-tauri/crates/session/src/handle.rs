@@ -1,0 +1,273 @@
+//! [`Session`]: the handle that callers hold.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::marker::Marker;
+use domain::session::{Ask, SessionState};
+use domain::{AgentId, Clock, OfficeId, SessionId, TurnId};
+use provider::claude::{ClaudeLaunch, SIGN_IN_HINT, guard_prompt};
+use terminal::{Size, StopProof, Terminal};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::actor::{Actor, ActorParts};
+use crate::error::SessionError;
+use crate::report::SessionNote;
+use crate::turn::QueuedTurn;
+
+/// Turns that may wait in one session behind the one that runs; more are refused.
+pub const TURN_QUEUE_MAX: usize = 8;
+/// Hook reports that may wait for the actor; more are dropped, because the transcript tells the same.
+pub const HOOK_QUEUE_MAX: usize = 256;
+
+/// Calls that may wait for the actor. It never waits for anybody, so this is only ever full in a fault.
+const CONTROL_QUEUE_MAX: usize = 64;
+/// How long a program may take to end by itself after TERM (DESIGN section 6).
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a session is started from.
+#[derive(Clone)]
+pub struct SessionSpec {
+    /// Its id; also the agent program's own session id.
+    pub id: SessionId,
+    /// The office it works for.
+    pub office: OfficeId,
+    /// The agent it is.
+    pub agent: AgentId,
+    /// Shown as the terminal's title.
+    pub title: String,
+    /// Its working folder; exists, with the persona in place.
+    pub worktree: PathBuf,
+    /// How the agent program is started.
+    pub launch: ClaudeLaunch,
+    /// Size of its terminal at the start.
+    pub size: Size,
+    /// Where the agent program keeps transcripts and status files (see [`provider::claude::config_dir`]).
+    pub config_dir: PathBuf,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// One prompt to be carried to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnRequest {
+    /// The turn.
+    pub id: TurnId,
+    /// The prompt as the user gave it; the marker's instruction is appended here.
+    pub prompt: String,
+    /// The marker the final message must carry.
+    pub marker: Marker,
+    /// Limit from submission to end.
+    pub timeout: Duration,
+}
+
+/// Which turn is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichTurn {
+    /// The one that runs now.
+    Current,
+    /// This one, running or waiting.
+    Id(TurnId),
+}
+
+/// What callers ask of the actor.
+pub(crate) enum Control {
+    Turn(Box<QueuedTurn>),
+    Cancel(WhichTurn),
+    Terminate(oneshot::Sender<Result<StopProof, SessionError>>),
+}
+
+/// A running session. Cheap to clone. When the last handle is dropped, the session is ended.
+#[derive(Clone)]
+pub struct Session {
+    id: SessionId,
+    terminal: Terminal,
+    clock: Arc<dyn Clock>,
+    state: watch::Receiver<SessionState>,
+    control: mpsc::Sender<Control>,
+    hooks: mpsc::Sender<Bytes>,
+    /// Turns accepted and not yet ended.
+    open_turns: Arc<AtomicUsize>,
+    keyboard: Arc<Mutex<()>>,
+}
+
+impl Session {
+    /// Starts the agent program and the actor that looks after it, on `tasks`. Must be called inside a runtime.
+    pub fn start(
+        spec: SessionSpec,
+        tasks: &TaskTracker,
+        notes: mpsc::Sender<SessionNote>,
+    ) -> Result<Session, SessionError> {
+        let id = spec.id;
+        let plan = spec
+            .launch
+            .prepare(id, &spec.title, &spec.worktree, spec.size)
+            .map_err(|source| SessionError::Provider { session: id, source })?;
+        let terminal = Terminal::spawn(&plan, &id.to_string())
+            .map_err(|source| SessionError::Terminal { session: id, source })?;
+        let state = watch::Sender::new(SessionState::Starting);
+        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE_MAX);
+        let (hooks, hook_queue) = mpsc::channel(HOOK_QUEUE_MAX);
+        let session = Session {
+            id,
+            terminal: terminal.clone(),
+            clock: Arc::clone(&spec.clock),
+            state: state.subscribe(),
+            control,
+            hooks,
+            open_turns: Arc::default(),
+            keyboard: Arc::default(),
+        };
+        let parts = ActorParts {
+            terminal,
+            state,
+            control: control_queue,
+            hooks: hook_queue,
+            notes,
+            open_turns: Arc::clone(&session.open_turns),
+            keyboard: Arc::clone(&session.keyboard),
+        };
+        let span = tracing::info_span!("session", session = %id, agent = %spec.agent, office = %spec.office);
+        tasks.spawn(Actor::new(spec, parts).run().instrument(span));
+        Ok(session)
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Hands over a turn. `Ok` means that exactly one [`SessionNote::TurnEnded`] will come for it.
+    pub fn submit(&self, request: TurnRequest) -> Result<(), SessionError> {
+        let session = self.id;
+        match &*self.state.borrow() {
+            SessionState::Stopping | SessionState::Exited { .. } => return Err(SessionError::Over { session }),
+            SessionState::AwaitingPerson { turn: None, ask } => {
+                let what_to_do = what_to_do(*ask).to_owned();
+                return Err(SessionError::AwaitingPerson { session, what_to_do });
+            }
+            SessionState::Starting
+            | SessionState::Idle
+            | SessionState::Working { .. }
+            | SessionState::AwaitingPerson { turn: Some(_), .. } => {}
+        }
+        let text = match request.marker.instruction() {
+            Some(instruction) => format!("{}\n\n{instruction}", request.prompt.trim_end()),
+            None => request.prompt.clone(),
+        };
+        // The prompt alone must stand the test: the instruction must not make an empty one acceptable.
+        guard_prompt(&request.prompt)
+            .and_then(|_| guard_prompt(&text))
+            .map_err(|source| SessionError::Prompt { session, source })
+            .and_then(|guarded| self.queue(request, guarded))
+    }
+
+    fn queue(&self, request: TurnRequest, guarded: String) -> Result<(), SessionError> {
+        let full = SessionError::QueueFull {
+            session: self.id,
+            max: TURN_QUEUE_MAX,
+        };
+        // One runs, the others wait.
+        let accept = |open: usize| (open <= TURN_QUEUE_MAX).then_some(open + 1);
+        if self.open_turns.fetch_update(Relaxed, Relaxed, accept).is_err() {
+            return Err(full);
+        }
+        let turn = Box::new(QueuedTurn {
+            request,
+            guarded,
+            requested_at: self.clock.now(),
+            requested: Instant::now(),
+        });
+        self.control.try_send(Control::Turn(turn)).map_err(|error| {
+            self.open_turns.fetch_sub(1, Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => full,
+                mpsc::error::TrySendError::Closed(_) => SessionError::Over { session: self.id },
+            }
+        })
+    }
+
+    /// Asks for a turn to be stopped; its end comes as a note. Nothing happens when there is no such turn.
+    pub fn cancel(&self, which: WhichTurn) -> Result<(), SessionError> {
+        self.control
+            .try_send(Control::Cancel(which))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => SessionError::QueueFull {
+                    session: self.id,
+                    max: CONTROL_QUEUE_MAX,
+                },
+                mpsc::error::TrySendError::Closed(_) => SessionError::Over { session: self.id },
+            })
+    }
+
+    /// Types raw bytes, as a person at the keyboard. Waits while a prompt is being submitted.
+    pub async fn keys(&self, bytes: Bytes) -> Result<(), SessionError> {
+        let _typing = self.keyboard.lock().await;
+        let written = self.terminal.write(bytes).await;
+        written.map(|_| ()).map_err(|source| SessionError::Terminal {
+            session: self.id,
+            source,
+        })
+    }
+
+    /// Changes the terminal's size.
+    pub fn resize(&self, size: Size) -> Result<(), SessionError> {
+        self.terminal.resize(size).map_err(|source| SessionError::Terminal {
+            session: self.id,
+            source,
+        })
+    }
+
+    /// Takes the body of a hook request that came in for this session, with the secret already checked. The request
+    /// is to be answered at once with status 200 and the body `{}`: the agent stands still meanwhile.
+    pub fn hook(&self, body: Bytes) {
+        if let Err(error) = self.hooks.try_send(body) {
+            tracing::warn!(session = %self.id, %error, "a hook report was dropped; the transcript has to do");
+        }
+    }
+
+    /// Ends the session: interrupts its turn, ends the program and its whole process tree, and waits for the proof.
+    pub async fn terminate(&self) -> Result<StopProof, SessionError> {
+        let (reply, proof) = oneshot::channel();
+        if self.control.send(Control::Terminate(reply)).await.is_ok()
+            && let Ok(proof) = proof.await
+        {
+            return proof;
+        }
+        // The actor has ended, and with it the program: this is the proof of it.
+        self.terminal
+            .stop(STOP_GRACE)
+            .await
+            .map_err(|source| SessionError::Terminal {
+                session: self.id,
+                source,
+            })
+    }
+
+    /// The session's state, now and as it changes.
+    pub fn state(&self) -> watch::Receiver<SessionState> {
+        self.state.clone()
+    }
+
+    /// Its terminal.
+    pub fn terminal(&self) -> &Terminal {
+        &self.terminal
+    }
+}
+
+/// What a person has to do about an ask, in the words of a message.
+pub(crate) fn what_to_do(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Login => SIGN_IN_HINT,
+        Ask::Permission => "the agent asks for a permission; answer it in the session's terminal",
+        Ask::Question => "the agent asks a question; answer it in the session's terminal",
+        Ask::Dialog => "the agent program shows a dialog that only a person may answer, in the session's terminal",
+    }
+}

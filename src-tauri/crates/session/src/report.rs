@@ -1,0 +1,75 @@
+//! What a session tells its owner.
+
+use domain::evidence::Evidence;
+use domain::session::{Ask, SessionState};
+use domain::turn::TurnOutcome;
+use domain::{SessionId, Timestamp, TurnId};
+use serde::{Deserialize, Serialize};
+use terminal::Exit;
+
+/// When the parts of a turn happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnTimings {
+    /// The turn was handed to the session.
+    pub requested_at: Timestamp,
+    /// The first byte of the prompt was written to the terminal.
+    pub first_byte_at: Option<Timestamp>,
+    /// From the hand-over to that byte, in microseconds of the monotonic clock; includes waiting for other turns.
+    pub first_byte_after_us: Option<u64>,
+    /// Enter was pressed.
+    pub submitted_at: Option<Timestamp>,
+    /// The agent acknowledged the prompt.
+    pub acknowledged_at: Option<Timestamp>,
+    /// The end was decided.
+    pub ended_at: Timestamp,
+}
+
+/// One turn, carried to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnReport {
+    /// The turn.
+    pub turn: TurnId,
+    /// How it ended.
+    pub outcome: TurnOutcome,
+    /// The agent's last message, where there was one.
+    pub final_message: Option<String>,
+    /// What backs the outcome.
+    pub evidence: Evidence,
+    /// When.
+    pub timings: TurnTimings,
+}
+
+/// News of a session. Several states in a row may be told as the last of them; ends of turns are never left out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionNote {
+    /// The session's state changed.
+    State {
+        /// The session.
+        session: SessionId,
+        /// Its state now.
+        state: SessionState,
+    },
+    /// The session waits for a person; the state says so too.
+    Asked {
+        /// The session.
+        session: SessionId,
+        /// What for.
+        ask: Ask,
+        /// What a person needs to know to answer, in one or two sentences.
+        text: String,
+    },
+    /// A turn ended.
+    TurnEnded {
+        /// The session.
+        session: SessionId,
+        /// How.
+        report: Box<TurnReport>,
+    },
+    /// The program ended. The last note of a session.
+    Exited {
+        /// The session.
+        session: SessionId,
+        /// How.
+        exit: Exit,
+    },
+}

@@ -1,0 +1,268 @@
+//! Bringing one prompt into the agent's input box and having it taken.
+//!
+//! The measured way: wait until the box is ready, empty it, paste, wait for the echo, press Enter alone, wait for the
+//! acknowledgement, press Enter again when the prompt still stands in the box. Enter right behind a paste is
+//! swallowed in a fresh session; a second Enter on an empty box does nothing. Nothing is typed into a dialog.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Clock, Timestamp};
+use provider::claude::{self, Activity, Dialog, InputBox, SIGN_IN_HINT, ScreenMeaning, read_screen, read_status};
+use terminal::{Terminal, TerminalError};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long the input box may take to be ready: a cold start of many sessions at once, or a person's own turn.
+const READY_WAIT_MAX: Duration = Duration::from_secs(90);
+/// How long the pasted prompt may take to show.
+const ECHO_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the box may take to show that it is empty again.
+const CLEAR_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Pause before the box is emptied a second time: a Ctrl+C within the program's own two seconds would end it.
+const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(4);
+/// Attempts to empty the box, and to paste.
+const TRIES_MAX: u32 = 2;
+/// How long an acknowledgement may take before Enter is pressed again.
+const ENTER_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Enters, at most.
+const ENTERS_MAX: u32 = 4;
+/// How long the acknowledgement may take in all.
+const ACK_WAIT_MAX: Duration = Duration::from_secs(20);
+/// A busy program without a hook for this long has taken the prompt: the hook was lost.
+const BUSY_IS_ACK_AFTER: Duration = Duration::from_secs(1);
+/// The screen is looked at when it changes, and at least this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A burst of output is looked at once it pauses for this long.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What a submission needs.
+pub(crate) struct Submission {
+    pub(crate) terminal: Terminal,
+    /// The prompt, guarded (see [`claude::guard_prompt`]).
+    pub(crate) guarded: String,
+    /// Becomes true when a hook or the transcript has shown our prompt as taken.
+    pub(crate) acknowledged: watch::Receiver<bool>,
+    /// Ends the submission before Enter is pressed.
+    pub(crate) cancel: CancellationToken,
+    /// Held while we type, so that a person's keys do not land in the middle of a prompt.
+    pub(crate) keyboard: Arc<Mutex<()>>,
+    pub(crate) config_dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A prompt that was taken, or that was at least sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Submitted {
+    pub(crate) first_byte: FirstByte,
+    pub(crate) submitted_at: Timestamp,
+    pub(crate) acknowledged_at: Timestamp,
+    /// Where the acknowledgement came from.
+    pub(crate) source: &'static str,
+    /// How often Enter was pressed.
+    pub(crate) enters: u32,
+}
+
+/// When the first byte of the prompt was written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstByte {
+    pub(crate) at: Timestamp,
+    pub(crate) instant: Instant,
+}
+
+/// Why a prompt was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotSubmitted {
+    #[error("cancelled before the prompt was sent")]
+    Cancelled,
+    #[error("{0}")]
+    NotReady(String),
+    #[error(
+        "the agent's input box holds text that could not be removed; empty it in the terminal and send the prompt again"
+    )]
+    NotCleared,
+    #[error("the pasted prompt did not appear in the agent's input box within {} s", ECHO_WAIT_MAX.as_secs())]
+    NoEcho,
+    #[error(
+        "the agent did not acknowledge the prompt within {} s although Enter was pressed {enters} times; \
+         whether it was taken is not known", ACK_WAIT_MAX.as_secs()
+    )]
+    NoAcknowledgement { enters: u32 },
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+}
+
+impl Submission {
+    pub(crate) async fn run(mut self) -> Result<Submitted, NotSubmitted> {
+        let keyboard = Arc::clone(&self.keyboard);
+        let _typing = keyboard.lock().await;
+        let mut tries = 0;
+        let first_byte = loop {
+            tries += 1;
+            let input = self.ready_box().await?;
+            if !input.empty {
+                self.clear_box().await?;
+            }
+            let written = self.terminal.write(claude::paste(&self.guarded)).await?;
+            let since = u64::try_from(written.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let now = self.clock.now();
+            let first_byte = FirstByte {
+                at: now.plus_ms(-i64::try_from(since).unwrap_or(0)),
+                instant: written.started,
+            };
+            if self.echoed().await? {
+                break first_byte;
+            }
+            if tries == TRIES_MAX {
+                return Err(NotSubmitted::NoEcho);
+            }
+        };
+        if self.cancel.is_cancelled() {
+            self.clear_box().await?;
+            return Err(NotSubmitted::Cancelled);
+        }
+        self.enter(first_byte).await
+    }
+
+    /// Waits until the box is there and free.
+    async fn ready_box(&self) -> Result<InputBox, NotSubmitted> {
+        let deadline = Instant::now() + READY_WAIT_MAX;
+        let mut dismissed = false;
+        let mut changed = self.terminal.changed();
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(NotSubmitted::Cancelled);
+            }
+            match self.meaning() {
+                ScreenMeaning::Ready(input) => return Ok(input),
+                ScreenMeaning::Busy(_) | ScreenMeaning::Unclear => {}
+                // Esc is this menu's own "leave me alone"; it opens by itself after a turn that hit a limit.
+                ScreenMeaning::Dialog(Dialog::Limit) if !dismissed => {
+                    dismissed = true;
+                    self.terminal.write(claude::INTERRUPT).await?;
+                }
+                ScreenMeaning::Dialog(Dialog::Limit) => {}
+                ScreenMeaning::Dialog(_) => {
+                    return Err(NotSubmitted::NotReady(
+                        "the agent shows a dialog that only a person may answer; answer it in its terminal and send the prompt again"
+                            .to_owned(),
+                    ));
+                }
+                ScreenMeaning::NotSignedIn => return Err(NotSubmitted::NotReady(SIGN_IN_HINT.to_owned())),
+                ScreenMeaning::Fault(words) => {
+                    return Err(NotSubmitted::NotReady(format!("the agent program says: {words}")));
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(NotSubmitted::NotReady(format!(
+                    "the agent's input box was not free within {} s",
+                    READY_WAIT_MAX.as_secs()
+                )));
+            }
+            look_again(&mut changed).await;
+        }
+    }
+
+    /// Empties the box: what is in it was put back by the program after a cancel, or left by a person.
+    async fn clear_box(&self) -> Result<(), NotSubmitted> {
+        for attempt in 1..=TRIES_MAX {
+            self.terminal.write(claude::CLEAR_BOX).await?;
+            let cleared = |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
+            if self.until(CLEAR_WAIT_MAX, cleared).await {
+                return Ok(());
+            }
+            if attempt < TRIES_MAX {
+                sleep(CLEAR_AGAIN_AFTER).await;
+                // It may have become empty meanwhile: a Ctrl+C on an empty box asks to end the program.
+                if cleared(&self.meaning()) {
+                    return Ok(());
+                }
+            }
+        }
+        Err(NotSubmitted::NotCleared)
+    }
+
+    async fn echoed(&self) -> Result<bool, NotSubmitted> {
+        let shows = |meaning: &ScreenMeaning| match meaning {
+            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => claude::echo_shown(input, &self.guarded),
+            ScreenMeaning::Unclear
+            | ScreenMeaning::Dialog(_)
+            | ScreenMeaning::NotSignedIn
+            | ScreenMeaning::Fault(_) => false,
+        };
+        Ok(self.until(ECHO_WAIT_MAX, shows).await)
+    }
+
+    /// Presses Enter until the prompt is taken.
+    async fn enter(&mut self, first_byte: FirstByte) -> Result<Submitted, NotSubmitted> {
+        self.terminal.write(claude::ENTER).await?;
+        let submitted_at = self.clock.now();
+        let (mut enters, mut pressed) = (1, Instant::now());
+        let deadline = pressed + ACK_WAIT_MAX;
+        let mut busy_since = None;
+        loop {
+            let source = match timeout(LOOK_EVERY, self.acknowledged.wait_for(|taken| *taken)).await {
+                Ok(Ok(_)) => Some("hook:UserPromptSubmit"),
+                // The sender lives in the actor that runs us; without it only the screen is left.
+                Ok(Err(_)) | Err(_) => {
+                    if self.is_busy() {
+                        let since = *busy_since.get_or_insert_with(Instant::now);
+                        (since.elapsed() >= BUSY_IS_ACK_AFTER).then_some("status")
+                    } else {
+                        busy_since = None;
+                        None
+                    }
+                }
+            };
+            if let Some(source) = source {
+                return Ok(Submitted {
+                    first_byte,
+                    submitted_at,
+                    acknowledged_at: self.clock.now(),
+                    source,
+                    enters,
+                });
+            }
+            if Instant::now() >= deadline {
+                return Err(NotSubmitted::NoAcknowledgement { enters });
+            }
+            let still_there = matches!(self.meaning(), ScreenMeaning::Ready(input) if !input.empty);
+            if still_there && enters < ENTERS_MAX && pressed.elapsed() >= ENTER_AGAIN_AFTER {
+                self.terminal.write(claude::ENTER).await?;
+                (enters, pressed) = (enters + 1, Instant::now());
+            }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        let status = read_status(&self.config_dir, self.terminal.pid());
+        status.is_some_and(|status| status.activity == Activity::Busy)
+            || matches!(self.meaning(), ScreenMeaning::Busy(_))
+    }
+
+    fn meaning(&self) -> ScreenMeaning {
+        read_screen(&self.terminal.screen())
+    }
+
+    /// Waits until the screen means `wanted`; false when it does not within `limit`.
+    async fn until(&self, limit: Duration, wanted: impl Fn(&ScreenMeaning) -> bool) -> bool {
+        let mut changed = self.terminal.changed();
+        let whole = async {
+            while !wanted(&self.meaning()) {
+                look_again(&mut changed).await;
+            }
+        };
+        timeout(limit, whole).await.is_ok()
+    }
+}
+
+/// Waits for the screen to change, or for a while.
+async fn look_again(changed: &mut watch::Receiver<u64>) {
+    // A closed channel means that the terminal is gone: the actor notices and drops us.
+    if let Ok(Ok(())) = timeout(LOOK_EVERY, changed.changed()).await {
+        sleep(LOOK_PAUSE).await;
+    }
+    changed.borrow_and_update();
+}

@@ -1,0 +1,490 @@
+//! Signing in, and one access token that is always good.
+//!
+//! A refresh token works once; whoever uses it twice loses the session. So there is one refresher: a mutex here, the
+//! store's lock across processes, and the new pair is on disk before anybody uses it. A network error during a
+//! refresh changes nothing: the same refresh token is tried again later.
+//!
+//! Called by [`crate::rest`] and [`crate::realtime`] for tokens, by the programs for signing in and out.
+
+mod store;
+mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use domain::{Clock, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
+
+pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
+use self::wire::Ask;
+use crate::project::{Project, ProjectError, read_body, root_cause};
+
+/// A token with less than this left is renewed before it is used: requests take time, clocks differ.
+const LEFT_MS_MIN: u64 = 60_000;
+/// After a refresh that failed for a passing reason, a token that is still good is used this long without trying again.
+const REFRESH_PAUSE: Duration = Duration::from_secs(15);
+/// Longest wait for another process that refreshes the same session.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(25);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
+/// What is sent as GoTrue's API version: errors then carry `code` and `message`.
+const API_VERSION: &str = "2024-01-01";
+
+/// A signed-in session.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// JWT for REST and Realtime.
+    pub access_token: String,
+    /// Works once.
+    pub refresh_token: String,
+    /// When two thirds of the life are over, by our clock.
+    pub refresh_at: Timestamp,
+    /// When the access token ends, by our clock.
+    pub expires_at: Timestamp,
+    /// Who is signed in.
+    pub user: UserId,
+    /// Their address; empty when the account has none.
+    pub email: String,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("user", &self.user)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Good for use without a refresh?
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.refresh_at && self.expires_at.ms_since(now) >= LEFT_MS_MIN
+    }
+
+    /// Would the server still take it, as far as we can tell?
+    fn is_alive(&self, now: Timestamp) -> bool {
+        self.expires_at.ms_since(now) > 1_000
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The e-mail address or the password is wrong.
+    #[error("the e-mail address or the password is wrong")]
+    WrongPassword,
+    /// Nobody is signed in, or the session is over.
+    #[error("not signed in to the office: {reason}; sign in again")]
+    SignedOut {
+        /// Why.
+        reason: String,
+    },
+    /// Auth cannot be reached or is in trouble; it may work later with the same tokens.
+    #[error(
+        "could not {attempted} at {url}: {reason}; check the network and the project URL, it will be tried again"
+    )]
+    Unreachable {
+        /// What was wanted.
+        attempted: &'static str,
+        /// Of whom.
+        url: String,
+        /// Why it did not work.
+        reason: String,
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// Auth said no, for a reason that trying again does not change.
+    #[error(
+        "could not {attempted} at {url}: refused with {status} {code} {message}; check the publishable key and the account"
+    )]
+    Refused {
+        /// What was wanted.
+        attempted: &'static str,
+        /// Of whom.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// GoTrue's code; empty when the answer had none.
+        code: String,
+        /// The server's text.
+        message: String,
+    },
+    /// What came back is not what Auth answers.
+    #[error(
+        "could not {attempted} at {url}: the answer makes no sense ({why}); is this the address of a Supabase project?"
+    )]
+    Malformed {
+        /// What was wanted.
+        attempted: &'static str,
+        /// Of whom.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The tokens could not be read or kept.
+    #[error("could not keep the sign-in: {source}")]
+    Store {
+        /// Why.
+        #[from]
+        source: StoreError,
+    },
+    /// The project's settings cannot be used.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The HTTP client could not be made (the system's TLS).
+    #[error("could not set up TLS: {source}; check the system's certificate store")]
+    Client {
+        /// Why.
+        source: reqwest::Error,
+    },
+}
+
+impl AuthError {
+    /// May the same thing work later, with nothing changed by a person?
+    pub fn is_passing(&self) -> bool {
+        match self {
+            AuthError::Unreachable { .. } | AuthError::Malformed { .. } | AuthError::Store { .. } => true,
+            AuthError::WrongPassword
+            | AuthError::SignedOut { .. }
+            | AuthError::Refused { .. }
+            | AuthError::Project(_)
+            | AuthError::Client { .. } => false,
+        }
+    }
+}
+
+/// The session of one project. Clones share it.
+#[derive(Clone)]
+pub struct Auth {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("project", &self.inner.project)
+            .field("user", &self.user())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    project: Project,
+    http: reqwest::Client,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn TokenStore>,
+    state: Mutex<State>,
+    /// Held while a refresh, a sign-in or a sign-out is under way.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    tokens: Option<Tokens>,
+    /// They came from the server but are not on disk yet (disk full): they must be stored before they are used.
+    unsaved: bool,
+    /// Why nobody is signed in, when it was the server's word.
+    signed_out: Option<String>,
+    /// No refresh before this, while the token still works.
+    pause_until: Option<Instant>,
+}
+
+impl Auth {
+    /// Takes up the stored session, if there is one. No network.
+    pub fn new(
+        project: Project,
+        clock: Arc<dyn Clock>,
+        store: Arc<dyn TokenStore>,
+    ) -> Result<Auth, AuthError> {
+        let http = project.http().map_err(|source| AuthError::Client { source })?;
+        project.headers()?;
+        let state = State {
+            tokens: store.load()?,
+            ..State::default()
+        };
+        Ok(Auth {
+            inner: Arc::new(Inner {
+                project,
+                http,
+                clock,
+                store,
+                state: Mutex::new(state),
+                turn: tokio::sync::Mutex::new(()),
+            }),
+        })
+    }
+
+    /// The project this session belongs to.
+    pub fn project(&self) -> &Project {
+        &self.inner.project
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.inner.http
+    }
+
+    /// Who is signed in.
+    pub fn user(&self) -> Option<UserId> {
+        self.state().tokens.as_ref().map(|tokens| tokens.user)
+    }
+
+    /// The address of who is signed in.
+    pub fn email(&self) -> Option<String> {
+        self.state().tokens.as_ref().map(|tokens| tokens.email.clone())
+    }
+
+    /// Signs in with a password and stores the session.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Result<Tokens, AuthError> {
+        let _turn = self.inner.turn.lock().await;
+        let body = json!({"email": email, "password": password, "gotrue_meta_security": {}});
+        let tokens = self.token_request(Ask::Password, "password", &body).await?;
+        self.adopt(tokens)
+    }
+
+    /// A token that the server will take. Refreshes when two thirds of its life are over or less than a minute is
+    /// left; while the old one still works, a refresh that fails for a passing reason is no error.
+    pub async fn access_token(&self) -> Result<String, AuthError> {
+        if let Some(token) = self.usable_token() {
+            return Ok(token);
+        }
+        let _turn = self.inner.turn.lock().await;
+        if let Some(token) = self.usable_token() {
+            return Ok(token);
+        }
+        match self.refresh_locked().await {
+            Ok(tokens) => Ok(tokens.access_token),
+            Err(error) if error.is_passing() => {
+                let now = self.inner.clock.now();
+                let mut state = self.state();
+                let alive = state
+                    .tokens
+                    .as_ref()
+                    .filter(|tokens| !state.unsaved && tokens.is_alive(now));
+                let Some(token) = alive.map(|tokens| tokens.access_token.clone()) else {
+                    return Err(error);
+                };
+                tracing::warn!(%error, "the sign-in could not be renewed; the present token still works");
+                state.pause_until = Some(Instant::now() + REFRESH_PAUSE);
+                Ok(token)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gets a new pair now, whatever the old one's age; several callers at once cause one request.
+    pub async fn refresh_now(&self) -> Result<Tokens, AuthError> {
+        let refused = self
+            .state()
+            .tokens
+            .as_ref()
+            .map(|tokens| tokens.access_token.clone());
+        self.refresh_after(refused.as_deref().unwrap_or_default()).await
+    }
+
+    /// As [`Auth::refresh_now`], unless `refused` has been replaced already.
+    pub(crate) async fn refresh_after(&self, refused: &str) -> Result<Tokens, AuthError> {
+        let _turn = self.inner.turn.lock().await;
+        {
+            let state = self.state();
+            if let Some(tokens) = &state.tokens
+                && tokens.access_token != refused
+                && !state.unsaved
+            {
+                return Ok(tokens.clone());
+            }
+        }
+        self.refresh_locked().await
+    }
+
+    /// Ends the session here and, if it can be reached, on the server. The stored tokens are gone in any case.
+    pub async fn sign_out(&self) -> Result<(), AuthError> {
+        let _turn = self.inner.turn.lock().await;
+        let tokens = {
+            let mut state = self.state();
+            let tokens = state.tokens.take();
+            *state = State {
+                signed_out: Some("signed out here".to_owned()),
+                ..State::default()
+            };
+            tokens
+        };
+        self.inner.store.clear()?;
+        let Some(tokens) = tokens else {
+            return Ok(());
+        };
+        let url = self.inner.project.join("/auth/v1/logout?scope=local");
+        let request = self.inner.http.post(&url).bearer_auth(&tokens.access_token);
+        match self.send(Ask::Logout, &url, request).await {
+            Ok(_) => Ok(()),
+            // The server does not know the session any more: that is what was wanted.
+            Err(AuthError::Refused {
+                status: 401 | 403 | 404,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present token if it needs no refresh (or none should be tried right now).
+    fn usable_token(&self) -> Option<String> {
+        let now = self.inner.clock.now();
+        let state = self.state();
+        let tokens = state.tokens.as_ref().filter(|_| !state.unsaved)?;
+        let paused = state.pause_until.is_some_and(|until| Instant::now() < until);
+        let usable = tokens.is_fresh(now) || (paused && tokens.is_alive(now));
+        usable.then(|| tokens.access_token.clone())
+    }
+
+    /// Refreshes. The caller holds `turn`.
+    async fn refresh_locked(&self) -> Result<Tokens, AuthError> {
+        let (mine, unsaved) = {
+            let state = self.state();
+            (state.tokens.clone(), state.unsaved)
+        };
+        let Some(mine) = mine else {
+            return Err(self.signed_out());
+        };
+        if unsaved {
+            return self.adopt(mine);
+        }
+        let _lock = self.store_lock().await?;
+        // Another program may have refreshed while we waited: its pair is ours too, and our token is spent.
+        match self.inner.store.load() {
+            Ok(Some(stored)) if stored.refresh_token != mine.refresh_token && stored.user == mine.user => {
+                if stored.is_fresh(self.inner.clock.now()) {
+                    let mut state = self.state();
+                    *state = State {
+                        tokens: Some(stored.clone()),
+                        ..State::default()
+                    };
+                    return Ok(stored);
+                }
+                return self.refresh_with(&stored).await;
+            }
+            Ok(_) => {}
+            // What we hold in memory still works; a damaged file is replaced by the save below.
+            Err(error) => tracing::warn!(%error, "the stored sign-in could not be read again"),
+        }
+        self.refresh_with(&mine).await
+    }
+
+    async fn refresh_with(&self, old: &Tokens) -> Result<Tokens, AuthError> {
+        let body = json!({"refresh_token": old.refresh_token});
+        match self.token_request(Ask::Refresh, "refresh_token", &body).await {
+            Ok(tokens) => self.adopt(tokens),
+            Err(AuthError::SignedOut { reason }) => {
+                tracing::warn!(%reason, "the session is over");
+                *self.state() = State {
+                    signed_out: Some(reason.clone()),
+                    ..State::default()
+                };
+                if let Err(error) = self.inner.store.clear() {
+                    tracing::warn!(%error, "the dead sign-in could not be removed");
+                }
+                Err(AuthError::SignedOut { reason })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn signed_out(&self) -> AuthError {
+        let reason = self.state().signed_out.clone();
+        AuthError::SignedOut {
+            reason: reason.unwrap_or_else(|| "nobody has signed in on this machine".to_owned()),
+        }
+    }
+
+    /// Stores a pair, and only then lets it be used.
+    fn adopt(&self, tokens: Tokens) -> Result<Tokens, AuthError> {
+        let saved = self.inner.store.save(&tokens);
+        let unsaved = saved.is_err();
+        *self.state() = State {
+            tokens: Some(tokens.clone()),
+            unsaved,
+            ..State::default()
+        };
+        saved?;
+        Ok(tokens)
+    }
+
+    /// The right to refresh, across processes.
+    async fn store_lock(&self) -> Result<StoreLock, AuthError> {
+        let deadline = Instant::now() + LOCK_WAIT_MAX;
+        loop {
+            if let Some(lock) = self.inner.store.try_lock()? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(AuthError::Unreachable {
+                    attempted: Ask::Refresh.verb(),
+                    url: self.inner.project.url.clone(),
+                    reason: "another program on this machine is renewing it and does not finish".to_owned(),
+                    retry_after: None,
+                });
+            }
+            tokio::time::sleep(LOCK_RETRY).await;
+        }
+    }
+
+    async fn token_request(
+        &self,
+        ask: Ask,
+        grant: &str,
+        body: &serde_json::Value,
+    ) -> Result<Tokens, AuthError> {
+        let url = self
+            .inner
+            .project
+            .join(&format!("/auth/v1/token?grant_type={grant}"));
+        let answer = self
+            .send(ask, &url, self.inner.http.post(&url).json(body))
+            .await?;
+        // Its life counts from when it was asked for at the latest; `now` after the answer is a little later, which
+        // the minute of LEFT_MS_MIN covers.
+        wire::tokens(&answer, self.inner.clock.now()).map_err(|why| AuthError::Malformed {
+            attempted: ask.verb(),
+            url,
+            why,
+        })
+    }
+
+    async fn send(
+        &self,
+        ask: Ask,
+        url: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Vec<u8>, AuthError> {
+        let unreachable = |reason| AuthError::Unreachable {
+            attempted: ask.verb(),
+            url: url.to_owned(),
+            reason,
+            retry_after: None,
+        };
+        let headers = self.inner.project.headers()?;
+        let response = request
+            .headers(headers)
+            .header("x-supabase-api-version", API_VERSION)
+            .send()
+            .await
+            .map_err(|error| unreachable(root_cause(&error)))?;
+        let status = response.status();
+        let retry_after = crate::rest::retry_after(response.headers());
+        let body = read_body(response)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(wire::error(ask, url, status.as_u16(), retry_after, &body))
+    }
+}
+
+#[cfg(test)]
+mod tests;

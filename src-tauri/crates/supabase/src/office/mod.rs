@@ -1,0 +1,268 @@
+//! The office as typed calls: one method per SQL function, one per read. The names and arguments are the contract with
+//! `migrations/supabase`; the functions are the only writers, and each may be called again with the same arguments.
+//!
+//! Called by `client` (claim, renew, complete), `cli` and `api` (enqueue, follow, lists).
+
+mod rows;
+
+use domain::{AgentId, ClientId, CommandId, OfficeId, ResultId, SessionId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub use self::rows::{
+    AgentRow, CancelAnswer, ClaimedCommand, ClientRow, CommandRow, CommandState, Completion, FinalStatus,
+    OfficeRow, Renewal, ResultRow, ResultStatus, SessionRow,
+};
+use crate::rest::{Rest, RestError, Select};
+
+/// Ids per request in an `in` filter: 50 of 39 characters keep the request line below 4 KiB.
+const IDS_PER_REQUEST: usize = 50;
+/// Most results that are read for one batch of commands.
+const RESULTS_MAX: usize = 1000;
+
+/// A command to be put into the office.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewCommand {
+    /// Which office.
+    pub office: OfficeId,
+    /// `send_prompt` … (see `domain::command`).
+    pub kind: String,
+    /// Its arguments; an object.
+    pub args: Value,
+    /// The same key again gives the first command back; with other content it is a conflict.
+    pub key: String,
+    /// Which agent is to do it; `None`: any.
+    pub agent: Option<AgentId>,
+    /// Which session it is about; only the client that has it will get the command.
+    pub session: Option<SessionId>,
+}
+
+/// An agent to be made, or its new persona.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentDraft {
+    /// Made by the caller; the same id again changes the agent.
+    pub agent: AgentId,
+    /// `FE`, `BE`, `QA` …
+    pub role: String,
+    /// Its name; unique in the office.
+    pub name: String,
+    /// What it is told about itself.
+    pub prompt: String,
+    /// Path patterns it is responsible for.
+    pub scope_patterns: Vec<String>,
+    /// What it is good at.
+    pub core_skills: Vec<String>,
+}
+
+/// A session's row, as the client reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionDraft {
+    /// The session.
+    pub session: SessionId,
+    /// Its office.
+    pub office: OfficeId,
+    /// The client it runs on.
+    pub client: ClientId,
+    /// Its agent.
+    pub agent: AgentId,
+    /// `starting`, `idle`, `working` … (names of `domain::session::SessionState`).
+    pub state: String,
+    /// Name of the repository.
+    pub repository: String,
+    /// Branch of its worktree.
+    pub branch: String,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompleteArgs {
+    /// The command.
+    pub command: CommandId,
+    /// The fencing token of the claim.
+    pub token: Uuid,
+    /// Made by the client once, so that a repeated report is recognised.
+    pub result: ResultId,
+    /// The command's final state.
+    pub status: FinalStatus,
+    /// `done`, `unconfirmed`, `failed`, `cancelled`, `ok` …
+    pub outcome: Option<String>,
+    /// What it gave.
+    pub output: Option<Value>,
+    /// What went wrong.
+    pub error: Option<Value>,
+    /// The facts behind it.
+    pub evidence: Option<Value>,
+    /// How long each part took.
+    pub timings: Option<Value>,
+}
+
+impl Rest {
+    /// Puts a command into the office. Owners and operators only.
+    pub async fn enqueue_command(&self, command: &NewCommand) -> Result<CommandRow, RestError> {
+        let args = json!({
+            "p_office": command.office,
+            "p_kind": command.kind,
+            "p_args": command.args,
+            "p_key": command.key,
+            "p_agent": command.agent,
+            "p_session": command.session,
+        });
+        self.rpc("enqueue_command", &args).await
+    }
+
+    /// Makes this client known to the office; may be repeated. Owners and devices only.
+    pub async fn register_client(
+        &self,
+        office: OfficeId,
+        client: ClientId,
+        name: &str,
+        platform: &str,
+        version: &str,
+    ) -> Result<ClientRow, RestError> {
+        let args = json!({
+            "p_office": office, "p_client": client, "p_name": name, "p_platform": platform, "p_version": version,
+        });
+        self.rpc("register_client", &args).await
+    }
+
+    /// Takes up to `limit` commands under a lease of `lease_s` seconds (the database's clock). In the order in which
+    /// they are to be done.
+    pub async fn claim_commands(
+        &self,
+        office: OfficeId,
+        client: ClientId,
+        limit: u32,
+        lease_s: u32,
+    ) -> Result<Vec<ClaimedCommand>, RestError> {
+        let args = json!({"p_office": office, "p_client": client, "p_limit": limit, "p_lease_s": lease_s});
+        let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", &args).await?;
+        // RETURNING has no order.
+        claimed.sort_by_key(|command| (std::cmp::Reverse(command.priority), command.seq));
+        Ok(claimed)
+    }
+
+    /// Keeps a lease for `lease_s` more seconds. Not held any more: the work must stop.
+    pub async fn renew_lease(
+        &self,
+        command: CommandId,
+        token: Uuid,
+        lease_s: u32,
+    ) -> Result<Renewal, RestError> {
+        let args = json!({"p_command": command, "p_token": token, "p_lease_s": lease_s});
+        let rows: rows::OneOrMany<Renewal> = self.rpc("renew_lease", &args).await?;
+        rows.first().ok_or_else(|| RestError::Malformed {
+            attempted: "call renew_lease".to_owned(),
+            why: "no row came back".to_owned(),
+        })
+    }
+
+    /// Records what came of a command. Repeat it until it answers.
+    pub async fn complete_command(&self, args: &CompleteArgs) -> Result<Completion, RestError> {
+        let body = json!({
+            "p_command": args.command,
+            "p_token": args.token,
+            "p_result": args.result,
+            "p_status": args.status,
+            "p_outcome": args.outcome,
+            "p_output": args.output,
+            "p_error": args.error,
+            "p_evidence": args.evidence,
+            "p_timings": args.timings,
+        });
+        self.rpc("complete_command", &body).await
+    }
+
+    /// Asks for a command to be given up.
+    pub async fn cancel_command(&self, command: CommandId) -> Result<CancelAnswer, RestError> {
+        self.rpc("cancel_command", &json!({"p_command": command})).await
+    }
+
+    /// Reports a session's row.
+    pub async fn upsert_session(&self, session: &SessionDraft) -> Result<SessionRow, RestError> {
+        let args = json!({
+            "p_session": session.session,
+            "p_office": session.office,
+            "p_client": session.client,
+            "p_agent": session.agent,
+            "p_state": session.state,
+            "p_repository": session.repository,
+            "p_branch": session.branch,
+        });
+        self.rpc("upsert_session", &args).await
+    }
+
+    /// Makes an office; the caller owns it.
+    pub async fn create_office(&self, name: &str) -> Result<OfficeRow, RestError> {
+        self.rpc("create_office", &json!({"p_name": name})).await
+    }
+
+    /// Makes or changes an agent. Owners only.
+    pub async fn upsert_agent(&self, office: OfficeId, agent: &AgentDraft) -> Result<AgentRow, RestError> {
+        let args = json!({
+            "p_office": office,
+            "p_agent": agent.agent,
+            "p_role": agent.role,
+            "p_name": agent.name,
+            "p_prompt": agent.prompt,
+            "p_scope_patterns": agent.scope_patterns,
+            "p_core_skills": agent.core_skills,
+        });
+        self.rpc("upsert_agent", &args).await
+    }
+
+    /// The offices the user is a member of, oldest first.
+    pub async fn offices(&self) -> Result<Vec<OfficeRow>, RestError> {
+        self.select("offices", Select::columns("*").order("created_at.asc"))
+            .await
+    }
+
+    /// The agents of an office, by name.
+    pub async fn agents(&self, office: OfficeId) -> Result<Vec<AgentRow>, RestError> {
+        self.select(
+            "agents",
+            Select::columns("*").eq("office_id", office).order("name.asc"),
+        )
+        .await
+    }
+
+    /// The newest `limit` commands of an office, newest first.
+    pub async fn commands(&self, office: OfficeId, limit: usize) -> Result<Vec<CommandRow>, RestError> {
+        let query = Select::columns("*")
+            .eq("office_id", office)
+            .order("seq.desc")
+            .limit(limit);
+        self.select("agent_commands", query).await
+    }
+
+    /// One command; `None`: there is none that the user may see.
+    pub async fn command(&self, id: CommandId) -> Result<Option<CommandRow>, RestError> {
+        let rows: Vec<CommandRow> = self
+            .select("agent_commands", Select::columns("*").eq("id", id).limit(1))
+            .await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// The results of these commands, oldest first within each batch of 50 commands.
+    pub async fn results(&self, commands: &[CommandId]) -> Result<Vec<ResultRow>, RestError> {
+        let mut results = Vec::new();
+        for batch in commands.chunks(IDS_PER_REQUEST) {
+            let query = Select::columns("*")
+                .in_("command_id", batch)
+                .order("created_at.asc")
+                .limit(RESULTS_MAX);
+            results.extend(self.select::<ResultRow>("agent_command_results", query).await?);
+        }
+        Ok(results)
+    }
+
+    /// The sessions of an office, newest first.
+    pub async fn sessions(&self, office: OfficeId) -> Result<Vec<SessionRow>, RestError> {
+        self.select(
+            "sessions",
+            Select::columns("*")
+                .eq("office_id", office)
+                .order("started_at.desc"),
+        )
+        .await
+    }
+}

@@ -1,0 +1,236 @@
+//! Which Supabase project (or hub) is spoken to, and the one way in which HTTP is spoken to it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderValue};
+
+/// Longest wait for a TCP and TLS connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a whole answer, body included.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Idle connections are closed before a proxy or a sleeping machine makes half-open ones of them.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer that is read; a row is at most 1 MiB, and lists here are of at most 50 rows of that size.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest key or URL that is accepted: both travel in headers and request lines.
+const FIELD_BYTES_MAX: usize = 4096;
+
+/// Address and publishable key of a Supabase project or a hub.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Base URL without trailing slash: `https://abc.supabase.co`, `http://127.0.0.1:54321`.
+    pub url: String,
+    /// The publishable (or legacy anon) key. Never a secret key: it travels in URLs.
+    pub publishable_key: String,
+}
+
+impl std::fmt::Debug for Project {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Project")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a project's settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectError {
+    /// The URL is not usable.
+    #[error("the project URL {url:?} cannot be used: {why}; it looks like https://<ref>.supabase.co")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The key is not usable.
+    #[error(
+        "the publishable key cannot be used: {why}; copy it from the project's API settings (it starts with sb_publishable_)"
+    )]
+    Key {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Project {
+    /// Checks and trims. `url` is `http` or `https` without query or fragment; `key` must not be a secret key.
+    pub fn new(url: &str, publishable_key: &str) -> Result<Project, ProjectError> {
+        let bad_url = |why: &str| ProjectError::Url {
+            url: url.to_owned(),
+            why: why.to_owned(),
+        };
+        let trimmed = url.trim().trim_end_matches('/');
+        if trimmed.len() > FIELD_BYTES_MAX {
+            return Err(bad_url("it is too long"));
+        }
+        let parsed = reqwest::Url::parse(trimmed).map_err(|error| bad_url(&error.to_string()))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(bad_url("it must begin with http:// or https://"));
+        }
+        if parsed.host_str().is_none_or(str::is_empty) {
+            return Err(bad_url("it names no host"));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(bad_url("it must not have a query or a fragment"));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(bad_url("it must not carry a user name or password"));
+        }
+        let key = publishable_key.trim();
+        let bad_key = |why: &str| ProjectError::Key { why: why.to_owned() };
+        if key.is_empty() {
+            return Err(bad_key("it is empty"));
+        }
+        if key.len() > FIELD_BYTES_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad_key("it holds characters that no key has"));
+        }
+        if key.starts_with("sb_secret_") {
+            return Err(bad_key(
+                "it is a secret key, which must never be on a workstation",
+            ));
+        }
+        Ok(Project {
+            url: trimmed.to_owned(),
+            publishable_key: key.to_owned(),
+        })
+    }
+
+    /// The project's URL with `path` (beginning with `/`) behind it.
+    pub(crate) fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Is it this machine? Then no proxy may come between.
+    pub fn is_loopback(&self) -> bool {
+        let Ok(url) = reqwest::Url::parse(&self.url) else {
+            return false;
+        };
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// The headers that every request carries.
+    pub(crate) fn headers(&self) -> Result<HeaderMap, ProjectError> {
+        let mut key = HeaderValue::from_str(&self.publishable_key).map_err(|_| ProjectError::Key {
+            why: "it holds characters that no key has".to_owned(),
+        })?;
+        key.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert("apikey", key);
+        headers.insert(
+            "x-client-info",
+            HeaderValue::from_static(concat!("semo-office/", env!("CARGO_PKG_VERSION"))),
+        );
+        Ok(headers)
+    }
+
+    /// The one HTTP client of a project: native TLS (the system's trust store), time-outs, no redirects (a redirect
+    /// would carry tokens to another host or turn a POST into a GET).
+    pub(crate) fn http(&self) -> Result<reqwest::Client, reqwest::Error> {
+        let builder = reqwest::Client::builder()
+            .use_native_tls()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none());
+        if self.is_loopback() {
+            builder.no_proxy()
+        } else {
+            builder
+        }
+        .build()
+    }
+}
+
+/// Reads a whole body, up to [`BODY_BYTES_MAX`].
+pub(crate) async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(BodyError::Broken)? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(BodyError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection broke.
+    #[error("the answer broke off: {}", root_cause(.0))]
+    Broken(#[source] reqwest::Error),
+    /// More than [`BODY_BYTES_MAX`].
+    #[error("the answer is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+/// What went wrong in plain words: reqwest's own text is "error sending request for url (…)", and the reason
+/// ("Connection refused") is the last link of its chain.
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_trimmed_and_kept_otherwise() {
+        let project =
+            Project::new(" https://abc.supabase.co// ", " sb_publishable_x ").expect("a good project");
+        assert_eq!(project.url, "https://abc.supabase.co");
+        assert_eq!(project.join("/rest/v1/t"), "https://abc.supabase.co/rest/v1/t");
+        assert_eq!(project.publishable_key, "sb_publishable_x");
+    }
+
+    #[test]
+    fn bad_settings_are_told_apart_with_a_way_out() {
+        for (url, key, part) in [
+            ("", "k", "project URL"),
+            ("abc.supabase.co", "k", "project URL"),
+            ("ftp://x", "k", "http://"),
+            ("https://x?apikey=1", "k", "query"),
+            ("https://u:p@x", "k", "password"),
+            ("https://x", "", "empty"),
+            ("https://x", "sb_secret_1", "secret key"),
+            ("https://x", "a b", "characters"),
+        ] {
+            let error = Project::new(url, key).expect_err(url).to_string();
+            assert!(error.contains(part), "{url} {key}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_not_in_debug_output() {
+        let project = Project::new("http://127.0.0.1:1", "sb_publishable_hidden").expect("a good project");
+        assert!(!format!("{project:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_by_both_address_families() {
+        for (url, expected) in [
+            ("http://127.0.0.1:5", true),
+            ("http://[::1]:5", true),
+            ("http://localhost:5", true),
+            ("https://abc.supabase.co", false),
+            ("http://127.0.0.1.evil.example", false),
+        ] {
+            assert_eq!(
+                Project::new(url, "k").expect(url).is_loopback(),
+                expected,
+                "{url}"
+            );
+        }
+    }
+}

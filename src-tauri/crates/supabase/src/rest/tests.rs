@@ -1,0 +1,277 @@
+//! Requests and refusals against a stub.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::stub::{HandClock, Stub, answer, session, signed_in};
+use crate::{CompleteArgs, Completion, FinalStatus, NewCommand};
+
+async fn rest_against(
+    reply: impl Fn(&crate::stub::Asked) -> crate::stub::Answer + Send + Sync + 'static,
+) -> (Stub, Rest) {
+    let stub = Stub::start(reply).await;
+    let (auth, _) = signed_in(&stub, &HandClock::at(0));
+    let rest = Rest::new(stub.project(), auth);
+    (stub, rest)
+}
+
+const EXPIRED: &str = r#"{"code":"PGRST303","details":null,"hint":null,"message":"JWT expired"}"#;
+
+#[tokio::test]
+async fn a_function_is_called_with_key_token_and_named_arguments() {
+    let (stub, rest) = rest_against(|_| answer(200, "\"recorded\"")).await;
+    let args = CompleteArgs {
+        command: uuid::Uuid::nil().into(),
+        token: uuid::Uuid::nil(),
+        result: uuid::Uuid::nil().into(),
+        status: FinalStatus::Succeeded,
+        outcome: Some("done".to_owned()),
+        output: Some(json!({"text": "한글\n"})),
+        error: None,
+        evidence: None,
+        timings: None,
+    };
+    assert_eq!(
+        rest.complete_command(&args).await.expect("an answer"),
+        Completion::Recorded
+    );
+    let asked = &stub.asked()[0];
+    assert_eq!(asked.line, "POST /rest/v1/rpc/complete_command");
+    assert_eq!(
+        (asked.bearer.as_str(), asked.header("apikey")),
+        ("access.1", Some("sb_publishable_test"))
+    );
+    assert_eq!(asked.header("content-profile"), Some("public"));
+    assert_eq!(asked.body["p_output"]["text"], "한글\n");
+    assert_eq!(
+        (&asked.body["p_status"], &asked.body["p_error"]),
+        (&json!("succeeded"), &Value::Null)
+    );
+    let names: Vec<&String> = asked.body.as_object().expect("named arguments").keys().collect();
+    let expected = [
+        "p_command",
+        "p_error",
+        "p_evidence",
+        "p_outcome",
+        "p_output",
+        "p_result",
+        "p_status",
+        "p_timings",
+        "p_token",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once_and_the_request_repeated() {
+    for refusal in [EXPIRED, r#"{"message":"Invalid API key"}"#, ""] {
+        let (stub, rest) = rest_against(move |asked| match asked.bearer.as_str() {
+            _ if asked.line.contains("/auth/v1/token") => answer(200, session(2)),
+            "access.1" => answer(401, refusal),
+            _ => answer(200, "[]"),
+        })
+        .await;
+        assert_eq!(rest.offices().await.expect("rows"), []);
+        let lines: Vec<String> = stub.asked().into_iter().map(|asked| asked.line).collect();
+        assert_eq!(lines.len(), 3, "refused, refreshed, repeated: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_twice_is_an_error_and_no_loop() {
+    let (stub, rest) = rest_against(|asked| {
+        if asked.line.contains("/auth/v1/token") {
+            answer(200, session(2))
+        } else {
+            answer(401, EXPIRED)
+        }
+    })
+    .await;
+    assert!(matches!(
+        rest.offices().await,
+        Err(RestError::Unauthorized { .. })
+    ));
+    assert_eq!(stub.count("/rest/v1/offices"), 2);
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_no_reason_to_refresh() {
+    let (stub, rest) =
+        rest_against(|_| answer(401, r#"{"code":"42501","message":"permission denied"}"#)).await;
+    assert!(matches!(
+        rest.offices().await,
+        Err(RestError::Unauthorized { .. })
+    ));
+    assert_eq!(stub.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn statuses_become_what_a_caller_branches_on() {
+    type Check = fn(&RestError) -> bool;
+    let cases: [(u16, &str, Check); 9] = [
+        (
+            403,
+            r#"{"code":"42501","message":"not allowed in this office"}"#,
+            |e| matches!(e, RestError::Forbidden { .. }),
+        ),
+        (404, r#"{"code":"PGRST202","message":"no function"}"#, |e| {
+            matches!(e, RestError::NotFound { .. })
+        }),
+        (
+            409,
+            r#"{"code":"PT409","message":"idempotency key reused"}"#,
+            |e| matches!(e, RestError::Conflict { .. }),
+        ),
+        (
+            400,
+            r#"{"code":"22P02","message":"bad uuid","details":null,"hint":"h"}"#,
+            |e| matches!(e, RestError::Rejected { status: 400, code, hint, .. } if code == "22P02" && hint == "h"),
+        ),
+        (
+            500,
+            r#"{"code":"40001","message":"serialization"}"#,
+            RestError::is_passing,
+        ),
+        (500, r#"{"code":"XX000","message":"internal"}"#, |e| {
+            matches!(e, RestError::Rejected { status: 500, .. })
+        }),
+        (503, "<html>", RestError::is_passing),
+        (
+            429,
+            "",
+            |e| matches!(e, RestError::Unreachable { retry_after: Some(wait), .. } if wait.as_secs() == 7),
+        ),
+        (302, "", |e| matches!(e, RestError::Rejected { status: 302, .. })),
+    ];
+    for (status, body, check) in cases {
+        let (_stub, rest) = rest_against(move |_| {
+            let headers = vec![
+                ("retry-after", "7".to_owned()),
+                ("location", "http://127.0.0.1:1/".to_owned()),
+            ];
+            crate::stub::Answer {
+                headers,
+                ..answer(status, body)
+            }
+        })
+        .await;
+        let error = rest.offices().await.expect_err(body);
+        assert!(check(&error), "{status} {body}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_what_was_asked_for_is_told() {
+    for body in ["{\"a\":", "\"text\"", "[{\"id\":1}]", ""] {
+        let (_stub, rest) = rest_against(move |_| answer(200, body)).await;
+        let error = rest.offices().await.expect_err(body);
+        assert!(matches!(error, RestError::Malformed { .. }), "{body}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_void_function_gives_nothing() {
+    let (_stub, rest) = rest_against(|_| answer(204, "")).await;
+    rest.rpc::<()>("f", &json!({})).await.expect("nothing");
+}
+
+#[tokio::test]
+async fn nobody_there_is_passing_and_names_the_address() {
+    let (stub, rest) = rest_against(|_| answer(200, "[]")).await;
+    let url = rest.project().url.clone();
+    stub.shut().await;
+    let error = rest.offices().await.expect_err("nobody there");
+    assert!(error.is_passing(), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&url) && text.to_lowercase().contains("refused"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn values_stay_values_whatever_they_hold() {
+    let (stub, rest) = rest_against(|_| answer(200, "[]")).await;
+    let query = Select::columns("id,name")
+        .eq("name", "a,b&c=d")
+        .in_("kind", ["x", "a,b", "q\"u\\o", ")"])
+        .gt("seq", 5)
+        .order("a.asc,b.desc")
+        .limit(3);
+    let rows: Vec<Value> = rest.select("t", query).await.expect("rows");
+    assert!(rows.is_empty());
+    let asked = &stub.asked()[0];
+    let url =
+        reqwest::Url::parse(&format!("http://x{}", asked.line.trim_start_matches("GET "))).expect("a URL");
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let expected = [
+        ("select", "id,name"),
+        ("order", "a.asc,b.desc"),
+        ("name", "eq.a,b&c=d"),
+        ("kind", r#"in.("x","a,b","q\"u\\o",")")"#),
+        ("seq", "gt.5"),
+    ];
+    let expected: Vec<(String, String)> = expected
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    assert_eq!(pairs, expected);
+    assert_eq!(
+        (asked.header("range"), asked.header("range-unit")),
+        (Some("0-2"), Some("items"))
+    );
+    assert_eq!(asked.header("accept-profile"), Some("public"));
+}
+
+#[tokio::test]
+async fn no_rows_wanted_is_no_request() {
+    let (stub, rest) = rest_against(|_| answer(200, "[]")).await;
+    let rows: Vec<Value> = rest
+        .select("t", Select::columns("*").limit(0))
+        .await
+        .expect("none");
+    assert!(rows.is_empty() && rest.results(&[]).await.expect("none").is_empty());
+    assert!(stub.asked().is_empty());
+}
+
+#[tokio::test]
+async fn claims_come_in_the_order_in_which_they_are_to_be_done() {
+    let claimed = |seq: i64, priority: i32| {
+        json!({"id": uuid::Uuid::from_u128(seq.unsigned_abs().into()), "seq": seq, "office_id": uuid::Uuid::nil(), "kind": "k",
+            "args": {}, "priority": priority, "attempt": 1, "lease_token": uuid::Uuid::nil(),
+            "lease_until": "2026-01-01T00:00:00+00:00", "created_at": "2026-01-01T00:00:00+00:00"})
+    };
+    let rows = json!([claimed(3, 0), claimed(1, 0), claimed(9, 5)]);
+    let (_stub, rest) = rest_against(move |_| answer(200, &rows)).await;
+    let order = rest
+        .claim_commands(uuid::Uuid::nil().into(), uuid::Uuid::nil().into(), 10, 60)
+        .await
+        .expect("claimed");
+    assert_eq!(
+        order.iter().map(|command| command.seq).collect::<Vec<_>>(),
+        [9, 1, 3]
+    );
+}
+
+#[tokio::test]
+async fn signed_out_is_told_without_a_request() {
+    let stub = Stub::start(|_| answer(200, "[]")).await;
+    let store = Arc::new(crate::MemoryTokenStore::default());
+    let auth = Auth::new(stub.project(), HandClock::at(0), store).expect("auth");
+    let command = NewCommand {
+        office: uuid::Uuid::nil().into(),
+        kind: "list_sessions".to_owned(),
+        args: json!({}),
+        key: "k".to_owned(),
+        agent: None,
+        session: None,
+    };
+    let error = Rest::new(stub.project(), auth)
+        .enqueue_command(&command)
+        .await
+        .expect_err("signed out");
+    assert!(matches!(&error, RestError::Unauthorized { .. }), "{error}");
+    assert!(stub.asked().is_empty());
+}

@@ -1,0 +1,211 @@
+//! The emulated screen: what a person would see, as text. For readiness, dialogs and late viewers; decisions about
+//! a turn never come from here.
+//!
+//! The engine may panic on hostile output and its state is not to be trusted after that: every call into it that
+//! digests outside bytes is caught, and the screen is painted again from the output that is still kept.
+
+use std::num::NonZeroU16;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ring::Ring;
+
+/// Longest window title that is kept, in characters.
+pub const TITLE_CHARS_MAX: usize = 256;
+/// Largest screen that is emulated, per side. Beyond any display; bounds the memory of a screen.
+const SIDE_CELLS_MAX: u16 = 1_000;
+/// Smallest screen, per side: the engine needs room for one wide character.
+const SIDE_CELLS_MIN: u16 = 2;
+/// How much of the kept output is painted again after the engine gave up, in bytes.
+const REPAINT_BYTES_MAX: usize = 256 * 1024;
+
+/// Size of a terminal in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Columns.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
+impl Size {
+    /// This size, brought into what is emulated (2 to 1000 cells per side).
+    pub fn clamped(self) -> Size {
+        Size {
+            cols: self.cols.clamp(SIDE_CELLS_MIN, SIDE_CELLS_MAX),
+            rows: self.rows.clamp(SIDE_CELLS_MIN, SIDE_CELLS_MAX),
+        }
+    }
+}
+
+/// Where the cursor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Row, 0 at the top.
+    pub row: u16,
+    /// Column, 0 at the left.
+    pub col: u16,
+    /// Whether the program shows it.
+    pub visible: bool,
+}
+
+/// The visible screen as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Screen {
+    /// One text per row, without trailing blanks and without any control character.
+    pub rows: Vec<String>,
+    /// The cursor.
+    pub cursor: Cursor,
+    /// The window title the program set, bounded and without control characters.
+    pub title: String,
+    /// Size.
+    pub size: Size,
+    /// All output before this absolute offset is painted.
+    pub offset: u64,
+}
+
+/// What a viewer that comes late feeds to its own terminal to see what is on the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Output from this absolute offset on continues the snapshot.
+    pub offset: u64,
+    /// Size of the screen it was made from.
+    pub size: Size,
+    /// Escape sequences and text that paint the screen.
+    pub ansi: Vec<u8>,
+}
+
+/// Catches the title; everything else a program asks for beyond its screen (clipboard, resize) is dropped here.
+#[derive(Default)]
+struct Title(String);
+
+impl vt100::Callbacks for Title {
+    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
+        self.0 = String::from_utf8_lossy(title)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(TITLE_CHARS_MAX)
+            .collect();
+    }
+}
+
+/// The engine and what is needed to start it anew.
+pub(crate) struct Emulator {
+    parser: vt100::Parser<Title>,
+    size: Size,
+    offset: u64,
+    /// Output before this offset made the engine panic and is not painted again.
+    repaint_from: u64,
+    rebuilds: u64,
+}
+
+impl Emulator {
+    pub(crate) fn new(size: Size) -> Emulator {
+        let size = size.clamped();
+        Emulator {
+            parser: parser(size, Title::default()),
+            size,
+            offset: 0,
+            repaint_from: 0,
+            rebuilds: 0,
+        }
+    }
+
+    /// Paints `chunk`, which starts at the offset reached so far and is in `ring` already.
+    pub(crate) fn feed(&mut self, chunk: &[u8], ring: &Ring) {
+        let before = self.offset;
+        self.offset += chunk.len() as u64;
+        let parser = &mut self.parser;
+        if catch_unwind(AssertUnwindSafe(|| parser.process(chunk))).is_err() {
+            self.repaint(before, ring);
+            self.repaint_from = self.offset;
+        }
+    }
+
+    pub(crate) fn resize(&mut self, size: Size, ring: &Ring) {
+        self.size = size.clamped();
+        let (rows, cols) = sides(self.size);
+        let parser = &mut self.parser;
+        if catch_unwind(AssertUnwindSafe(|| parser.set_size(rows, cols))).is_err() {
+            self.repaint(self.offset, ring);
+        }
+    }
+
+    /// A fresh engine that has seen the kept output up to `upto`, as far as it can digest it.
+    fn repaint(&mut self, upto: u64, ring: &Ring) {
+        self.rebuilds += 1;
+        tracing::warn!(
+            offset = self.offset,
+            rebuilds = self.rebuilds,
+            "the screen emulator gave up on some output and starts anew"
+        );
+        let from = upto.saturating_sub(REPAINT_BYTES_MAX as u64).max(self.repaint_from);
+        let run = ring.since(from, REPAINT_BYTES_MAX);
+        let count = upto.saturating_sub(run.from).min(run.bytes.len() as u64) as usize;
+        let title = std::mem::take(&mut self.parser.callbacks_mut().0);
+        self.parser = parser(self.size, Title(title.clone()));
+        let fresh = &mut self.parser;
+        if catch_unwind(AssertUnwindSafe(|| fresh.process(&run.bytes[..count]))).is_err() {
+            self.parser = parser(self.size, Title(title));
+        }
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    pub(crate) fn screen(&self) -> Screen {
+        let screen = self.parser.screen();
+        let (row, col) = screen.cursor_position();
+        let rows = catch_unwind(AssertUnwindSafe(|| {
+            screen
+                .rows(0, self.size.cols)
+                .map(|row| row.trim_end().chars().filter(|c| !c.is_control()).collect())
+                .collect()
+        }));
+        Screen {
+            rows: rows.unwrap_or_default(),
+            cursor: Cursor {
+                row,
+                col,
+                visible: !screen.hide_cursor(),
+            },
+            title: self.parser.callbacks().0.clone(),
+            size: self.size,
+            offset: self.offset,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let screen = self.parser.screen();
+        let ansi = catch_unwind(AssertUnwindSafe(|| screen.state_formatted()));
+        Snapshot {
+            offset: self.offset,
+            size: self.size,
+            ansi: ansi.map(Into::into).unwrap_or_default(),
+        }
+    }
+}
+
+fn parser(size: Size, title: Title) -> vt100::Parser<Title> {
+    let (rows, cols) = sides(size);
+    vt100::Parser::new_with_callbacks(rows, cols, 0, title)
+}
+
+/// Rows and columns as the engine wants them; `size` is clamped, so the fallback is never taken.
+fn sides(size: Size) -> (NonZeroU16, NonZeroU16) {
+    let side = |cells| NonZeroU16::new(cells).unwrap_or(NonZeroU16::MIN);
+    (side(size.rows), side(size.cols))
+}
+
+/// The screen that a run of output paints: for recordings and for output that was kept from a terminal long gone.
+pub fn paint(size: Size, output: &[u8]) -> Screen {
+    let mut ring = Ring::new(REPAINT_BYTES_MAX);
+    let mut emulator = Emulator::new(size);
+    for chunk in output.chunks(REPAINT_BYTES_MAX) {
+        ring.push(chunk);
+        emulator.feed(chunk, &ring);
+    }
+    emulator.screen()
+}

@@ -1,0 +1,182 @@
+//! The persona in a worktree: a marked block in an instruction file that the project does not track, hidden from the
+//! user's commits through `info/exclude`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
+
+use domain::persona::{BLOCK_END, BLOCK_START};
+
+use crate::error::WorktreeError;
+use crate::git::Git;
+use crate::lock;
+use crate::repository::Worktree;
+
+/// Stands before our lines in `info/exclude`.
+const EXCLUDE_NOTE: &str = "# SEMO Office: files with an agent's persona";
+
+pub(crate) async fn write(
+    worktree: &Worktree,
+    candidates: &[&str],
+    block: &str,
+) -> Result<PathBuf, WorktreeError> {
+    let Some((relative, file)) = place(worktree, candidates).await? else {
+        return Err(WorktreeError::PersonaPlace {
+            path: worktree.path.clone(),
+            files: candidates.join(", "),
+        });
+    };
+    // Hidden first: between the two steps there must be no moment in which `git add` would take the file.
+    {
+        let _lock = lock::take(worktree.repository().common_dir(), "hide a file in").await?;
+        exclude(worktree, relative)?;
+    }
+    let existing = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(WorktreeError::io("read", &file)(error)),
+    };
+    replace_file(&file, &with_block(&existing, block))?;
+    Ok(file)
+}
+
+/// The first candidate that is not the project's own and that we reach without following a link.
+async fn place<'a>(
+    worktree: &Worktree,
+    candidates: &[&'a str],
+) -> Result<Option<(&'a str, PathBuf)>, WorktreeError> {
+    for relative in candidates {
+        let plain = Path::new(relative)
+            .components()
+            .all(|component| matches!(component, Component::Normal(_)));
+        if !plain || relative.is_empty() {
+            return Err(WorktreeError::BadName {
+                what: "a persona file",
+                name: (*relative).to_owned(),
+            });
+        }
+        let tracked = Git::new(&worktree.path, "look up a file")
+            .args(["ls-files", "-z", "--", &format!(":(literal){relative}")])
+            .text()
+            .await?;
+        let file = worktree.path.join(relative);
+        if tracked.is_empty() && reached_without_link(&worktree.path, relative) && make_parent(&file)? {
+            return Ok(Some((relative, file)));
+        }
+    }
+    Ok(None)
+}
+
+/// A project may hold `.claude` as a link to anywhere: writing through it would leave the worktree.
+fn reached_without_link(worktree: &Path, relative: &str) -> bool {
+    let mut path = worktree.to_owned();
+    for component in Path::new(relative).components() {
+        path.push(component);
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Makes the folder of a file; `false` when something that is no folder is in the way.
+fn make_parent(file: &Path) -> Result<bool, WorktreeError> {
+    let Some(folder) = file.parent() else {
+        return Ok(false);
+    };
+    match fs::create_dir_all(folder) {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(WorktreeError::io("make the folder", folder)(error)),
+    }
+}
+
+/// `existing` with our block in place of an earlier one, else behind what is there.
+fn with_block(existing: &str, block: &str) -> String {
+    let block = block.trim_end();
+    if let Some(start) = existing.find(BLOCK_START)
+        && let Some(length) = existing[start..].find(BLOCK_END)
+    {
+        let end = start + length + BLOCK_END.len();
+        return format!("{}{block}{}", &existing[..start], &existing[end..]);
+    }
+    let above = existing.trim_end();
+    if above.is_empty() {
+        format!("{block}\n")
+    } else {
+        format!("{above}\n\n{block}\n")
+    }
+}
+
+/// Adds the file to `info/exclude` of the repository, once.
+fn exclude(worktree: &Worktree, relative: &str) -> Result<(), WorktreeError> {
+    let file = worktree.repository().common_dir().join("info").join("exclude");
+    let line = format!("/{relative}");
+    let existing = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(WorktreeError::io("read", &file)(error)),
+    };
+    if existing.lines().any(|known| known.trim_end() == line) {
+        return Ok(());
+    }
+    let mut text = existing;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if !text.contains(EXCLUDE_NOTE) {
+        text.push_str(EXCLUDE_NOTE);
+        text.push('\n');
+    }
+    text.push_str(&line);
+    text.push('\n');
+    make_parent(&file)?;
+    replace_file(&file, &text)
+}
+
+/// Whole or not at all: a reader never sees half of it, and a full disk leaves the old file.
+fn replace_file(file: &Path, text: &str) -> Result<(), WorktreeError> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut temporary = tempfile::Builder::new().prefix(".semo-").tempfile_in(folder)?;
+        temporary.write_all(text.as_bytes())?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(file).map_or(0o644, |found| found.permissions().mode() & 0o777);
+            temporary
+                .as_file()
+                .set_permissions(fs::Permissions::from_mode(mode))?;
+        }
+        temporary.persist(file).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(WorktreeError::io("write", file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_stands_beside_what_is_there_and_replaces_only_itself() {
+        let block = |text: &str| format!("{BLOCK_START}\n{text}\n{BLOCK_END}\n");
+        let first = with_block("# My notes\n\nkeep\n", &block("one"));
+        assert_eq!(first, format!("# My notes\n\nkeep\n\n{}", block("one")));
+        let edited = format!("{first}\nmine, below\n");
+        let second = with_block(&edited, &block("two"));
+        assert_eq!(
+            second,
+            edited.replace("one", "two"),
+            "the text around it is untouched"
+        );
+        assert_eq!(with_block("", &block("one")), block("one"));
+    }
+}

@@ -1,0 +1,275 @@
+//! A user's repository, and the worktrees of it that are ours.
+
+use std::path::{Path, PathBuf};
+
+use domain::SessionId;
+
+use crate::error::WorktreeError;
+use crate::facts::{GitFacts, facts};
+use crate::git::{Git, LIMIT_LONG};
+use crate::preserve::{self, Preserved};
+use crate::spec::WorktreeSpec;
+use crate::{lock, persona};
+
+/// An existing git repository of the user's. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    root: PathBuf,
+    common_dir: PathBuf,
+}
+
+/// A worktree of ours, for one session. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worktree {
+    /// Its folder, resolved.
+    pub path: PathBuf,
+    /// The branch that was made for it.
+    pub branch: String,
+    /// The commit it started from, where known.
+    pub base: Option<String>,
+    repository: Repository,
+}
+
+impl Repository {
+    /// Opens the repository whose top folder (or bare repository) is `path`.
+    pub async fn open(path: &Path) -> Result<Repository, WorktreeError> {
+        let real = match std::fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(WorktreeError::NotFound {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(WorktreeError::io("open the repository", path)(error)),
+        };
+        if !real.is_dir() {
+            return Err(WorktreeError::NotGit { path: real });
+        }
+        let answer = Git::new(&real, format!("open the repository {}", real.display()))
+            .args(["rev-parse", "--path-format=absolute"])
+            .args(["--is-bare-repository", "--git-common-dir", "--show-cdup"])
+            .answer()
+            .await?;
+        if answer.stderr.contains("dubious ownership") {
+            return Err(WorktreeError::ForeignOwner { path: real });
+        }
+        if answer.stderr.contains("not a git repository") {
+            return Err(WorktreeError::NotGit { path: real });
+        }
+        let text = answer.success()?.text();
+        let mut lines = text.lines();
+        let bare = lines.next() == Some("true");
+        let common_dir = PathBuf::from(lines.next().unwrap_or_default());
+        if !bare {
+            // The way up to the top: empty when we are there.
+            let up = lines.next().unwrap_or_default();
+            let top = real.join(up);
+            let top = std::fs::canonicalize(&top).map_err(WorktreeError::io("open", &top))?;
+            if top != real {
+                return Err(WorktreeError::NotTop { path: real, top });
+            }
+        }
+        Ok(Repository {
+            root: real,
+            common_dir,
+        })
+    }
+
+    /// The repository's folder, resolved.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    /// The name of the branch that is checked out in the user's own folder; `None` when HEAD is detached.
+    pub async fn head_branch(&self) -> Result<Option<String>, WorktreeError> {
+        head_branch(&self.root).await
+    }
+
+    /// Makes a worktree on a new branch. On an error nothing is left behind.
+    pub async fn create(&self, spec: &WorktreeSpec) -> Result<Worktree, WorktreeError> {
+        self.check_branch_name(&spec.branch).await?;
+        std::fs::create_dir_all(&spec.root)
+            .map_err(WorktreeError::io("make the folder of worktrees", &spec.root))?;
+        let root = std::fs::canonicalize(&spec.root)
+            .map_err(WorktreeError::io("find the folder of worktrees", &spec.root))?;
+        let dir = spec.dir_in(&root)?;
+        // Not `exists`: a link that leads nowhere, or elsewhere, is something too.
+        if std::fs::symlink_metadata(&dir).is_ok() {
+            return Err(WorktreeError::Occupied { dir });
+        }
+
+        let _lock = lock::take(&self.common_dir, "make a worktree of").await?;
+        let base = self.resolve_base(spec.base.as_deref()).await?;
+        if self
+            .commit_of(&format!("refs/heads/{}", spec.branch))
+            .await?
+            .is_some()
+        {
+            return Err(WorktreeError::BranchTaken {
+                path: self.root.clone(),
+                branch: spec.branch.clone(),
+            });
+        }
+        let added = Git::new(&self.root, format!("make the worktree {}", dir.display()))
+            .limit(LIMIT_LONG)
+            .args(["worktree", "add", "--quiet", "--no-track", "-b", &spec.branch])
+            .arg(&dir)
+            .arg(&base)
+            .text()
+            .await;
+        if let Err(error) = added {
+            self.undo_create(&dir, &spec.branch, &base).await;
+            return Err(error);
+        }
+        tracing::info!(worktree = %dir.display(), branch = %spec.branch, "made a worktree");
+        Ok(Worktree {
+            path: dir,
+            branch: spec.branch.clone(),
+            base: Some(base),
+            repository: self.clone(),
+        })
+    }
+
+    /// Finds a worktree of this repository again, after a restart. Refused when `path` is anything else, the user's own
+    /// folder included.
+    pub async fn worktree(&self, path: &Path, base: Option<String>) -> Result<Worktree, WorktreeError> {
+        let wrong = || WorktreeError::WrongPlace {
+            path: path.to_owned(),
+            expected: format!("a worktree of {} that this program made", self.root.display()),
+        };
+        let real = std::fs::canonicalize(path).map_err(|_| wrong())?;
+        let found = Repository::open(&real).await.map_err(|_| wrong())?;
+        if found.common_dir != self.common_dir || real == self.root || !real.join(".git").is_file() {
+            return Err(wrong());
+        }
+        let branch = head_branch(&real).await?.unwrap_or_default();
+        Ok(Worktree {
+            path: real,
+            branch,
+            base,
+            repository: self.clone(),
+        })
+    }
+
+    /// Forgets worktrees whose folders somebody has deleted by hand. Their branches stay.
+    pub async fn prune(&self) -> Result<(), WorktreeError> {
+        let _lock = lock::take(&self.common_dir, "tidy up").await?;
+        Git::new(&self.root, "forget deleted worktrees")
+            .args(["worktree", "prune"])
+            .text()
+            .await?;
+        Ok(())
+    }
+
+    /// The commit that a name stands for.
+    pub(crate) async fn commit_of(&self, name: &str) -> Result<Option<String>, WorktreeError> {
+        commit_of(&self.root, name).await
+    }
+
+    async fn resolve_base(&self, base: Option<&str>) -> Result<String, WorktreeError> {
+        let found = self.commit_of(base.unwrap_or("HEAD")).await?;
+        found.ok_or_else(|| match base {
+            Some(base) => WorktreeError::UnknownBase {
+                path: self.root.clone(),
+                base: base.to_owned(),
+            },
+            None => WorktreeError::NoCommit {
+                path: self.root.clone(),
+            },
+        })
+    }
+
+    async fn check_branch_name(&self, branch: &str) -> Result<(), WorktreeError> {
+        let answer = Git::new(&self.root, "check the name of a branch")
+            .args(["check-ref-format", "--branch", branch])
+            .answer()
+            .await?;
+        // `--branch` also expands `@{-1}`: only a name that stays itself is one.
+        if answer.ok() && answer.text() == branch {
+            return Ok(());
+        }
+        Err(WorktreeError::BadName {
+            what: "the name of a branch",
+            name: branch.to_owned(),
+        })
+    }
+
+    /// A check-out that failed half-way (disk full, time limit) leaves a folder, an entry and a branch: all are ours,
+    /// made a moment ago under the lock. Errors here would hide the first one, so they are only logged.
+    async fn undo_create(&self, dir: &Path, branch: &str, base: &str) {
+        let calls = [
+            vec!["worktree", "remove", "--force"],
+            vec!["worktree", "prune"],
+            vec!["update-ref", "-d"],
+        ];
+        for (index, args) in calls.into_iter().enumerate() {
+            let mut call = Git::new(&self.root, "undo a worktree")
+                .limit(LIMIT_LONG)
+                .args(args);
+            match index {
+                0 => call = call.arg(dir),
+                2 => call = call.arg(format!("refs/heads/{branch}")).arg(base),
+                _ => {}
+            }
+            if let Ok(Err(error)) = call.answer().await.map(|answer| answer.success()) {
+                tracing::debug!(%error, "while undoing a worktree that could not be made");
+            }
+        }
+    }
+}
+
+impl Worktree {
+    /// The repository it belongs to.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Writes the persona `block` (as [`domain::persona::Persona::render`] makes it) into the first of `candidates`
+    /// (paths relative to the worktree) that the project does not track itself, beside whatever is there, and hides
+    /// that file from the user's commits. Written again, the block replaces the earlier one. Returns the file written.
+    pub async fn write_persona(&self, candidates: &[&str], block: &str) -> Result<PathBuf, WorktreeError> {
+        persona::write(self, candidates, block).await
+    }
+
+    /// Keeps the whole state (untracked files too, ignored ones not) as a commit under
+    /// `refs/semo/preserved/<session>`, without touching worktree, index or branch. `None` when everything is in
+    /// commits that a branch or tag holds anyway.
+    pub async fn preserve(&self, session: SessionId) -> Result<Option<Preserved>, WorktreeError> {
+        let _lock = lock::take(self.repository.common_dir(), "keep the state of").await?;
+        preserve::preserve(self, session).await
+    }
+
+    /// Keeps the state like [`Worktree::preserve`], then removes the worktree, and its branch when that holds no
+    /// commit of its own. Nothing must be running in it any more.
+    pub async fn remove(&self, session: SessionId) -> Result<Option<Preserved>, WorktreeError> {
+        let _lock = lock::take(self.repository.common_dir(), "remove a worktree of").await?;
+        preserve::remove(self, session).await
+    }
+
+    /// What git says about it now, compared with the commit it started from.
+    pub async fn facts(&self) -> Result<GitFacts, WorktreeError> {
+        facts(&self.path, self.base.as_deref()).await
+    }
+}
+
+/// The commit that a name stands for; `None` when it stands for none.
+pub(crate) async fn commit_of(dir: &Path, name: &str) -> Result<Option<String>, WorktreeError> {
+    let answer = Git::new(dir, "look up a commit")
+        .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
+        .arg(format!("{name}^{{commit}}"))
+        .answer()
+        .await?;
+    Ok(answer.ok().then(|| answer.text()))
+}
+
+pub(crate) async fn head_branch(dir: &Path) -> Result<Option<String>, WorktreeError> {
+    let answer = Git::new(dir, "read the name of the branch")
+        .args(["symbolic-ref", "--quiet", "--short", "HEAD"])
+        .answer()
+        .await?;
+    Ok(answer.ok().then(|| answer.text()))
+}

@@ -1,0 +1,43 @@
+/** The UI in a browser: the core served this page, and its key came behind the `#` of the address. */
+
+import { BackendError } from "./errors";
+import type { CoreAddress, Host } from "./host";
+
+const TOKEN_KEY = "semo.token";
+
+export function browserHost(): Host {
+  return {
+    kind: "browser",
+    address: async () => addressOf(window.location, window.sessionStorage),
+    openExternal: (url) => {
+      window.open(url, "_blank", "noopener,noreferrer");
+    },
+  };
+}
+
+/**
+ * Takes the key from the fragment once, keeps it for this tab and takes it out of the address bar, so that it is
+ * neither bookmarked nor shown over a shoulder.
+ */
+function addressOf(location: Location, storage: Storage): CoreAddress {
+  const given = tokenIn(location.hash);
+  if (given !== null) {
+    storage.setItem(TOKEN_KEY, given);
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+  const token = given ?? storage.getItem(TOKEN_KEY);
+  if (token === null) {
+    throw new BackendError(
+      "no_token",
+      "This page was opened without its key.",
+      "Open the whole address that `semo up` printed, with the part behind the #.",
+    );
+  }
+  return { url: location.origin, token };
+}
+
+/** The token in a fragment such as `#token=abc`, or null. */
+export function tokenIn(fragment: string): string | null {
+  const token = new URLSearchParams(fragment.replace(/^#/, "")).get("token");
+  return token !== null && /^[\w.~-]{1,512}$/.test(token) ? token : null;
+}

@@ -1,0 +1,63 @@
+/** Requests to the core: one method call, one answer. */
+
+import { BackendError, errorFrom } from "./errors";
+import type { CoreAddress } from "./host";
+import type { Answer, Method, Methods, State } from "./types";
+
+/** A call that takes longer is given up; the core answers from memory. */
+const CALL_TIMEOUT_MS = 15_000;
+
+export async function call<M extends Method>(
+  core: CoreAddress,
+  method: M,
+  params: Methods[M],
+): Promise<Answer> {
+  return (await request(core, `/api/v1/rpc/${method}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(params),
+  })) as Answer;
+}
+
+/** The state, whole. Used to learn why a stream would not open. */
+export async function fetchState(core: CoreAddress): Promise<State> {
+  return (await request(core, "/api/v1/state", { method: "GET" })) as State;
+}
+
+async function request(core: CoreAddress, path: string, init: RequestInit): Promise<unknown> {
+  let response: Response;
+  try {
+    response = await fetch(core.url + path, {
+      ...init,
+      headers: { ...init.headers, authorization: `Bearer ${core.token}` },
+      signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
+      cache: "no-store",
+      credentials: "omit",
+    });
+  } catch {
+    throw new BackendError(
+      "unreachable",
+      "SEMO Office's core does not answer.",
+      "It may be restarting. If it does not come back, start it again (`semo up`, or reopen the app).",
+    );
+  }
+  const body: unknown = await response.json().catch(() => null);
+  if (response.ok) return body;
+  // 403 alone says that the person may not do this in the office; the key is then a good one.
+  const code = typeof body === "object" && body !== null ? (body as Record<string, unknown>)["code"] : null;
+  if (response.status === 401 || code === "unauthorized") {
+    throw new BackendError(
+      "unauthorized",
+      "The core does not accept this page's key.",
+      "It gets a new key with every start. Open the address that `semo up` printed last, or reopen the app.",
+    );
+  }
+  throw errorFrom(
+    body,
+    new BackendError(
+      "rejected",
+      `The core answered ${response.status} to ${path.split("/").pop() ?? path}.`,
+      "Try again; if it stays, `semo doctor` says what is wrong on this machine.",
+    ),
+  );
+}

@@ -1,0 +1,53 @@
+/**
+ * The one door to the core. Nothing outside this folder opens a connection, knows an address or a key, or imports
+ * anything of the desktop window's.
+ */
+
+import { BackendError } from "./errors";
+import { openEvents, type Events, type EventsListener } from "./events";
+import type { Host } from "./host";
+import { call } from "./http";
+import { openTerminal, type TerminalListener, type TerminalStream } from "./terminal";
+import type { Call } from "./types";
+
+export { BackendError } from "./errors";
+export type { Link } from "./events";
+export type { TerminalListener, TerminalStream } from "./terminal";
+export type * from "./types";
+
+export interface Backend {
+  readonly place: Host["kind"];
+  readonly call: Call;
+  openTerminal(sessionId: string, listener: TerminalListener): TerminalStream;
+  openExternal(url: string): void;
+  retryNow(): void;
+  close(): void;
+}
+
+/** Connects to the core of the place this page lives in, and keeps connecting until closed. */
+export async function connect(listener: EventsListener): Promise<Backend> {
+  return backendOn(await hostOfThisPage(), listener);
+}
+
+async function hostOfThisPage(): Promise<Host> {
+  if ("__TAURI_INTERNALS__" in window) return (await import("./tauri")).tauriHost();
+  return (await import("./browser")).browserHost();
+}
+
+function backendOn(host: Host, listener: EventsListener): Backend {
+  const events: Events = openEvents(host, listener);
+  return {
+    place: host.kind,
+    async call(method, params) {
+      const core = events.core();
+      if (core === null) throw new BackendError("starting", "The core is still starting.", "Try again in a moment.");
+      return call(core, method, params);
+    },
+    openTerminal: (sessionId, terminal) => openTerminal(events.core, sessionId, terminal),
+    openExternal(url) {
+      if (/^https?:\/\//i.test(url)) host.openExternal(url);
+    },
+    retryNow: events.retryNow,
+    close: events.close,
+  };
+}

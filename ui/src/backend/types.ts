@@ -1,0 +1,68 @@
+/**
+ * What the core's local API sends and takes. The shapes of the state are made from the core's own types
+ * (generated.ts); here they get the names the UI uses, and the messages of the streams stand beside them.
+ */
+
+import type { Answer, State } from "./generated";
+
+export type {
+  AgentView as Agent,
+  Answer,
+  Ask,
+  Claim,
+  CommandStatus,
+  CommandView,
+  ConnectionStatus,
+  ConnectionView as Connection,
+  Evidence,
+  LimitsView as Limits,
+  OfficeView as Office,
+  Problem,
+  ProfileKind,
+  ProfileView as Profile,
+  RepositoryView as Repository,
+  SessionState,
+  SessionView as Session,
+  State,
+  Tier,
+} from "./generated";
+
+export type MarkerWish = "plain" | "code" | "none";
+
+/** The methods of `POST /api/v1/rpc/<method>` and what each takes; all give an `Answer`. */
+export interface Methods {
+  select_office: { office_id: string };
+  create_session: { agent_id: string; repository?: string };
+  send_prompt: {
+    agent_id?: string;
+    session_id?: string;
+    prompt: string;
+    marker?: MarkerWish;
+    repository?: string;
+  };
+  cancel_turn: { session_id: string };
+  cancel_command: { command_id: string };
+  terminate: { session_id: string };
+  refresh: Record<string, never>;
+}
+
+export type Method = keyof Methods;
+
+/** How one method is called. */
+export type Call = <M extends Method>(method: M, params: Methods[M]) => Promise<Answer>;
+
+/** A message on `/api/v1/events`: the state, whole, at most ten times a second. */
+export interface CoreEvent {
+  type: "state";
+  state: State;
+}
+
+/** A text message of the core on a terminal stream; bytes travel beside it as binary frames. */
+export type TerminalEvent =
+  | { type: "snapshot"; offset: number; cols: number; rows: number }
+  | { type: "exited"; code: number | null };
+
+/** A text message to the core on a terminal stream; typed bytes travel beside it as binary frames. */
+export type TerminalRequest =
+  | { type: "resize"; cols: number; rows: number }
+  | { type: "ack"; bytes: number };

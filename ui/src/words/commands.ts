@@ -1,0 +1,94 @@
+/** What a command's status is called in front of people. */
+
+import type { CommandView, Session } from "../backend";
+import type { Tone } from "./tone";
+
+export interface Standing {
+  label: string;
+  tone: Tone;
+  /** One sentence for the tooltip and for screen readers. */
+  meaning: string;
+}
+
+/** An outcome is shown as it is: `unconfirmed` is a result of its own and never looks like `done`. */
+export function standingOf(
+  command: Pick<CommandView, "status" | "outcome">,
+  session: Pick<Session, "state"> | null = null,
+): Standing {
+  if (command.status === "running" && session?.state.state === "awaiting_person") {
+    return { label: "Waits for you", tone: "attention", meaning: "The agent asks something only a person may answer." };
+  }
+  switch (command.status) {
+    case "queued":
+      return { label: "Queued", tone: "quiet", meaning: "Waits for a client to take it." };
+    case "claimed":
+      return { label: "Taken", tone: "progress", meaning: "A client took it and prepares the session." };
+    case "running":
+      return { label: "Running", tone: "progress", meaning: "The agent works on it." };
+    case "waiting":
+      return { label: "In line", tone: "quiet", meaning: "Waits for the session to be free." };
+    case "reporting":
+      return { label: "Reporting", tone: "progress", meaning: "It ended; the result is on its way to the office." };
+    case "cancelled":
+      return { label: "Cancelled", tone: "quiet", meaning: "It was stopped on request, and is proven stopped." };
+    case "expired":
+      return { label: "Expired", tone: "quiet", meaning: "Nobody took it in time." };
+    case "dead":
+      return { label: "Given up", tone: "bad", meaning: "It was tried too often without an end." };
+    case "failed":
+      return { label: "Failed", tone: "bad", meaning: "It could not be carried out." };
+    case "unconfirmed":
+      return UNCONFIRMED;
+    case "succeeded":
+      return succeededStanding(command.outcome);
+  }
+}
+
+const UNCONFIRMED: Standing = {
+  label: "Unconfirmed",
+  tone: "unsure",
+  meaning: "The agent stopped, but a required sign is missing or two signs disagree.",
+};
+
+/** What `succeeded` means depends on the outcome; one that is not known here is never called done. */
+function succeededStanding(outcome: CommandView["outcome"]): Standing {
+  switch (outcome) {
+    case "done":
+      return { label: "Done", tone: "good", meaning: "The agent finished, and the sign it was asked for is there." };
+    case "unconfirmed":
+      return UNCONFIRMED;
+    case "failed":
+      return { label: "Failed", tone: "bad", meaning: "It was tried and failed." };
+    case "cancelled":
+      return { label: "Cancelled", tone: "quiet", meaning: "It was stopped on request, and is proven stopped." };
+    case "ok":
+    case null:
+      return { label: "OK", tone: "good", meaning: "It was carried out." };
+    default:
+      return { label: outcome, tone: "unsure", meaning: "An outcome this window does not know." };
+  }
+}
+
+/** Whether nothing more will happen to it. */
+export function isOver(command: Pick<CommandView, "status">): boolean {
+  switch (command.status) {
+    case "queued":
+    case "claimed":
+    case "running":
+    case "waiting":
+    case "reporting":
+      return false;
+    case "succeeded":
+    case "unconfirmed":
+    case "failed":
+    case "cancelled":
+    case "expired":
+    case "dead":
+      return true;
+  }
+}
+
+/** Whether asking to stop it still makes sense. */
+export function isCancellable(command: Pick<CommandView, "status">): boolean {
+  return !isOver(command) && command.status !== "reporting";
+}

@@ -1,0 +1,37 @@
+/** The core's connection to its office, in truthful words. */
+
+import type { Connection, Profile } from "../backend";
+import type { Tone } from "./tone";
+
+export interface ConnectionWords {
+  label: string;
+  detail: string;
+  tone: Tone;
+}
+
+export function connectionWords(connection: Connection, profile: Profile): ConnectionWords {
+  const where = profile.kind === "this_machine" ? "on this machine" : `at ${hostOf(profile.url)}`;
+  const why = connection.why ?? "";
+  switch (connection.status) {
+    case "live":
+      return { label: "Connected", detail: why || `Office server ${where}`, tone: "good" };
+    case "connecting":
+      return { label: "Connecting…", detail: why || `Office server ${where}`, tone: "progress" };
+    case "joining":
+      return { label: "Joining the office…", detail: why || "Commands are already fetched by asking", tone: "progress" };
+    case "backoff":
+      return { label: "Not connected, trying again", detail: why || `No answer ${where}`, tone: "attention" };
+    case "offline":
+      return { label: "Offline", detail: why || "No network", tone: "attention" };
+    case "stopped":
+      return { label: "Stopped", detail: why || "No commands are taken", tone: "bad" };
+  }
+}
+
+function hostOf(url: string): string {
+  try {
+    return new URL(url).host;
+  } catch {
+    return url;
+  }
+}

@@ -1,0 +1,29 @@
+/** Times for people. Everything takes `now`, so that nothing here reads a clock. Milliseconds since 1970. */
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** “just now”, “4 min ago”. The office's clock may be ahead of ours: the future is “just now”. */
+export function ago(then: number, now: number): string {
+  const passed = now - then;
+  if (passed < 10 * SECOND) return "just now";
+  if (passed < MINUTE) return `${Math.floor(passed / SECOND)} s ago`;
+  if (passed < HOUR) return `${Math.floor(passed / MINUTE)} min ago`;
+  if (passed < DAY) return `${Math.floor(passed / HOUR)} h ago`;
+  const days = Math.floor(passed / DAY);
+  return days === 1 ? "yesterday" : `${days} days ago`;
+}
+
+/** “0.8 s”, “12 s”, “3 min 05 s”, “1 h 12 min”. */
+export function duration(ms: number): string {
+  const passed = Math.max(0, ms);
+  if (passed < 10 * SECOND) return `${(Math.floor(passed / 100) / 10).toFixed(1)} s`;
+  if (passed < MINUTE) return `${Math.floor(passed / SECOND)} s`;
+  if (passed < HOUR) {
+    const seconds = Math.floor((passed % MINUTE) / SECOND);
+    return `${Math.floor(passed / MINUTE)} min ${String(seconds).padStart(2, "0")} s`;
+  }
+  return `${Math.floor(passed / HOUR)} h ${Math.floor((passed % HOUR) / MINUTE)} min`;
+}
