@@ -5,6 +5,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   base: "./",
   plugins: [svelte()],
+  // Where tauri.conf.json looks for it; another port would show an empty window.
+  server: { host: "127.0.0.1", port: 5173, strictPort: true },
   build: {
     target: ["es2022", "safari16", "chrome110"],
     // The core serves the files with a policy that forbids data: scripts and fonts, so nothing is inlined.

@@ -5,3 +5,4 @@ pub mod claude;
 pub mod clock;
 pub mod stub;
 pub mod wait;
+pub mod world;

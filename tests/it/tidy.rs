@@ -206,12 +206,7 @@ pattern!(
     r"implemented!|to",
     r"do!\("
 );
-pattern!(
-    MACHINE_PATH,
-    r"(^|[^\w.-])/(wo",
-    r"rk|ro",
-    r"ot|home/[a-z][a-z0-9]*)/"
-);
+pattern!(MACHINE_PATH, r"(^|[^\w.-])/(wo", r"rk|ro", r"ot)/");
 pattern!(
     SWITCHED_OFF,
     r"#\[ig",

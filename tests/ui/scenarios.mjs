@@ -186,6 +186,21 @@ export const SCENARIOS = {
     }),
   },
   "session-ended": { state: baseState({ sessions: [session()], commands: [DONE] }), exit: { session: "s-1", code: 1 } },
+  "start-refused": {
+    state: baseState({
+      commands: [
+        command({
+          kind: "create_session",
+          summary: "Start a session",
+          prompt: null,
+          session_id: null,
+          status: "failed",
+          outcome: "failed",
+          reason: "could not open the repository `sample` at /home/person/semo-sample: it is not a git repository; run `git init` there",
+        }),
+      ],
+    }),
+  },
   "claude-missing": {
     state: baseState({
       problems: [

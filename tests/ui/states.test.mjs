@@ -21,6 +21,7 @@ const MUST_SAY = {
   ],
   "two-sessions": ["semo/mina-c0de", "semo/mina-7f3a"],
   "session-ended": ["ended with exit code 1", "Start a new session"],
+  "start-refused": ["it is not a git repository", "Start session", "Failed"],
   "claude-missing": ["was not found on this machine", "npm install -g", "Refresh"],
   "claude-not-signed-in": ["not signed in", "Needs sign-in"],
   "signed-out": ["You are signed out", "the sign-in has ended", "Stopped"],

@@ -5,6 +5,7 @@ import { after, afterEach, before, test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
 import { startFakeCore } from "./fake-core.mjs";
+import { session } from "./scenarios.mjs";
 import { waitUntil } from "./wait.mjs";
 
 let browser;
@@ -102,9 +103,11 @@ test("a prompt is sent with Ctrl+Enter, the box is emptied, and the command appe
 
 test("the marker is chosen in the options", async () => {
   await open("live");
-  await page.getByText("Options").click();
+  await page.getByRole("button", { name: "Options" }).click();
   await page.getByText("No marker").click();
   await shoot(page, "options-dark");
+  await page.keyboard.press("Escape");
+  await page.getByText("When does it count as done?").waitFor({ state: "detached" });
   await composer("Mina").fill("just talk");
   await page.getByRole("button", { name: /Send/ }).click();
   await waitUntil("the core was asked", () => calls("send_prompt").length === 1);
@@ -250,6 +253,29 @@ test("another office is asked for, and the window shows what the core says", asy
   await page.getByRole("button", { name: "Webshop team" }).click();
   await waitUntil("the core was asked", () => calls("select_office").length === 1);
   assert.equal(await page.getByLabel("Office", { exact: true }).inputValue(), "o-2");
+});
+
+test("selected text is copied with Ctrl+Shift+C, and the agent is sent nothing", async () => {
+  await open("live");
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  const row = page.locator(".xterm-rows > div", { hasText: "position: sticky" });
+  const box = await row.boundingBox();
+  await page.mouse.dblclick(box.x + box.width * 0.16, box.y + box.height / 2);
+  await page.keyboard.press("Control+Shift+C");
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  assert.match(copied, /^(position:?|sticky;?)$/);
+  assert.equal(core.seen.typed, "");
+});
+
+test("a session that appears does not take the keys from somebody who writes", async () => {
+  await open("first-start");
+  await composer("Mina").fill("half a ");
+  core.push((state) => state.sessions.push(session({ id: "s-9" })));
+  await page.getByLabel("Terminal of Mina").waitFor({ state: "attached" });
+  await terminalIsReady();
+  await page.keyboard.type("sentence");
+  assert.equal(await composer("Mina").inputValue(), "half a sentence");
+  assert.equal(core.seen.typed, "");
 });
 
 test("words in the terminal are found", async () => {

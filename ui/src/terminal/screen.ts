@@ -60,8 +60,7 @@ export function openScreen(options: ScreenOptions): Screen {
   swallowQueries(terminal);
   terminal.open(element);
   terminal.textarea?.setAttribute("aria-label", options.label);
-  // F6 moves between the parts of the window, also out of here, where Tab belongs to the agent.
-  terminal.attachCustomKeyEventHandler((event) => event.key !== "F6");
+  terminal.attachCustomKeyEventHandler((event) => isForTheAgent(event, terminal));
 
   const drawn = new DrawnBytes((bytes) => stream.acknowledge(bytes));
   let fitted = false;
@@ -120,6 +119,19 @@ export function openScreen(options: ScreenOptions): Screen {
       terminal.dispose();
     },
   };
+}
+
+/** Almost every key is the agent's; these few belong to the window. */
+function isForTheAgent(event: KeyboardEvent, terminal: Terminal): boolean {
+  // F6 moves between the parts of the window, also out of here, where Tab belongs to the agent.
+  if (event.key === "F6") return false;
+  // Ctrl+C interrupts the agent, so copying is Ctrl+Shift+C, as in other terminals.
+  if (event.ctrlKey && event.shiftKey && event.code === "KeyC") {
+    event.preventDefault();
+    if (event.type === "keydown" && terminal.hasSelection()) document.execCommand("copy");
+    return false;
+  }
+  return true;
 }
 
 function newTerminal(dark: boolean, backend: Backend): Terminal {

@@ -14,6 +14,8 @@ mod send;
 mod status;
 mod tail;
 mod up;
+
+pub use up::keep_log;
 pub mod world;
 
 use std::process::ExitCode;

@@ -6,8 +6,8 @@
 //! every task it starts is awaited when it stops. It knows no window, no HTTP server and no database but its journal.
 
 pub mod clock;
-mod core;
 mod directory;
+mod event_loop;
 pub mod identity;
 mod outbox;
 pub mod paths;

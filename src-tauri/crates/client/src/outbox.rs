@@ -13,7 +13,7 @@ use supabase::{CompleteArgs, Completion, FinalStatus, Rest, RestError};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Event;
+use crate::event_loop::Event;
 
 /// First pause after a failed report; doubled up to [`RETRY_MS_MAX`] (DESIGN section 9).
 const RETRY_MS_MIN: u64 = 1_000;

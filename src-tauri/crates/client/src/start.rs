@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::core::{Core, EVENT_QUEUE_MAX, Event, Ground};
+use crate::event_loop::{EventLoop, EVENT_QUEUE_MAX, Event, Ground};
 use crate::directory::{Directory, HookRefusal};
 use crate::identity::{Account, Identity, IdentityError};
 use crate::outbox::Outbox;
@@ -137,7 +137,7 @@ impl Client {
             stop,
         };
         let directory = Directory::default();
-        let (core, state) = Core::new(ground, (events_in.clone(), events), directory.clone(), outbox_bell);
+        let (core, state) = EventLoop::new(ground, (events_in.clone(), events), directory.clone(), outbox_bell);
         tasks.spawn(async move {
             core.run().await;
             loop_ended.cancel();

@@ -137,3 +137,8 @@ impl ToSql for Text {
 
     to_sql_checked!();
 }
+
+/// `"name"`, safe for any text.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\"").replace('\0', ""))
+}

@@ -94,13 +94,15 @@ pub(crate) struct Actor {
     pub(crate) interrupt: Option<Interrupt>,
     /// Since when the agent has looked idle, without a break.
     pub(crate) idle_since: Option<Instant>,
-    /// What the program said before it could not go on.
-    pub(crate) fault: Option<String>,
+    /// The input box has been seen.
+    pub(crate) was_ready: bool,
     pub(crate) ending: Ending,
     pub(crate) enders: Vec<oneshot::Sender<Result<StopProof, SessionError>>>,
     /// Notes that the owner has not taken yet. Bounded: states replace each other, and turns are bounded.
     pub(crate) outbox: VecDeque<SessionNote>,
     pub(crate) last_look: Instant,
+    /// Something was begun whose effect is to be looked at now.
+    pub(crate) look_soon: bool,
 }
 
 /// What woke the loop.
@@ -129,11 +131,12 @@ impl Actor {
             work: None,
             interrupt: None,
             idle_since: None,
-            fault: None,
+            was_ready: false,
             ending: Ending::No,
             enders: Vec::new(),
             outbox: VecDeque::new(),
             last_look: Instant::now(),
+            look_soon: false,
         }
     }
 
@@ -143,6 +146,9 @@ impl Actor {
         let mut look_at = Instant::now();
         loop {
             look_at = look_at.min(self.last_look + self.look_every());
+            if std::mem::take(&mut self.look_soon) {
+                look_at = Instant::now();
+            }
             match self.next(&mut changed, &mut exited, look_at).await {
                 Wake::Done(Done::Ended(proof)) => {
                     if self.ended(proof) {
@@ -243,7 +249,7 @@ impl Actor {
             next_press: now,
             presses: 0,
         });
-        self.last_look = now - LOOK_EVERY;
+        self.look_soon = true;
     }
 
     /// Begins what can begin: the end, or the next turn.
@@ -293,6 +299,11 @@ impl Actor {
                     Ok(submitted) => {
                         turn.submitted(submitted);
                         let turn = Some(turn.id());
+                        if let Some(interrupt) = &mut self.interrupt {
+                            interrupt.started = Instant::now();
+                        }
+                        // The submission has seen the box before the next look would.
+                        self.apply(&SessionEvent::Ready);
                         self.apply(&SessionEvent::TurnStarted { turn });
                     }
                     Err(why) => {

@@ -15,7 +15,7 @@ use worktree::GitFacts;
 use crate::actor::{Actor, Done, Ending};
 use crate::error::SessionError;
 use crate::handle::STOP_GRACE;
-use crate::report::SessionNote;
+use crate::report::{SessionExit, SessionNote};
 use crate::submission::NotSubmitted;
 use crate::turn::{QueuedTurn, Turn};
 
@@ -27,6 +27,8 @@ const GIT_WAIT_MAX: Duration = Duration::from_secs(15);
 const INTERRUPT_WAIT: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 const INTERRUPT_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Rows of the screen that are told about a program that ended before it was ready.
+const LAST_ROWS: usize = 6;
 /// How long the owner may take to receive one of the last notes.
 const LAST_NOTE_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -58,7 +60,11 @@ impl Actor {
         self.interrupt = None;
         self.idle_since = None;
         if let Some(turn) = self.turn.take() {
-            self.apply(&SessionEvent::TurnEnded);
+            // A prompt that was never taken has moved nothing: a dialog may be open.
+            if turn.signs.acknowledged {
+                self.apply(&SessionEvent::TurnEnded);
+            }
+            self.look_soon = true;
             self.tell_end(turn, verdict, ended_at, git);
         }
     }
@@ -125,7 +131,7 @@ impl Actor {
             signal: None,
         });
         self.read_last_facts();
-        let fault = self.fault.take();
+        let words = self.last_words();
         if let Some(mut turn) = self.turn.take() {
             turn.settle();
             turn.signs.exited = Some(exit.code);
@@ -141,7 +147,7 @@ impl Actor {
                 self.queue.push_back(*queued);
             }
         }
-        let why = match fault {
+        let why = match &words {
             Some(words) => format!("the session ended before the prompt was sent; the agent program said: {words}"),
             None => "the session ended before the prompt was sent".to_owned(),
         };
@@ -151,7 +157,11 @@ impl Actor {
         self.apply(&SessionEvent::Exited { code: exit.code });
         self.tell(SessionNote::Exited {
             session: self.id,
-            exit,
+            exit: SessionExit {
+                code: exit.code,
+                signal: exit.signal,
+                words,
+            },
         });
         for note in self.outbox.drain(..) {
             let sent = timeout(LAST_NOTE_WAIT_MAX, self.parts.notes.send(note)).await;
@@ -160,6 +170,20 @@ impl Actor {
                 return;
             }
         }
+    }
+
+    /// What the program left on its screen when it ended without ever having been ready, or at a fault.
+    fn last_words(&self) -> Option<String> {
+        let screen = self.parts.terminal.screen();
+        if let ScreenMeaning::Fault(words) = read_screen(&screen) {
+            return Some(words);
+        }
+        if self.was_ready {
+            return None;
+        }
+        let rows: Vec<&str> = screen.rows.iter().map(|row| row.trim()).filter(|row| !row.is_empty()).collect();
+        let last = rows[rows.len().saturating_sub(LAST_ROWS)..].join(" / ");
+        (!last.is_empty()).then_some(last)
     }
 
     fn read_last_facts(&mut self) {

@@ -17,4 +17,4 @@ mod turn;
 
 pub use error::SessionError;
 pub use handle::{HOOK_QUEUE_MAX, Session, SessionSpec, TURN_QUEUE_MAX, TurnRequest, WhichTurn};
-pub use report::{SessionNote, TurnReport, TurnTimings};
+pub use report::{SessionExit, SessionNote, TurnReport, TurnTimings};

@@ -110,6 +110,7 @@ impl Actor {
             ScreenMeaning::Unclear => {}
             ScreenMeaning::Ready(_) => match state {
                 SessionState::Starting | SessionState::AwaitingPerson { turn: None, .. } => {
+                    self.was_ready = true;
                     self.apply(&SessionEvent::Ready);
                 }
                 // A person's own turn, seen to its end.
@@ -142,7 +143,8 @@ impl Actor {
                 self.ask(ask, what_to_do(ask).to_owned());
             }
             ScreenMeaning::NotSignedIn => self.ask(Ask::Login, what_to_do(Ask::Login).to_owned()),
-            ScreenMeaning::Fault(words) => self.fault = Some(words.clone()),
+            // The program ends by itself after it; its words are told then.
+            ScreenMeaning::Fault(words) => tracing::warn!(words, "the agent program reports a fault"),
         }
     }
 
@@ -213,7 +215,7 @@ impl Actor {
         read_status(&self.config_dir, self.parts.terminal.pid()).is_some_and(|status| status.activity == activity)
     }
 
-    async fn press(&self, key: &'static [u8]) {
+    async fn press(&mut self, key: &'static [u8]) {
         match timeout(KEY_WAIT_MAX, self.parts.terminal.write(key)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a key could not be pressed"),

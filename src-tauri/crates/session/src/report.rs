@@ -5,7 +5,6 @@ use domain::session::{Ask, SessionState};
 use domain::turn::TurnOutcome;
 use domain::{SessionId, Timestamp, TurnId};
 use serde::{Deserialize, Serialize};
-use terminal::Exit;
 
 /// When the parts of a turn happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +38,17 @@ pub struct TurnReport {
     pub timings: TurnTimings,
 }
 
+/// How a session's program ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionExit {
+    /// Its exit code; absent when a signal ended it.
+    pub code: Option<i32>,
+    /// Name of the signal that ended it.
+    pub signal: Option<String>,
+    /// The program's own words, when it ended before it was ready or with a fault it told: for a person.
+    pub words: Option<String>,
+}
+
 /// News of a session. Several states in a row may be told as the last of them; ends of turns are never left out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionNote {
@@ -70,6 +80,6 @@ pub enum SessionNote {
         /// The session.
         session: SessionId,
         /// How.
-        exit: Exit,
+        exit: SessionExit,
     },
 }

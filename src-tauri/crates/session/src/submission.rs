@@ -203,18 +203,14 @@ impl Submission {
         let deadline = pressed + ACK_WAIT_MAX;
         let mut busy_since = None;
         loop {
-            let source = match timeout(LOOK_EVERY, self.acknowledged.wait_for(|taken| *taken)).await {
-                Ok(Ok(_)) => Some("hook:UserPromptSubmit"),
-                // The sender lives in the actor that runs us; without it only the screen is left.
-                Ok(Err(_)) | Err(_) => {
-                    if self.is_busy() {
-                        let since = *busy_since.get_or_insert_with(Instant::now);
-                        (since.elapsed() >= BUSY_IS_ACK_AFTER).then_some("status")
-                    } else {
-                        busy_since = None;
-                        None
-                    }
-                }
+            let acknowledged = self.acknowledged.wait_for(|taken| *taken);
+            let taken = timeout(LOOK_EVERY, acknowledged).await.is_ok_and(|taken| taken.is_ok());
+            busy_since = self.is_busy().then(|| busy_since.unwrap_or_else(Instant::now));
+            let source = if taken {
+                Some("hook:UserPromptSubmit")
+            } else {
+                let busy_for = busy_since.map(|since: Instant| since.elapsed());
+                busy_for.is_some_and(|busy| busy >= BUSY_IS_ACK_AFTER).then_some("status")
             };
             if let Some(source) = source {
                 return Ok(Submitted {

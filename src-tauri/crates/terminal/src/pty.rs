@@ -189,6 +189,10 @@ impl Terminal {
                 max: WRITE_BYTES_MAX,
             });
         }
+        // The kernel would take bytes for a program that is gone.
+        if self.inner.shared.exit.borrow().is_some() {
+            return Err(TerminalError::Closed { pid });
+        }
         let (done, written) = oneshot::channel();
         let whole = async {
             let request = WriteRequest { bytes, done };

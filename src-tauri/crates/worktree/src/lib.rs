@@ -12,6 +12,7 @@ mod git;
 mod lock;
 mod persona;
 mod preserve;
+mod record;
 mod repository;
 mod sample;
 mod spec;

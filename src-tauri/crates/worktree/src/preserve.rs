@@ -34,7 +34,7 @@ pub(crate) async fn remove(
     worktree: &Worktree,
     session: SessionId,
 ) -> Result<Option<Preserved>, WorktreeError> {
-    worktree.repository().worktree(&worktree.path, None).await?;
+    worktree.repository().worktree(&worktree.path).await?;
     let mut snapshot = Snapshot::take(&worktree.path).await?;
     let mut preserved = None;
     for round in 0.. {
@@ -100,7 +100,16 @@ impl Snapshot {
         Git::new(path, what())
             .limit(LIMIT_LONG)
             .index(&copy)
-            .args(["-c", "advice.addEmbeddedRepo=false", "add", "--all", "--", "."])
+            .args([
+                "-c",
+                "advice.addEmbeddedRepo=false",
+                "-c",
+                "core.safecrlf=false",
+                "add",
+                "--all",
+                "--",
+                ".",
+            ])
             .text()
             .await?;
         let tree = Git::new(path, what())
@@ -240,8 +249,8 @@ async fn drop_empty_branch(worktree: &Worktree) -> Result<(), WorktreeError> {
 
 async fn git_path(dir: &Path, name: &str) -> Result<PathBuf, WorktreeError> {
     let text = Git::new(dir, "find the git folder")
-        .args(["rev-parse", "--path-format=absolute", "--git-path", name])
+        .args(["rev-parse", "--git-path", name])
         .text()
         .await?;
-    Ok(PathBuf::from(text))
+    Ok(dir.join(text))
 }

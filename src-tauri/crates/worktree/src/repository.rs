@@ -8,6 +8,7 @@ use crate::error::WorktreeError;
 use crate::facts::{GitFacts, facts};
 use crate::git::{Git, LIMIT_LONG};
 use crate::preserve::{self, Preserved};
+use crate::record::{self, Record};
 use crate::spec::WorktreeSpec;
 use crate::{lock, persona};
 
@@ -25,7 +26,7 @@ pub struct Worktree {
     pub path: PathBuf,
     /// The branch that was made for it.
     pub branch: String,
-    /// The commit it started from, where known.
+    /// The commit it started from.
     pub base: Option<String>,
     repository: Repository,
 }
@@ -46,8 +47,12 @@ impl Repository {
             return Err(WorktreeError::NotGit { path: real });
         }
         let answer = Git::new(&real, format!("open the repository {}", real.display()))
-            .args(["rev-parse", "--path-format=absolute"])
-            .args(["--is-bare-repository", "--git-common-dir", "--show-cdup"])
+            .args([
+                "rev-parse",
+                "--is-bare-repository",
+                "--git-common-dir",
+                "--show-cdup",
+            ])
             .answer()
             .await?;
         if answer.stderr.contains("dubious ownership") {
@@ -59,7 +64,10 @@ impl Repository {
         let text = answer.success()?.text();
         let mut lines = text.lines();
         let bare = lines.next() == Some("true");
-        let common_dir = PathBuf::from(lines.next().unwrap_or_default());
+        // Git gives it relative to where it was asked; two ways to one repository must compare as equal.
+        let common_dir = real.join(lines.next().unwrap_or_default());
+        let common_dir = std::fs::canonicalize(&common_dir)
+            .map_err(WorktreeError::io("find the git folder", &common_dir))?;
         if !bare {
             // The way up to the top: empty when we are there.
             let up = lines.next().unwrap_or_default();
@@ -114,45 +122,52 @@ impl Repository {
                 branch: spec.branch.clone(),
             });
         }
-        let added = Git::new(&self.root, format!("make the worktree {}", dir.display()))
-            .limit(LIMIT_LONG)
-            .args(["worktree", "add", "--quiet", "--no-track", "-b", &spec.branch])
-            .arg(&dir)
-            .arg(&base)
-            .text()
-            .await;
-        if let Err(error) = added {
-            self.undo_create(&dir, &spec.branch, &base).await;
+        let record = Record {
+            branch: spec.branch.clone(),
+            base,
+        };
+        if let Err(error) = self.add(&dir, &record).await {
+            self.undo_create(&dir, &record).await;
             return Err(error);
         }
         tracing::info!(worktree = %dir.display(), branch = %spec.branch, "made a worktree");
-        Ok(Worktree {
-            path: dir,
-            branch: spec.branch.clone(),
-            base: Some(base),
-            repository: self.clone(),
-        })
+        Ok(self.worktree_of(dir, record))
     }
 
-    /// Finds a worktree of this repository again, after a restart. Refused when `path` is anything else, the user's own
-    /// folder included.
-    pub async fn worktree(&self, path: &Path, base: Option<String>) -> Result<Worktree, WorktreeError> {
+    /// Finds a worktree again that [`Repository::create`] has made, after a restart. Anything else is refused: the
+    /// user's own folder, worktrees that the user has made, folders of other repositories.
+    pub async fn worktree(&self, path: &Path) -> Result<Worktree, WorktreeError> {
         let wrong = || WorktreeError::WrongPlace {
             path: path.to_owned(),
             expected: format!("a worktree of {} that this program made", self.root.display()),
         };
         let real = std::fs::canonicalize(path).map_err(|_| wrong())?;
         let found = Repository::open(&real).await.map_err(|_| wrong())?;
-        if found.common_dir != self.common_dir || real == self.root || !real.join(".git").is_file() {
+        if found.common_dir != self.common_dir {
             return Err(wrong());
         }
-        let branch = head_branch(&real).await?.unwrap_or_default();
-        Ok(Worktree {
-            path: real,
-            branch,
-            base,
+        let record = record::read(&real).await?.ok_or_else(wrong)?;
+        Ok(self.worktree_of(real, record))
+    }
+
+    fn worktree_of(&self, path: PathBuf, record: Record) -> Worktree {
+        Worktree {
+            path,
+            branch: record.branch,
+            base: Some(record.base),
             repository: self.clone(),
-        })
+        }
+    }
+
+    async fn add(&self, dir: &Path, record: &Record) -> Result<(), WorktreeError> {
+        Git::new(&self.root, format!("make the worktree {}", dir.display()))
+            .limit(LIMIT_LONG)
+            .args(["worktree", "add", "--quiet", "--no-track", "-b", &record.branch])
+            .arg(dir)
+            .arg(&record.base)
+            .text()
+            .await?;
+        record::write(dir, record).await
     }
 
     /// Forgets worktrees whose folders somebody has deleted by hand. Their branches stay.
@@ -200,22 +215,20 @@ impl Repository {
 
     /// A check-out that failed half-way (disk full, time limit) leaves a folder, an entry and a branch: all are ours,
     /// made a moment ago under the lock. Errors here would hide the first one, so they are only logged.
-    async fn undo_create(&self, dir: &Path, branch: &str, base: &str) {
-        let calls = [
-            vec!["worktree", "remove", "--force"],
-            vec!["worktree", "prune"],
-            vec!["update-ref", "-d"],
-        ];
-        for (index, args) in calls.into_iter().enumerate() {
-            let mut call = Git::new(&self.root, "undo a worktree")
+    async fn undo_create(&self, dir: &Path, record: &Record) {
+        let call = |args: &[&str]| {
+            Git::new(&self.root, "undo a worktree")
                 .limit(LIMIT_LONG)
-                .args(args);
-            match index {
-                0 => call = call.arg(dir),
-                2 => call = call.arg(format!("refs/heads/{branch}")).arg(base),
-                _ => {}
-            }
-            if let Ok(Err(error)) = call.answer().await.map(|answer| answer.success()) {
+                .args(args)
+        };
+        let branch = format!("refs/heads/{}", record.branch);
+        let calls = [
+            call(&["worktree", "remove", "--force"]).arg(dir),
+            call(&["worktree", "prune"]),
+            call(&["update-ref", "-d", &branch, &record.base]),
+        ];
+        for call in calls {
+            if let Err(error) = call.text().await {
                 tracing::debug!(%error, "while undoing a worktree that could not be made");
             }
         }

@@ -422,29 +422,64 @@ async fn a_repository_inside_stops_the_removal() {
 async fn only_a_worktree_of_ours_is_found_again_and_removed() {
     let place = Place::new().await;
     let worktree = place.worktree("fe-1").await;
-    let again = place
-        .repository
-        .worktree(&worktree.path, worktree.base.clone())
-        .await
-        .unwrap();
+    let again = place.repository.worktree(&worktree.path).await.unwrap();
     assert_eq!(again, worktree);
+    let users = place.dir.path().join("users-own");
+    git(
+        place.top(),
+        &["worktree", "add", "--quiet", users.to_str().unwrap()],
+    )
+    .await;
     let other = Place::new().await;
+    let foreign = other.worktree("fe-1").await;
     for path in [
         place.top(),
+        &users,
         other.top(),
+        &foreign.path,
         place.dir.path(),
         &worktree.path.join("ui"),
         Path::new("/nowhere"),
     ] {
-        let error = place.repository.worktree(path, None).await.unwrap_err();
+        let error = place.repository.worktree(path).await.unwrap_err();
         assert!(
             matches!(error, WorktreeError::WrongPlace { .. }),
             "{}: {error}",
             path.display()
         );
     }
-    let foreign = other.worktree("fe-1").await;
-    assert!(place.repository.worktree(&foreign.path, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_worktree_whose_agent_has_left_the_branch_is_still_known_by_what_it_was_made_as() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    git(
+        &worktree.path,
+        &["switch", "--quiet", "--create", "feature/login"],
+    )
+    .await;
+    git(
+        &worktree.path,
+        &["commit", "--quiet", "--allow-empty", "-m", "work"],
+    )
+    .await;
+    let again = place.repository.worktree(&worktree.path).await.unwrap();
+    assert_eq!((&again.branch, &again.base), (&worktree.branch, &worktree.base));
+    assert_eq!(
+        again.facts().await.unwrap().branch.as_deref(),
+        Some("feature/login")
+    );
+    assert_eq!(
+        again.remove(session(1)).await.unwrap(),
+        None,
+        "its branch holds the work"
+    );
+    let branches = git(place.top(), &["branch", "--format=%(refname:short)"]).await;
+    assert_eq!(
+        branches, "feature/login\nmain",
+        "the empty one went, the one with work stays"
+    );
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ pub(crate) async fn begin(shared: &Shared, user: Uuid) -> Result<Value, AuthErro
         .await
         .map_err(fault)?
         .get(0);
-    let refresh = add_token(&**transaction, session, None).await.map_err(fault)?;
+    let refresh = add_token(&*transaction, session, None).await.map_err(fault)?;
     transaction.commit().await.map_err(fault)?;
     body(shared, &row, session, &refresh)
 }
@@ -93,7 +93,7 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
     if row.get::<_, Option<bool>>("banned") == Some(true) {
         return refuse("user_banned", "Invalid Refresh Token: User Banned");
     }
-    let new = add_token(&**transaction, session, Some(&digest)).await.map_err(fault)?;
+    let new = add_token(&*transaction, session, Some(&digest)).await.map_err(fault)?;
     transaction.commit().await.map_err(fault)?;
     body(shared, &row, session, &new)
 }

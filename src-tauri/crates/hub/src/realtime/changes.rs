@@ -15,7 +15,6 @@ use super::registry::{Realtime, Subscriber};
 use crate::db::{self, Access, Database, Text};
 use crate::error::{HubError, explained};
 use crate::jwt::Claims;
-use crate::rest::schema::SchemaCache;
 
 /// Bindings one channel may have.
 pub(crate) const BINDINGS_MAX: usize = 100;
@@ -226,7 +225,7 @@ async fn readable_columns(database: &Database, who: &Claims, change: &Change) ->
     let mut client = database.requests.get().await.map_err(|error| db::pool_reason(&error))?;
     let transaction =
         db::begin_as(&mut client, who, Access::ReadOnly).await.map_err(|error| explained(&error))?;
-    let table = format!("{}.{}", SchemaCache::quoted(&change.schema), SchemaCache::quoted(&change.table));
+    let table = format!("{}.{}", db::ident(&change.schema), db::ident(&change.table));
     let names: Vec<&str> = change.columns.iter().map(|(name, _)| name.as_str()).collect();
     let allowed: Vec<String> = transaction
         .query_one(
@@ -245,7 +244,7 @@ async fn readable_columns(database: &Database, who: &Claims, change: &Change) ->
     let mut parameters = Vec::new();
     let mut tests = Vec::new();
     for (n, name) in change.key.iter().enumerate() {
-        tests.push(format!("{} = ${}", SchemaCache::quoted(name), n + 1));
+        tests.push(format!("{} = ${}", db::ident(name), n + 1));
         parameters.push(Text(record.get(name).map(|value| match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::identity::Refusal;
@@ -104,7 +104,7 @@ impl From<Refusal> for RestError {
     }
 }
 
-impl axum::response::IntoResponse for RestError {
+impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         match self {
             RestError::Gate(refusal) => {

@@ -7,7 +7,7 @@
 use super::error::RestError;
 use super::plan::{Condition, Field, Order, Query, Selected, Test};
 use super::schema::{Function, Returns, Table};
-use crate::db::Text;
+use crate::db::{Text, ident};
 
 /// Rows a client gets at most in one answer, as Supabase's `max-rows`.
 pub(crate) const ROWS_MAX: u64 = 1000;
@@ -32,11 +32,6 @@ pub(crate) enum Resolution {
 pub(crate) enum Answer {
     Minimal,
     Representation,
-}
-
-/// `"name"`, safe for any text.
-pub(crate) fn ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\"").replace('\0', ""))
 }
 
 fn literal(text: &str) -> String {

@@ -121,7 +121,7 @@ pub fn read_screen(screen: &Screen) -> ScreenMeaning {
         return ScreenMeaning::Fault(words.unwrap_or_default());
     }
     // A sign-in question is also a menu: it comes first.
-    if SIGN_IN_ROWS.iter().any(|text| has(text)) {
+    if SIGN_IN_ROWS.iter().any(&has) {
         return ScreenMeaning::NotSignedIn;
     }
     DIALOG_ROWS

@@ -2,7 +2,9 @@
 //!
 //! A refresh token works once; whoever uses it twice loses the session. So there is one refresher: a mutex here, the
 //! store's lock across processes, and the new pair is on disk before anybody uses it. A network error during a
-//! refresh changes nothing: the same refresh token is tried again later.
+//! refresh changes nothing: the same refresh token is tried again later. Dropping a future that refreshes (a stop, a
+//! time-out of the caller) is no worse than such an error: the server takes a spent token once more as long as the
+//! pair it gave for it has not been used.
 //!
 //! Called by [`crate::rest`] and [`crate::realtime`] for tokens, by the programs for signing in and out.
 
@@ -355,18 +357,26 @@ impl Auth {
             return self.adopt(mine);
         }
         let _lock = self.store_lock().await?;
-        // Another program may have refreshed while we waited: its pair is ours too, and our token is spent.
         match self.inner.store.load() {
-            Ok(Some(stored)) if stored.refresh_token != mine.refresh_token && stored.user == mine.user => {
-                if stored.is_fresh(self.inner.clock.now()) {
-                    let mut state = self.state();
-                    *state = State {
-                        tokens: Some(stored.clone()),
-                        ..State::default()
-                    };
-                    return Ok(stored);
+            Ok(Some(stored)) if stored.user != mine.user => {
+                // Going on would be acting as the one and writing over the other's sign-in.
+                let reason = "somebody else has signed in on this machine meanwhile".to_owned();
+                *self.state() = State {
+                    signed_out: Some(reason.clone()),
+                    ..State::default()
+                };
+                return Err(AuthError::SignedOut { reason });
+            }
+            // Another program has refreshed: its pair is ours too, and our token is spent.
+            Ok(Some(stored)) if stored.refresh_token != mine.refresh_token => {
+                if !stored.is_fresh(self.inner.clock.now()) {
+                    return self.refresh_with(&stored).await;
                 }
-                return self.refresh_with(&stored).await;
+                *self.state() = State {
+                    tokens: Some(stored.clone()),
+                    ..State::default()
+                };
+                return Ok(stored);
             }
             Ok(_) => {}
             // What we hold in memory still works; a damaged file is replaced by the save below.

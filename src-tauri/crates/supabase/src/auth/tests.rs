@@ -261,6 +261,28 @@ async fn another_programs_refresh_is_taken_over() {
 }
 
 #[tokio::test]
+async fn somebody_elses_sign_in_is_neither_used_nor_overwritten() {
+    let stub = Stub::start(refreshing()).await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    clock.advance_s(3_000);
+    let other = Tokens {
+        user: UserId(uuid::Uuid::nil()),
+        ..tokens(9, clock.now())
+    };
+    store.save(&other).expect("the other user");
+    let error = auth.access_token().await.expect_err("not ours");
+    assert!(
+        matches!(&error, AuthError::SignedOut { reason } if reason.contains("somebody else")),
+        "{error}"
+    );
+    assert_eq!(
+        (stub.asked().len(), store.load().expect("loaded")),
+        (0, Some(other))
+    );
+}
+
+#[tokio::test]
 async fn sign_out_forgets_here_even_when_the_server_is_away() {
     let stub = Stub::start(|_| answer(204, "")).await;
     let clock = HandClock::at(0);

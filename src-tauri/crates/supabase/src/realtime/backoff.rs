@@ -27,6 +27,7 @@ pub(super) struct Dice(StdRng);
 
 impl Dice {
     /// With the given seed.
+    #[cfg(test)]
     pub(super) fn new(seed: u64) -> Dice {
         Dice(StdRng::seed_from_u64(seed))
     }

@@ -1,6 +1,8 @@
 //! For tests: a realtime service at the other end of an in-memory pipe, so that time can stand still; tokens and a
 //! wall clock that are moved by hand.
 
+#![allow(clippy::result_large_err, reason = "the callback's type is the library's")]
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -311,6 +313,16 @@ impl Peer {
 
     pub(super) async fn binary(&mut self, bytes: Vec<u8>) {
         self.socket.send(Message::binary(bytes)).await.expect("sent");
+    }
+
+    /// Sends a ping and waits for its pong.
+    pub(super) async fn ping(&mut self, content: &'static [u8]) {
+        self.socket
+            .send(Message::Ping(content.into()))
+            .await
+            .expect("sent");
+        let answer = timeout(LONG, self.socket.next()).await.expect("a pong in time");
+        assert!(matches!(answer, Some(Ok(Message::Pong(echo))) if echo == content));
     }
 
     /// A frame of the channel that is no answer.

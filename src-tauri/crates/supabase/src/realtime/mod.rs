@@ -14,6 +14,7 @@ mod dial;
 #[cfg(test)]
 mod fake;
 mod outlet;
+mod phase;
 mod socket;
 mod supervisor;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One channel's life on one socket, as a pure function, and what its refusals mean.
 //!
-//! The owner ([`super::socket`]) applies it, keeps the times and sends the messages; nothing here waits.
+//! Applied by [`super::channel`], which keeps the times; nothing here waits.
 
 /// Where a channel is. `join_ref` names the join; frames of an older one mean nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,11 +16,12 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Dice;
-use super::channel::{ChannelEvent, Cure, Fault, Phase};
-use super::codec::{Frame, PHOENIX, TOPIC_PREFIX};
+use super::channel::{Around, Channel};
+use super::codec::{Frame, PHOENIX};
 use super::dial::{Later, Socket};
 use super::outlet::Outlet;
-use super::supervisor::{GOOD_AFTER, JumpWatch, TICK, TokenSource, Wish};
+use super::phase::{ChannelEvent, Phase};
+use super::supervisor::{JumpWatch, TICK, TokenSource, Wish};
 use super::{ConnectionState, Topic};
 use crate::auth::AuthError;
 
@@ -32,18 +33,10 @@ const HEARTBEAT_ANSWER_MAX: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Longest wait for the answer to a join.
 const JOIN_ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for the word that the database subscription is live.
-const SYSTEM_MAX: Duration = Duration::from_secs(15);
-/// One more reconcile after a join: what was written while the subscription came up.
-const RECONCILE_AGAIN: Duration = Duration::from_secs(3);
 /// Longest write of one frame.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Longest goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-/// Before a channel that the server ended is joined again.
-const REJOIN_AFTER: Duration = Duration::from_secs(1);
-/// A channel that fails this often in a row gets a new socket.
-const CHANNEL_FAILURES_MAX: u32 = 5;
 /// A planned new socket comes before the service's own limit of 24 h …
 const AGE_MAX: Duration = Duration::from_secs(20 * 3600);
 /// … spread over this.
@@ -160,6 +153,7 @@ impl<'a> Conversation<'a> {
         tokio::pin!(gone);
         loop {
             self.join_what_is_ready().await?;
+            self.tell_token().await?;
             self.want_token();
             self.tell_state();
             let wake = self.next_wake();
@@ -170,7 +164,7 @@ impl<'a> Conversation<'a> {
                 token = async { match self.token_request.as_mut() {
                     Some(request) => request.await,
                     None => std::future::pending().await,
-                } } => self.token_came(token).await?,
+                } } => self.token_came(token)?,
                 () = self.outlet.catch_up(), if self.outlet.is_behind() => {}
                 () = nudge.notified() => self.nudged().await?,
                 () = sleep_until(wake) => self.time_passed().await?,
@@ -215,6 +209,7 @@ impl<'a> Conversation<'a> {
             self.send(&frame).await?;
             let channel = &mut self.channels[index];
             channel.said = None;
+            channel.token.clone_from(&self.token);
             channel.phase = channel.phase.after(&ChannelEvent::JoinSent { join_ref });
             channel.due = Some(Instant::now() + JOIN_ANSWER_MAX);
         }
@@ -239,7 +234,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    async fn token_came(&mut self, token: Result<String, AuthError>) -> Result<(), Stopping> {
+    fn token_came(&mut self, token: Result<String, AuthError>) -> Result<(), Stopping> {
         self.token_request = None;
         let token = match token {
             Ok(token) => token,
@@ -257,36 +252,24 @@ impl<'a> Conversation<'a> {
                 channel.needs_token = false;
             }
         }
-        if changed {
-            self.token = token;
-            self.push_token().await?;
-        }
+        self.token = token;
         Ok(())
     }
 
-    /// Tells every joined channel the new token; each checks the user's rights with it again.
-    async fn push_token(&mut self) -> Result<(), Stopping> {
+    /// Tells every joined channel the token if it has another one; each checks the user's rights with it again.
+    async fn tell_token(&mut self) -> Result<(), Stopping> {
         for index in 0..self.channels.len() {
             let channel = &self.channels[index];
-            let Some(join_ref) = channel
-                .phase
-                .join_ref()
-                .filter(|_| channel.phase.is_joined())
-                .map(str::to_owned)
-            else {
+            if !channel.phase.is_joined() || channel.token == self.token {
                 continue;
-            };
+            }
+            let join_ref = channel.phase.join_ref().map(str::to_owned);
             let topic = channel.wire_topic.clone();
             let reference = self.reference();
             let payload = json!({"access_token": self.token});
-            self.send(&Frame::push(
-                Some(&join_ref),
-                &reference,
-                &topic,
-                "access_token",
-                payload,
-            ))
-            .await?;
+            let push = Frame::push(join_ref.as_deref(), &reference, &topic, "access_token", payload);
+            self.send(&push).await?;
+            self.channels[index].token.clone_from(&self.token);
         }
         Ok(())
     }
@@ -407,7 +390,11 @@ impl<'a> Conversation<'a> {
     // ---- channels
 
     fn apply(&mut self, index: usize, event: &ChannelEvent) -> Result<(), Stopping> {
-        let mut around = Around { outlet: &mut *self.outlet, dice: &mut *self.dice, clock: self.clock };
+        let mut around = Around {
+            outlet: &mut *self.outlet,
+            dice: &mut *self.dice,
+            clock: self.clock,
+        };
         let given_up = self.channels[index].apply(event, &mut around);
         given_up.map_err(|why| (EndKind::Failed, why))
     }

@@ -359,6 +359,27 @@ async fn a_new_token_is_told_to_the_joined_channel() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_changed_during_the_join_is_told_after_it() {
+    let mut bench = Bench::start(vec![doorbell_topic()]);
+    let mut peer = bench.accept().await;
+    let join = peer.next("phx_join").await;
+    bench.purse.number.store(2, Ordering::SeqCst);
+    advance_by(Duration::from_secs(6)).await;
+    peer.reply(&join, "ok", json!({})).await;
+    let push = peer.next("access_token").await;
+    assert_eq!(push.payload, json!({"access_token": "t2"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_is_answered_at_once() {
+    let mut bench = Bench::start(vec![doorbell_topic()]);
+    let (mut peer, _) = bench.joined().await;
+    let start = Instant::now();
+    peer.ping(b"are you there").await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sleep_of_the_machine_is_noticed_and_answered_with_a_new_connection() {
     let mut bench = Bench::start(vec![doorbell_topic()]);
     let (mut peer, _) = bench.joined().await;

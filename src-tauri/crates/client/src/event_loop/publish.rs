@@ -7,7 +7,7 @@ use domain::{Command, CommandId, Timestamp};
 use serde_json::Value;
 use supabase::{CommandRow, CommandState, ConnectionState, ResultRow, ResultStatus};
 
-use super::{Core, Ground, Stage};
+use super::{EventLoop, Ground, Stage};
 use crate::view::{
     AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView, RepositoryView,
     SessionView, State,
@@ -42,7 +42,7 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
     }
 }
 
-impl Core {
+impl EventLoop {
     /// Publishes the state if anything changed since the last time.
     pub(super) fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {

@@ -11,7 +11,7 @@ use supabase::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Core, Event};
+use super::{EventLoop, Event};
 use crate::identity::Account;
 use crate::start::{FirstOffice, Machine};
 
@@ -56,7 +56,7 @@ struct Join {
     first_office: Option<FirstOffice>,
 }
 
-impl Core {
+impl EventLoop {
     /// Signs in and joins, unless that is under way.
     pub(super) fn join(&mut self) {
         if self.joining {

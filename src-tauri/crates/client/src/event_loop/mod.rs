@@ -2,14 +2,16 @@
 //! started on the task tracker and comes back as an event. Nobody else moves this state.
 //!
 //! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
-//! `carry` (what each command does), `seats` (sessions from start to end), `finish` (ends and their record), `lease`,
+//! `carry` (what each command does), `opening`, `seats` and `ending` (sessions), `finish` (ends and their record), `lease`,
 //! `requests` (people at windows), `publish` (what windows see).
 
 mod carry;
+mod ending;
 mod finish;
 mod intake;
 mod lease;
 mod office;
+mod opening;
 mod publish;
 mod requests;
 mod seats;
@@ -39,7 +41,8 @@ use crate::view::{Problem, ProfileView, State};
 use finish::End;
 pub(crate) use finish::Ending;
 use office::{OfficeData, Trouble};
-use seats::{Live, Opened};
+use opening::{OpenFault, Opened};
+use seats::Live;
 
 /// Events that may wait for the loop; senders wait beyond that.
 pub(crate) const EVENT_QUEUE_MAX: usize = 1_024;
@@ -63,9 +66,9 @@ pub(crate) enum Event {
     /// `renew_lease` answered.
     Renewed { command: CommandId, result: Result<Renewal, RestError> },
     /// A session was started, or was not.
-    Opened { session: SessionId, result: Result<Opened, seats::OpenFault> },
+    Opened { session: SessionId, result: Result<Opened, OpenFault> },
     /// A session's process tree is gone, and what became of its worktree.
-    Gone { session: SessionId, left: Result<seats::Left, String> },
+    Gone { session: SessionId, left: Result<ending::Left, String> },
     /// The office acknowledged a result.
     Reported { command: CommandId, how: Acknowledgement },
     /// The agent program was looked for.
@@ -123,7 +126,7 @@ enum Stage {
 }
 
 /// The loop's state.
-pub(crate) struct Core {
+pub(crate) struct EventLoop {
     ground: Ground,
     events_in: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
@@ -158,18 +161,18 @@ pub(crate) struct Core {
     changed: bool,
 }
 
-impl Core {
+impl EventLoop {
     pub(crate) fn new(
         ground: Ground,
         events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
         directory: Directory,
         outbox_bell: Arc<Notify>,
-    ) -> (Core, watch::Receiver<Arc<State>>) {
+    ) -> (EventLoop, watch::Receiver<Arc<State>>) {
         let (notes_in, notes) = mpsc::channel(NOTE_QUEUE_MAX);
         let now = ground.clock.now();
         let first = publish::empty(&ground, now);
         let (view, seen) = watch::channel(Arc::new(first));
-        let core = Core {
+        let core = EventLoop {
             events_in: events.0,
             events: events.1,
             notes_in,

@@ -6,14 +6,14 @@ use domain::CommandId;
 use supabase::{Renewal, RestError};
 use tokio::time::Instant;
 
-use super::{Core, Event, Stage};
+use super::{EventLoop, Event, Stage};
 
 /// Length of a lease, by the database's clock.
 pub(super) const LEASE_S: u32 = 60;
 /// How often it is renewed.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(20);
 
-impl Core {
+impl EventLoop {
     pub(super) fn renew_leases(&mut self, now: Instant) {
         let due: Vec<_> = self
             .work

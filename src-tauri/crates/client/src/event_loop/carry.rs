@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::finish::End;
-use super::{Core, Stage};
+use super::{EventLoop, Stage};
 use crate::pool::{Placement, place};
 
 /// Most bytes of raw output in one result: what a REST answer should carry.
@@ -22,7 +22,7 @@ const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 /// Length of a marker's code in hex digits.
 const CODE_DIGITS: usize = 6;
 
-impl Core {
+impl EventLoop {
     /// Begins a command that is parsed, allowed and in the journal.
     pub(super) fn carry_out(&mut self, id: CommandId) {
         let Some(work) = self.work.get(&id) else { return };
@@ -44,11 +44,15 @@ impl Core {
     pub(super) fn mark_started(&mut self, id: CommandId) -> bool {
         let now = self.now();
         match self.ground.journal.mark_started(id, now) {
-            Ok(_) => {
+            Ok(true) => {
                 if let Some(work) = self.work.get_mut(&id) {
                     work.started_at = Some(now);
                 }
                 true
+            }
+            Ok(false) => {
+                self.end(id, End::unknown());
+                false
             }
             Err(error) => {
                 self.problem("journal", error.to_string(), "No new command is begun until the journal can be written.");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use session::TurnReport;
 use uuid::Uuid;
 
-use super::{Core, Stage};
+use super::{EventLoop, Stage};
 use crate::view::CommandStatus;
 
 /// How a command ended; becomes its result row.
@@ -133,7 +133,7 @@ impl End {
     }
 }
 
-impl Core {
+impl EventLoop {
     /// Ends a command. Its slot is free at once.
     pub(super) fn end(&mut self, id: CommandId, end: End) {
         let Some(work) = self.work.get_mut(&id) else { return };

@@ -10,13 +10,13 @@ use supabase::{NewCommand, RestError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Core;
+use super::EventLoop;
 use super::carry::chain;
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 
 type Reply = oneshot::Sender<Result<Answer, RequestError>>;
 
-impl Core {
+impl EventLoop {
     pub(super) fn answer(&mut self, request: Request, reply: Reply) {
         match request {
             Request::SelectOffice { office_id } => {

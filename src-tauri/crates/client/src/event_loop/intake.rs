@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::finish::End;
 use super::lease::{LEASE_S, RENEW_EVERY};
-use super::{Core, Event, Stage, Work};
+use super::{EventLoop, Event, Stage, Work};
 
 /// Commands taken by one claim.
 const CLAIM_MAX: u32 = 10;
@@ -23,7 +23,7 @@ const LINE_MAX: usize = 50;
 const POLL_ALONE: Duration = Duration::from_secs(3);
 const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
 
-impl Core {
+impl EventLoop {
     /// How long until the next poll, by the state of the doorbell.
     pub(super) fn poll_interval(&self) -> Duration {
         let interval = match self.connection.0 {

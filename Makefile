@@ -1,0 +1,30 @@
+# One word per thing a person does here. The work is in scripts/.
+.PHONY: help run test setup build ui fmt lint bench
+
+help:          ## What can be made
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
+
+run:           ## Install what is missing, build, and start: the window, or the office in the browser
+	@scripts/run.sh
+
+test:          ## Install what the tests need, and run them all
+	@scripts/test.sh
+
+setup:         ## Only install what is missing
+	@scripts/setup.sh run
+
+ui:            ## Build the page that window and browser show
+	@scripts/ui.sh
+
+build: ui      ## Build both programs, optimised
+	cargo build --release -p cli -p app --features app/custom-protocol
+
+fmt:           ## Format the Rust code
+	cargo fmt --all
+
+lint: ui       ## What the tests check before they run
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench:         ## Measure the way of a command from the office to the agent
+	cargo run --release -p tests --bin bench-roundtrip

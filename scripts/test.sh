@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Every test there is. Installs what they need first. Stops at the first part that fails; each part prints its own
+# closing lines.
+source "$(dirname "$0")/say.sh"
+
+scripts/setup.sh test
+
+say "the page: types, units, build"
+npm run --prefix ui --silent check
+npm test --prefix ui --silent
+scripts/ui.sh
+
+say "the Rust code: format and lints"
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --features app/custom-protocol -- -D warnings
+
+say "the programs"
+cargo build -p cli -p app --features app/custom-protocol
+cargo build -p tests --bins
+
+say "the Rust tests: units, stories, tidiness"
+cargo test --workspace --exclude app
+
+if [ -n "${CI:-}" ] && [ -d .git ]; then
+    say "generated files are the committed ones"
+    git diff --exit-code
+fi
+
+say "the window and the browser"
+export PATH="$PWD/.tools/bin:$PATH"
+if has xvfb-run; then
+    xvfb-run -a -s "-screen 0 1400x900x24" npm test --prefix tests/ui --silent
+else
+    npm test --prefix tests/ui --silent
+fi
+
+say "all tests passed"

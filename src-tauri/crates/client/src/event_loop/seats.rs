@@ -1,0 +1,206 @@
+//! The sessions at hand: their notes, what that means for the commands that have them, what the office is told.
+
+use std::path::PathBuf;
+
+use domain::session::{Ask, SessionState};
+use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
+use provider::claude;
+use serde_json::json;
+use session::{Session, SessionNote, TurnReport};
+use supabase::SessionDraft;
+use tokio::time::Instant;
+use worktree::Worktree;
+
+use super::finish::End;
+use super::{EventLoop, Stage};
+use crate::pool::Seat;
+
+/// A session of ours.
+pub(crate) struct Live {
+    pub agent: AgentId,
+    pub office: OfficeId,
+    pub title: String,
+    pub repository: String,
+    pub branch: String,
+    pub worktree: PathBuf,
+    pub place: Option<Worktree>,
+    pub session: Option<Session>,
+    pub state: SessionState,
+    pub started_at: Timestamp,
+    pub idle_since: Option<Timestamp>,
+    /// The command that has it, or waits for its start.
+    pub holder: Option<CommandId>,
+    pub start_deadline: Option<Instant>,
+    /// What it waits for, in words.
+    pub asks: Option<String>,
+    pub ending: bool,
+    /// What its hooks must show.
+    pub secret: String,
+}
+
+impl EventLoop {
+
+    /// The sessions as the placing decision sees them.
+    pub(super) fn seats(&self) -> Vec<Seat> {
+        let seat = |(id, live): (&SessionId, &Live)| Seat {
+            id: *id,
+            agent: live.agent,
+            repository: live.repository.clone(),
+            state: if live.ending { SessionState::Stopping } else { live.state.clone() },
+            taken: live.holder.is_some(),
+            idle_since: live.idle_since,
+        };
+        self.sessions.iter().map(seat).collect()
+    }
+
+    pub(super) fn take_note(&mut self, note: SessionNote) {
+        self.changed = true;
+        match note {
+            SessionNote::State { session, state } => self.state_changed(session, state),
+            SessionNote::Asked { session, ask, text } => self.asked(session, ask, text),
+            SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
+            SessionNote::Exited { session, exit } => {
+                self.state_changed(session, SessionState::Exited { code: exit.code });
+                self.end_process(session);
+            }
+        }
+    }
+
+    fn state_changed(&mut self, id: SessionId, state: SessionState) {
+        let now = self.now();
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        if live.state == state {
+            return;
+        }
+        tracing::debug!(session = %id, ?state, "a session's state");
+        live.state = state.clone();
+        live.idle_since = (state == SessionState::Idle).then_some(now);
+        if !matches!(state, SessionState::AwaitingPerson { .. }) {
+            live.asks = None;
+        }
+        if matches!(state, SessionState::AwaitingPerson { .. } | SessionState::Idle) {
+            // It has come up: from here on a person's pace counts.
+            live.start_deadline = None;
+        }
+        if let Err(error) = self.ground.journal.set_session_state(id, &state, now) {
+            tracing::warn!(session = %id, %error, "a session's state is not in the journal");
+        }
+        self.tell_office(id);
+        if state == SessionState::Idle {
+            self.solved("claude_signed_out");
+            self.session_is_idle(id);
+        }
+    }
+
+    /// Begins what waited for this session's start, then looks at the line.
+    fn session_is_idle(&mut self, id: SessionId) {
+        let waiting: Vec<_> = self
+            .work
+            .iter()
+            .filter(|(_, work)| work.stage == Stage::Starting { session: id })
+            .map(|(command, _)| *command)
+            .collect();
+        for command in waiting {
+            match self.work.get(&command).map(|work| &work.command) {
+                Some(domain::Command::CreateSession(_)) => {
+                    let output = self.sessions.get(&id).map(|live| {
+                        json!({
+                            "session_id": id, "agent_id": live.agent, "repository": live.repository,
+                            "branch": live.branch,
+                        })
+                    });
+                    self.end(command, End::ok(output.unwrap_or_default()));
+                }
+                _ => self.submit(command, id),
+            }
+        }
+        self.advance_line();
+    }
+
+    fn asked(&mut self, id: SessionId, ask: Ask, text: String) {
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        live.asks = Some(text.clone());
+        if ask == Ask::Login {
+            self.problem("claude_signed_out", text.clone(), claude::SIGN_IN_HINT);
+            let waiting: Vec<_> = self
+                .work
+                .iter()
+                .filter(|(_, work)| work.stage == Stage::Starting { session: id })
+                .map(|(command, _)| *command)
+                .collect();
+            for command in waiting {
+                self.end(command, End::failed("auth", claude::SIGN_IN_HINT));
+            }
+        }
+    }
+
+    fn turn_ended(&mut self, session: SessionId, report: TurnReport) {
+        let turn = report.turn;
+        let carried = self.work.iter().find_map(|(command, work)| match work.stage {
+            Stage::Turn { turn: its, .. } if its == turn => Some(*command),
+            _ => None,
+        });
+        match carried {
+            Some(command) => self.end(command, End::of_turn(report, session)),
+            None => tracing::warn!(%session, %turn, "a turn ended that no command waits for"),
+        }
+    }
+
+    pub(super) fn tell_office(&self, id: SessionId) {
+        if let Some(live) = self.sessions.get(&id) {
+            self.report_session(id, live);
+        }
+    }
+
+    /// Best effort: the row is for people and for affinity; the next change corrects it.
+    pub(super) fn report_session(&self, id: SessionId, live: &Live) {
+        let draft = SessionDraft {
+            session: id,
+            office: live.office,
+            client: self.ground.identity.client,
+            agent: live.agent,
+            state: state_name(&live.state).to_owned(),
+            repository: live.repository.clone(),
+            branch: live.branch.clone(),
+        };
+        let rest = self.ground.rest.clone();
+        self.ground.tasks.spawn(async move {
+            if let Err(error) = rest.upsert_session(&draft).await {
+                tracing::debug!(session = %draft.session, %error, "the office was not told of a session's state");
+            }
+        });
+    }
+
+    /// At start: what an earlier core left behind. Its agent programs ended with it.
+    pub(super) fn recover(&mut self) {
+        let now = self.now();
+        let unfinished = self.ground.journal.unfinished().unwrap_or_default();
+        for row in unfinished.into_iter().filter(|row| row.phase == journal::Phase::Started) {
+            tracing::warn!(command = %row.command.id, "an earlier core ended while it carried this out");
+            let finish = journal::Finish { command: row.command.id, result: End::unknown().into_result(), turn: None };
+            if let Err(error) = self.ground.journal.finish(&finish, now) {
+                self.problem("journal", error.to_string(), "");
+            }
+        }
+        for row in self.ground.journal.open_sessions().unwrap_or_default() {
+            if let Err(error) = self.ground.journal.set_session_state(row.id, &SessionState::Exited { code: None }, now) {
+                self.problem("journal", error.to_string(), "");
+            }
+        }
+        self.outbox_bell.notify_one();
+    }
+
+}
+
+/// Name of a state in the office's `sessions` rows.
+fn state_name(state: &SessionState) -> &'static str {
+    match state {
+        SessionState::Starting => "starting",
+        SessionState::Idle => "idle",
+        SessionState::Working { .. } => "working",
+        SessionState::AwaitingPerson { .. } => "awaiting_person",
+        SessionState::Stopping => "stopping",
+        SessionState::Exited { .. } => "exited",
+    }
+}
+

@@ -1,0 +1,183 @@
+//! What the database says: new broadcasts, row changes and a changed schema arrive as notifications.
+//!
+//! A notification carries only an id; the row is read and sent on. If the connection is lost, messages may have
+//! been lost with it: all sockets are closed with 1012, so that clients come back and read what they missed.
+//! Started by [`crate::Hub::start`].
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::changes;
+use super::codec::Body;
+use crate::error::HubError;
+use crate::http::Shared;
+
+/// Notifications that may wait; beyond it Postgres keeps them.
+const NOTES_MAX: usize = 1024;
+/// Notifications handled in one go.
+const BATCH_MAX: usize = 200;
+/// Pause before the connection is tried again.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// How often old messages are removed and expired commands ended.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// A connection that listens.
+pub(crate) struct Feed {
+    _client: Client,
+    notes: mpsc::Receiver<Notification>,
+}
+
+/// Opens the listening connection. What is announced after this returns is delivered.
+pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed, HubError> {
+    let fault =
+        |source| HubError::Database { attempt: "listen to the database's notifications".to_owned(), source };
+    let (client, mut connection) = config.connect(NoTls).await.map_err(fault)?;
+    let (sender, notes) = mpsc::channel(NOTES_MAX);
+    tasks.spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(note) = message {
+                if sender.send(note).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    client.batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst").await.map_err(fault)?;
+    Ok(Feed { _client: client, notes })
+}
+
+impl Feed {
+    /// Delivers until `stop`; connects again whenever the connection is lost.
+    pub async fn run(mut self, shared: Arc<Shared>, config: Config, tasks: TaskTracker, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                lost = self.deliver(&shared) => tracing::warn!(reason = lost, "the notification feed is lost"),
+            }
+            self = loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(RECONNECT_PAUSE) => {}
+                }
+                match listen(&config, &tasks).await {
+                    Ok(feed) => break feed,
+                    Err(error) => tracing::warn!(%error, "the notification feed stays away"),
+                }
+            };
+            shared.realtime.restart_all();
+        }
+    }
+
+    /// Ends only when the connection does.
+    async fn deliver(&mut self, shared: &Shared) -> &'static str {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while self.notes.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let mut messages: Vec<Uuid> = Vec::new();
+            let mut changed: Vec<i64> = Vec::new();
+            let mut schema = false;
+            for note in batch.drain(..) {
+                match note.channel() {
+                    "hub_broadcast" => messages.extend(note.payload().parse::<Uuid>()),
+                    "hub_changes" => changed.extend(note.payload().parse::<i64>()),
+                    _ => schema = true,
+                }
+            }
+            let done = async {
+                if schema {
+                    shared.schema.reload(&shared.database).await?;
+                    capture_published(shared).await?;
+                }
+                if !messages.is_empty() {
+                    broadcast(shared, &messages).await?;
+                }
+                if !changed.is_empty() {
+                    changes::deliver(&shared.database, &shared.realtime, &changed).await?;
+                }
+                Ok::<(), HubError>(())
+            };
+            if let Err(error) = done.await {
+                tracing::warn!(%error, "announced changes could not be delivered; clients are sent to read again");
+                shared.realtime.restart_all();
+            }
+        }
+        "the connection ended"
+    }
+}
+
+/// Reads announced messages and sends them to the channels of their topics.
+async fn broadcast(shared: &Shared, ids: &[Uuid]) -> Result<(), HubError> {
+    let attempt = "read announced messages";
+    let client = shared.database.admin(attempt).await?;
+    let rows = client
+        .query(
+            "select m.id, m.topic, m.event, m.payload, coalesce(m.private, false)
+             from unnest($1::uuid[]) with ordinality w (id, place)
+             join realtime.messages m on m.id = w.id and m.extension = 'broadcast' order by w.place",
+            &[&ids],
+        )
+        .await
+        .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })?;
+    for row in rows {
+        let (id, topic): (Uuid, String) = (row.get(0), row.get(1));
+        let event: Option<String> = row.get(2);
+        let payload: Option<Value> = row.get(3);
+        let body = Body::Json(Arc::new(payload.unwrap_or_default()));
+        let meta = json!({"id": id});
+        shared.realtime.broadcast((&topic, row.get(4)), &event.unwrap_or_default(), &body, Some(&meta), None);
+    }
+    Ok(())
+}
+
+/// Gives every table of the publication the trigger that captures its changes.
+pub(crate) async fn capture_published(shared: &Shared) -> Result<(), HubError> {
+    let attempt = "capture changes of the published tables";
+    let client = shared.database.admin(attempt).await?;
+    client
+        .batch_execute(
+            "do $$ declare t record; begin
+               for t in select format('%I.%I', p.schemaname, p.tablename) as name
+                        from pg_publication_tables p
+                        where p.pubname = 'supabase_realtime' and not exists (
+                          select 1 from pg_trigger g
+                          where g.tgname = 'hub_capture'
+                            and g.tgrelid = format('%I.%I', p.schemaname, p.tablename)::regclass) loop
+                 execute format('create trigger hub_capture after insert or update or delete on %s
+                                 for each row execute function realtime.hub_capture()', t.name);
+               end loop; end $$",
+        )
+        .await
+        .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })
+}
+
+/// Removes what is old and ends what has run out, until `stop`.
+pub(crate) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
+    const OLD: &str = "delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours'";
+    let mut rounds = interval(HOUSEKEEPING);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        let attempt = "keep the database tidy";
+        let done = async {
+            let client = shared.database.admin(attempt).await?;
+            client
+                .batch_execute(&format!("{OLD}; select private.reap_commands()"))
+                .await
+                .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })
+        };
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "housekeeping failed; it is tried again later");
+        }
+    }
+}

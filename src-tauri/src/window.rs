@@ -1,0 +1,82 @@
+//! The window and the program's life.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tauri::{AppHandle, Manager, RunEvent, State};
+use tauri_plugin_opener::OpenerExt;
+
+use crate::backend::{Backend, Inside, NoBackend};
+
+/// Tells the window where the core is. Waits while it starts.
+#[tauri::command]
+async fn backend(inside: State<'_, Arc<Inside>>) -> Result<Backend, NoBackend> {
+    inside.reached().await
+}
+
+/// Opens a web address in the user's browser; nothing but web addresses.
+#[tauri::command]
+fn open_external(app: AppHandle, url: String) -> Result<(), String> {
+    if !(url.starts_with("https://") || url.starts_with("http://")) {
+        return Err(format!("`{}` is not a web address", url.chars().take(100).collect::<String>()));
+    }
+    app.opener().open_url(&url, None::<&str>).map_err(|error| format!("could not open {url}: {error}"))
+}
+
+/// Opens the window and runs until the user quits; then the core ends in order before the process does.
+pub fn run() {
+    let inside = Arc::new(Inside::new());
+    let starting = inside.clone();
+    let app = tauri::Builder::default()
+        .plugin(tauri_plugin_opener::init())
+        .manage(inside.clone())
+        .invoke_handler(tauri::generate_handler![backend, open_external])
+        .setup(move |app| {
+            tauri::async_runtime::spawn(async move { starting.start().await });
+            end_on_signals(app.handle().clone());
+            Ok(())
+        })
+        .build(tauri::generate_context!());
+    let app = match app {
+        Ok(app) => app,
+        Err(error) => {
+            eprintln!("error: the window could not be opened: {error}");
+            eprintln!("hint: without a display, `semo up` gives the same office in a browser.");
+            std::process::exit(1);
+        }
+    };
+    let ending = AtomicBool::new(false);
+    app.run(move |app, event| {
+        if let RunEvent::ExitRequested { api, .. } = event
+            && !ending.swap(true, Ordering::SeqCst)
+        {
+            // The first request is held until the core has ended; `exit` makes the second one.
+            api.prevent_exit();
+            let (app, inside) = (app.clone(), inside.clone());
+            for window in app.webview_windows().values() {
+                // A window that is gone already needs no hiding.
+                let _ = window.hide();
+            }
+            tauri::async_runtime::spawn(async move {
+                inside.stop().await;
+                app.exit(0);
+            });
+        }
+    });
+}
+
+/// SIGTERM and Ctrl+C end the program like its menu does.
+fn end_on_signals(app: AppHandle) {
+    use tokio::signal::unix::{SignalKind, signal};
+    tauri::async_runtime::spawn(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        app.exit(0);
+    });
+}

@@ -1,0 +1,47 @@
+/** The main job in a browser, served by the headless program. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { openBrowser, openPage, shoot } from "./browser.mjs";
+import { start, stopTree, waitForLine } from "./processes.mjs";
+import { playTheStory } from "./story.mjs";
+import { built, makeWorld } from "./world.mjs";
+
+const UP_MS = 120_000;
+
+test("in the browser, a person starts an agent, types, sends a prompt and reads the result", async () => {
+  const world = await makeWorld();
+  const up = start(built("semo"), ["up"], { env: world.env, cwd: world.root, name: "semo up" });
+  let browser;
+  try {
+    const url = await waitForLine(up, "semo up", /(http:\/\/(?:127\.0\.0\.1|localhost):\d+\/\S*#token=\S+)/, UP_MS);
+    browser = await openBrowser();
+    const page = await openPage(browser, { url, theme: "light" });
+    await playTheStory(handsOf(page));
+    assert.deepEqual(page.faults, []);
+  } catch (error) {
+    throw new Error(`${error.stack}\n--- output of semo up ---\n${up.lines.slice(-60).join("\n")}`);
+  } finally {
+    await browser?.close();
+    await stopTree(up);
+    await world.close();
+  }
+});
+
+function handsOf(page) {
+  return {
+    keys: { clearLine: null },
+    text: async (css) => ((await page.locator(css).count()) === 0 ? "" : page.locator(css).first().innerText()),
+    clickButton: (text) => page.getByRole("button", { name: text }).first().click(),
+    async typeInto(css, text) {
+      await page.locator(css).first().focus();
+      if (text === null) await page.keyboard.press("Control+u");
+      else await page.keyboard.type(text);
+    },
+    async pressEnterWithControl(css) {
+      await page.locator(css).first().press("Control+Enter");
+    },
+    shoot: (name) => shoot(page, `story-browser-${name}`),
+  };
+}

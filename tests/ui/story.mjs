@@ -1,0 +1,63 @@
+/**
+ * The main job as a person does it, told once and played in the browser and in the desktop window: look at the office,
+ * start a session, type into its terminal, send a prompt, read the result. `ui` is the hand and the eye of whoever
+ * plays it: text(css), clickButton(text), typeInto(css, text), pressEnterWithControl(css), shoot(name).
+ */
+
+import assert from "node:assert/strict";
+
+import { waitUntil } from "./wait.mjs";
+
+/** A first start prepares a database and a sample repository. */
+const FIRST_START_MS = 120_000;
+const AGENT_START_MS = 60_000;
+const TURN_MS = 60_000;
+
+const RAIL = "aside[aria-label='Office and agents']";
+const RESULTS = "aside[aria-label='Commands and results']";
+const SCREEN = ".xterm-rows";
+const KEYBOARD = ".xterm-helper-textarea";
+const COMPOSER = "form textarea";
+
+export async function playTheStory(ui) {
+  const reads = (css, words, deadlineMs) =>
+    waitUntil(`“${words}” stands in ${css}`, async () => (await ui.text(css)).includes(words), deadlineMs);
+
+  await reads(RAIL, "This machine", FIRST_START_MS);
+  await reads(RAIL, "Connected", FIRST_START_MS);
+  for (const role of ["FE", "BE", "QA"]) await reads(RAIL, role, FIRST_START_MS);
+  await ui.shoot("1-office");
+
+  await ui.clickButton("Start session");
+  await reads(SCREEN, "for shortcuts", AGENT_START_MS);
+  await reads(RAIL, "Ready", AGENT_START_MS);
+  await reads(RESULTS, "OK", AGENT_START_MS);
+  await ui.shoot("2-session-ready");
+
+  await ui.typeInto(KEYBOARD, "typed by hand");
+  await waitUntil("the typed text is in the agent's input line", async () =>
+    // The agent draws its gaps with cursor moves; the screen shows them as blanks of another kind.
+    /typed\s+by\s+hand/.test((await ui.text(SCREEN)).replaceAll("\u00a0", " ")),
+  );
+  await ui.shoot("3-typed");
+  // The line must be empty again before a prompt can be brought in.
+  await ui.typeInto(KEYBOARD, ui.keys.clearLine);
+  await waitUntil("the input line is empty again", async () =>
+    !/typed\s+by\s+hand/.test((await ui.text(SCREEN)).replaceAll("\u00a0", " ")),
+  );
+
+  await ui.typeInto(COMPOSER, "Say hello. scn=text");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(RESULTS, "Done", TURN_MS);
+  await reads(RESULTS, "[SEMO:DONE]", TURN_MS);
+  await reads(RESULTS, "How do we know?", TURN_MS);
+  await reads(RAIL, "Ready", TURN_MS);
+  await ui.shoot("4-done");
+
+  await ui.typeInto(COMPOSER, "Forget to say that you are done. scn=nomark");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(RESULTS, "Unconfirmed", TURN_MS);
+  await ui.shoot("5-unconfirmed");
+
+  assert.equal((await ui.text("body")).includes("[object"), false);
+}
