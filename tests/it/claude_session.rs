@@ -51,8 +51,15 @@ struct Endpoint {
     hooks: Hooks,
 }
 
-async fn take_hook(State(endpoint): State<Arc<Endpoint>>, headers: HeaderMap, body: Bytes) -> (StatusCode, &'static str) {
-    if headers.get(HOOK_SECRET_HEADER).is_none_or(|secret| secret != SECRET) {
+async fn take_hook(
+    State(endpoint): State<Arc<Endpoint>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, &'static str) {
+    if headers
+        .get(HOOK_SECRET_HEADER)
+        .is_none_or(|secret| secret != SECRET)
+    {
         return (StatusCode::UNAUTHORIZED, "{}");
     }
     if endpoint.hooks == Hooks::Delivered
@@ -68,10 +75,16 @@ impl Place {
         Place::with(Hooks::Delivered, ClaudeHome::new(), |home, url| home.env(url)).await
     }
 
-    async fn with(hooks: Hooks, home: ClaudeHome, env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>) -> Place {
+    async fn with(
+        hooks: Hooks,
+        home: ClaudeHome,
+        env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
+    ) -> Place {
         let stub = Stub::start().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let repository = worktree::sample_repository(&folder.path().join("repository")).await.unwrap();
+        let repository = worktree::sample_repository(&folder.path().join("repository"))
+            .await
+            .unwrap();
         let (session_in, session_out) = watch::channel(None);
         let endpoint = Arc::new(Endpoint {
             session: session_out,
@@ -79,7 +92,9 @@ impl Place {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let router = Router::new().route("/hooks/{session}", post(take_hook)).with_state(endpoint);
+        let router = Router::new()
+            .route("/hooks/{session}", post(take_hook))
+            .with_state(endpoint);
         // Ends with the test's runtime.
         tokio::spawn(async move { axum::serve(listener, router).await });
         let (notes_in, notes) = mpsc::channel(64);
@@ -176,7 +191,13 @@ impl Place {
     fn prompts(&self) -> Vec<String> {
         let turns = self.stub.turns();
         let prompts = turns.iter().filter_map(|request| request.prompt());
-        let own = prompts.map(|prompt| prompt.split("\n\nWhen, and only when,").next().unwrap_or_default().to_owned());
+        let own = prompts.map(|prompt| {
+            prompt
+                .split("\n\nWhen, and only when,")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        });
         own.collect()
     }
 
@@ -185,7 +206,9 @@ impl Place {
         let proof = self.session.terminate().await.unwrap();
         assert!(proof.is_proven(), "{proof:?}");
         self.tasks.close();
-        tokio::time::timeout(LIMIT, self.tasks.wait()).await.expect("the actor ends");
+        tokio::time::timeout(LIMIT, self.tasks.wait())
+            .await
+            .expect("the actor ends");
         self.stub.stop().await;
     }
 }
@@ -198,7 +221,12 @@ fn is_failed(report: &TurnReport, class: FailureClass) -> bool {
 async fn a_prompt_is_carried_to_its_marker_with_evidence_and_timings() {
     let mut place = Place::new().await;
     let report = place.turn("Please say hello. scn=text").await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
     assert!(report.final_message.as_deref().unwrap().ends_with("[SEMO:DONE]"));
     assert_eq!(report.evidence.rule, "stop-with-marker");
     assert_eq!(report.evidence.best("stopped").unwrap().source, "hook:Stop");
@@ -230,25 +258,53 @@ async fn prompts_arrive_as_text_whatever_they_begin_or_end_with() {
         "\tscn=text tab\r\nand windows line",
     ] {
         let report = place.turn(prompt).await;
-        assert_eq!(report.outcome, TurnOutcome::Done, "{prompt:?}: {report:?}\n{}", place.screen());
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Done,
+            "{prompt:?}: {report:?}\n{}",
+            place.screen()
+        );
         let arrived = place.prompts().pop().unwrap();
         let essence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let expected = prompt.replace(['\u{1b}', '\u{3}'], "");
         assert_eq!(essence(&arrived), essence(&expected), "{prompt:?}");
         if prompt.contains("둘째") {
-            assert!(arrived.contains("scn=text\n둘째"), "two lines stay two: {arrived:?}");
+            assert!(
+                arrived.contains("scn=text\n둘째"),
+                "two lines stay two: {arrived:?}"
+            );
         }
     }
     // Without a marker's instruction behind it, the last character is the prompt's own.
-    for prompt in ["scn=text ends with a backslash \\", "scn=text see @READ", "scn=text /cl"] {
+    for prompt in [
+        "scn=text ends with a backslash \\",
+        "scn=text see @READ",
+        "scn=text /cl",
+    ] {
         let turn = place.submit(prompt, Marker::None, LIMIT);
         let report = place.ended(turn).await;
-        assert_eq!(report.outcome, TurnOutcome::Done, "{prompt:?}: {report:?}\n{}", place.screen());
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Done,
+            "{prompt:?}: {report:?}\n{}",
+            place.screen()
+        );
         assert_eq!(place.prompts().pop().unwrap().trim(), prompt);
     }
-    assert!(!place.worktree().join("pwned").exists(), "a prompt became a shell command");
-    let ids: Vec<_> = place.stub.turns().into_iter().map(|request| request.session).collect();
-    assert!(ids.iter().all(|id| *id == ids[0]), "a prompt became /clear: {ids:?}");
+    assert!(
+        !place.worktree().join("pwned").exists(),
+        "a prompt became a shell command"
+    );
+    let ids: Vec<_> = place
+        .stub
+        .turns()
+        .into_iter()
+        .map(|request| request.session)
+        .collect();
+    assert!(
+        ids.iter().all(|id| *id == ids[0]),
+        "a prompt became /clear: {ids:?}"
+    );
     place.end().await;
 }
 
@@ -261,12 +317,19 @@ async fn an_absent_or_merely_mentioned_marker_is_unconfirmed() {
         ("scn=code", "stop-marker-mentioned"),
     ] {
         let report = place.turn(prompt).await;
-        assert!(matches!(report.outcome, TurnOutcome::Unconfirmed { .. }), "{report:?}");
+        assert!(
+            matches!(report.outcome, TurnOutcome::Unconfirmed { .. }),
+            "{report:?}"
+        );
         assert_eq!(report.evidence.rule, rule);
         assert!(report.final_message.is_some());
     }
     let report = place.turn("scn=splitmark").await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "a marker that came in pieces is whole: {report:?}");
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "a marker that came in pieces is whole: {report:?}"
+    );
     place.end().await;
 }
 
@@ -280,11 +343,20 @@ async fn an_error_of_the_api_fails_the_turn_with_its_class_and_the_session_goes_
         ("scn=err500", FailureClass::Server),
     ] {
         let report = place.turn(prompt).await;
-        assert!(is_failed(&report, class), "{prompt}: {report:?}\n{}", place.screen());
+        assert!(
+            is_failed(&report, class),
+            "{prompt}: {report:?}\n{}",
+            place.screen()
+        );
         assert_eq!(report.evidence.rule, "provider-failure");
     }
     let report = place.turn("scn=text").await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
     place.end().await;
 }
 
@@ -292,7 +364,9 @@ async fn an_error_of_the_api_fails_the_turn_with_its_class_and_the_session_goes_
 async fn a_cancel_in_mid_turn_is_proven_and_leaves_the_session_usable() {
     let mut place = Place::new().await;
     let streaming = place.submit("scn=slow:200", Marker::Plain, LIMIT);
-    place.state("it works", |state| matches!(state, SessionState::Working { .. })).await;
+    place
+        .state("it works", |state| matches!(state, SessionState::Working { .. }))
+        .await;
     harness::wait::wait_until("the answer streams", LIMIT, || {
         let streams = place.screen().contains("slow:1");
         async move { streams }
@@ -300,18 +374,42 @@ async fn a_cancel_in_mid_turn_is_proven_and_leaves_the_session_usable() {
     .await;
     place.session.cancel(WhichTurn::Current).unwrap();
     let report = place.ended(streaming).await;
-    assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Cancelled,
+        "{report:?}\n{}",
+        place.screen()
+    );
 
     // Before the first word the program puts the prompt back into its box and writes nothing down.
     let silent = place.submit("scn=hang", Marker::Plain, LIMIT);
-    place.stub.turn_where("the silent turn began", LIMIT, |turn| turn.user_text().contains("scn=hang")).await;
+    place
+        .stub
+        .turn_where("the silent turn began", LIMIT, |turn| {
+            turn.user_text().contains("scn=hang")
+        })
+        .await;
     place.session.cancel(WhichTurn::Id(silent)).unwrap();
     let report = place.ended(silent).await;
-    assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Cancelled,
+        "{report:?}\n{}",
+        place.screen()
+    );
 
     let report = place.turn("And now this. scn=text").await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}\n{}", place.screen());
-    assert_eq!(place.prompts().pop().unwrap().trim(), "And now this. scn=text", "nothing of the cancelled prompt");
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert_eq!(
+        place.prompts().pop().unwrap().trim(),
+        "And now this. scn=text",
+        "nothing of the cancelled prompt"
+    );
     place.end().await;
 }
 
@@ -325,7 +423,11 @@ async fn a_turn_beyond_its_time_is_interrupted_and_a_waiting_one_can_be_cancelle
     assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}");
     assert_eq!(report.timings.submitted_at, None, "it was never sent");
     let report = place.ended(slow).await;
-    assert!(is_failed(&report, FailureClass::Timeout), "{report:?}\n{}", place.screen());
+    assert!(
+        is_failed(&report, FailureClass::Timeout),
+        "{report:?}\n{}",
+        place.screen()
+    );
     assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
     place.end().await;
 }
@@ -336,15 +438,26 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
     let text = place
         .note("the ask", |note| match note {
-            SessionNote::Asked { ask: Ask::Permission, text, .. } => Some(text.clone()),
+            SessionNote::Asked {
+                ask: Ask::Permission,
+                text,
+                ..
+            } => Some(text.clone()),
             _ => None,
         })
         .await;
     assert!(text.contains("touch made.txt"), "{text}");
-    place.state("it waits for a person", |state| {
-        matches!(state, SessionState::AwaitingPerson { turn: Some(_), ask: Ask::Permission })
-    })
-    .await;
+    place
+        .state("it waits for a person", |state| {
+            matches!(
+                state,
+                SessionState::AwaitingPerson {
+                    turn: Some(_),
+                    ask: Ask::Permission
+                }
+            )
+        })
+        .await;
     harness::wait::wait_until("the dialog is drawn", LIMIT, || {
         let drawn = place.screen().contains("Do you want to proceed?");
         async move { drawn }
@@ -352,9 +465,17 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
     .await;
     place.session.keys(Bytes::from_static(b"1")).await.unwrap();
     let report = place.ended(turn).await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
     let command = report.evidence.best("command").unwrap();
-    assert_eq!((&command.value["command"], command.tier), (&"touch made.txt".into(), Tier::Observed));
+    assert_eq!(
+        (&command.value["command"], command.tier),
+        (&"touch made.txt".into(), Tier::Observed)
+    );
     assert_eq!(report.evidence.best("files_changed").unwrap().value, 1);
     assert!(place.worktree().join("made.txt").exists());
     place.end().await;
@@ -364,7 +485,12 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
 async fn lost_hooks_are_made_up_for_by_the_transcript() {
     let mut place = Place::with(Hooks::Lost, ClaudeHome::new(), |home, url| home.env(url)).await;
     let report = place.turn("scn=text").await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}\n{}", place.screen());
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
     assert_eq!(report.evidence.best("stopped").unwrap().source, "transcript");
     let report = place.turn("scn=err400").await;
     assert!(is_failed(&report, FailureClass::Billing), "{report:?}");
@@ -376,7 +502,11 @@ async fn without_a_sign_in_the_user_is_told_exactly_what_to_do() {
     let mut place = Place::with(Hooks::Delivered, ClaudeHome::fresh(), |home, url| home.env(url)).await;
     let text = place
         .note("the ask", |note| match note {
-            SessionNote::Asked { ask: Ask::Login, text, .. } => Some(text.clone()),
+            SessionNote::Asked {
+                ask: Ask::Login,
+                text,
+                ..
+            } => Some(text.clone()),
             _ => None,
         })
         .await;
@@ -389,26 +519,21 @@ async fn without_a_sign_in_the_user_is_told_exactly_what_to_do() {
     };
     let refused = place.session.submit(request).unwrap_err();
     assert!(matches!(refused, SessionError::AwaitingPerson { .. }));
-    assert!(refused.to_string().contains("run `claude` once in a terminal"), "{refused}");
-    assert!(place.stub.requests().is_empty(), "nothing was typed into a dialog");
+    assert!(
+        refused.to_string().contains("run `claude` once in a terminal"),
+        "{refused}"
+    );
+    assert!(
+        place.stub.requests().is_empty(),
+        "nothing was typed into a dialog"
+    );
     place.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ending_a_session_ends_what_its_agent_left_running() {
     let mut place = Place::new().await;
-    let settings = place.worktree().join(".claude");
-    std::fs::create_dir_all(&settings).unwrap();
     let turn = place.submit("scn=bash:sleep+31536", Marker::Plain, LIMIT);
-    place
-        .note("the ask", |note| matches!(note, SessionNote::Asked { ask: Ask::Permission, .. }).then_some(()))
-        .await;
-    harness::wait::wait_until("the dialog is drawn", LIMIT, || {
-        let drawn = place.screen().contains("Do you want to proceed?");
-        async move { drawn }
-    })
-    .await;
-    place.session.keys(Bytes::from_static(b"1")).await.unwrap();
     harness::wait::wait_until("the command runs", LIMIT, || async { sleeps(&place.home) > 0 }).await;
     let proof = place.session.terminate().await.unwrap();
     assert!(proof.is_proven(), "{proof:?}");
@@ -422,7 +547,10 @@ async fn ending_a_session_ends_what_its_agent_left_running() {
         })
         .await;
     assert_eq!(code.words, None);
-    assert!(matches!(*place.session.state().borrow(), SessionState::Exited { .. }));
+    assert!(matches!(
+        *place.session.state().borrow(),
+        SessionState::Exited { .. }
+    ));
     let again = place.session.terminate().await.unwrap();
     assert!(again.is_proven(), "ending it again is harmless");
     place.end().await;
@@ -431,12 +559,16 @@ async fn ending_a_session_ends_what_its_agent_left_running() {
 /// How many `sleep` processes belong to this test's home.
 fn sleeps(home: &ClaudeHome) -> usize {
     let wanted = format!("HOME={}", home.path().display());
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()));
     processes
         .filter(|process| {
             let read = |name: &str| std::fs::read(Path::new(process).join(name)).unwrap_or_default();
             read("cmdline").starts_with(b"sleep\x0031536")
-                && read("environ").split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+                && read("environ")
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == wanted.as_bytes())
         })
         .count()
 }

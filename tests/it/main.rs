@@ -1,4 +1,6 @@
 //! Stories, recordings, tidiness: one test binary.
 
+mod generated;
+mod story;
 mod stub;
 mod tidy;

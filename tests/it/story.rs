@@ -24,7 +24,8 @@ fn tiers_of(result: &ResultRow) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_over_rest_becomes_work_in_a_worktree_and_a_result_with_evidence() {
-    let world = World::start().await;
+    let allowed = ["--allowedTools", "Bash(touch *)"].map(str::to_owned);
+    let world = World::start_with(|settings| settings.claude.args.extend(allowed)).await;
     // The model asks for one tool, then says that it is done.
     let id = world.send("FE", "Make a note for the team. scn=bash:touch+note.txt").await;
     let (row, result) = world.result(id).await;
@@ -41,7 +42,7 @@ async fn a_command_over_rest_becomes_work_in_a_worktree_and_a_result_with_eviden
     let first = turns.first().expect("a request of the turn reached the model");
     let everything = first.user_texts().join("\n");
     assert!(everything.contains("You are Mina, FE of this office"), "the persona is in what the model got");
-    assert!(first.prompt().contains("Make a note for the team."), "{}", first.prompt());
+    assert!(first.prompt().unwrap_or_default().contains("Make a note for the team."), "{}", first.prompt().unwrap_or_default());
     assert!(!everything.contains("[SEMO:DONE]"), "the instruction never contains the finished marker");
 
     // It worked in a worktree of its own: the note is there, and the user's repository is as it was.
@@ -51,6 +52,23 @@ async fn a_command_over_rest_becomes_work_in_a_worktree_and_a_result_with_eviden
     assert!(!world.repository().join("note.txt").exists());
     let status = git(&worktree, &["status", "--porcelain"]);
     assert_eq!(status.trim(), "?? note.txt", "our persona file never shows up in the user's changes");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_the_agent_asks_for_is_shown_as_waiting_and_answered_at_the_keyboard() {
+    let world = World::start().await;
+    let id = world.send("FE", "Make a note. scn=bash:touch+note.txt").await;
+    wait_until("the session waits for a person", Duration::from_secs(60), || async {
+        let state = world.state().await;
+        state["sessions"][0]["state"]["ask"] == "permission" && state["commands"][0]["reason"].is_string()
+    })
+    .await;
+    let session = world.state().await["sessions"][0]["id"].clone();
+    let keys = world.enqueue("send_keys", json!({"session": session, "text": "1"}), None, None).await;
+    assert_eq!(world.result(keys).await.1.outcome.as_deref(), Some("ok"));
+    let (_, result) = world.result(id).await;
+    assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     world.stop().await;
 }
 
@@ -80,7 +98,7 @@ async fn an_error_of_the_model_is_a_failure_with_its_class() {
 async fn a_command_cancelled_in_mid_turn_is_stopped_and_says_so() {
     let world = World::start().await;
     let id = world.send("FE", "Take your time. scn=slow:200").await;
-    world.stub.turn_where("the turn has begun", Duration::from_secs(60), |request| request.prompt().contains("Take your time")).await;
+    world.stub.turn_where("the turn has begun", Duration::from_secs(60), |request| request.prompt().unwrap_or_default().contains("Take your time")).await;
     world.rest.cancel_command(id).await.expect("the cancel is taken");
     let (row, result) = world.result(id).await;
     assert_eq!(row.state, CommandState::Cancelled, "{result:?}");
@@ -89,7 +107,7 @@ async fn a_command_cancelled_in_mid_turn_is_stopped_and_says_so() {
     let (_, result) = world.result(next).await;
     assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     let turns = world.stub.turns();
-    let last = turns.last().expect("a turn").prompt();
+    let last = turns.last().expect("a turn").prompt().unwrap_or_default();
     assert!(last.contains("And now this.") && !last.contains("Take your time"), "{last}");
     world.stop().await;
 }
@@ -102,7 +120,7 @@ async fn a_korean_prompt_of_two_lines_arrives_as_it_was_written() {
     let (_, result) = world.result(id).await;
     assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     let turns = world.stub.turns();
-    let got = turns.first().expect("a turn").prompt();
+    let got = turns.first().expect("a turn").prompt().unwrap_or_default();
     assert!(got.contains(prompt), "{got}");
     world.stop().await;
 }
@@ -114,7 +132,7 @@ async fn a_prompt_that_starts_with_an_exclamation_mark_is_a_prompt_and_no_shell_
     let (_, result) = world.result(id).await;
     assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     let turns = world.stub.turns();
-    assert!(turns.first().expect("it reached the model").prompt().contains("!touch owned.txt"));
+    assert!(turns.first().expect("it reached the model").prompt().unwrap_or_default().contains("!touch owned.txt"));
     let state = world.state().await;
     let worktree = state["sessions"][0]["worktree"].as_str().expect("a worktree").to_owned();
     assert!(!std::path::Path::new(&worktree).join("owned.txt").exists(), "nothing was run by a shell");
@@ -156,11 +174,12 @@ async fn sessions_are_made_listed_typed_into_read_interrupted_and_ended_by_comma
     // A prompt does not mix with what somebody left in the input line.
     let id = world.enqueue("send_prompt", json!({"prompt": "A whole one.", "session": session}), None, Some(session)).await;
     assert_eq!(world.result(id).await.1.outcome.as_deref(), Some("done"));
-    let prompt = world.stub.turns().last().expect("a turn").prompt();
+    let turns = world.stub.turns();
+    let prompt = turns.last().expect("a turn").prompt().unwrap_or_default();
     assert!(prompt.contains("A whole one.") && !prompt.contains("half a thought"), "{prompt}");
 
     let slow = world.enqueue("send_prompt", json!({"prompt": "scn=slow:200", "session": session}), None, Some(session)).await;
-    world.stub.turn_where("the slow turn", Duration::from_secs(60), |request| request.prompt().contains("slow:200")).await;
+    world.stub.turn_where("the slow turn", Duration::from_secs(60), |request| request.prompt().unwrap_or_default().contains("slow:200")).await;
     let cancel = world.enqueue("cancel", json!({"session": session}), None, None).await;
     assert_eq!(world.result(slow).await.0.state, CommandState::Cancelled);
     let (_, cancelled) = world.result(cancel).await;
@@ -178,9 +197,10 @@ async fn a_code_of_its_own_confirms_a_turn_and_a_foreign_one_does_not() {
     let world = World::start().await;
     let ask = |prompt: &str| json!({"prompt": prompt, "marker": "code"});
     let id = world.enqueue("send_prompt", ask("With its code."), Some(world.agent("FE")), None).await;
-    assert_eq!(world.result(id).await.1.outcome.as_deref(), Some("done"));
+    let (_, result) = world.result(id).await;
+    assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     world.stub.reply_with(|request| {
-        request.prompt().contains("a foreign code").then(|| Reply::text("All done.\n\n[SEMO:DONE 000000]"))
+        request.prompt().unwrap_or_default().contains("a foreign code").then(|| Reply::text("All done.\n\n[SEMO:DONE 000000]"))
     });
     let id = world.enqueue("send_prompt", ask("With a foreign code."), Some(world.agent("FE")), None).await;
     let (_, result) = world.result(id).await;

@@ -1,6 +1,7 @@
 /** Starting programs for a story, and ending them with everything they started. */
 
 import { spawn } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import { waitUntil } from "./wait.mjs";
@@ -39,19 +40,35 @@ export async function waitForLine(child, name, pattern, deadlineMs) {
   }
 }
 
-/** Asks a program and its group to end, waits, and kills what is left. */
+/** Asks a program and all that it started to end, waits for them, and kills what is left. */
 export async function stopTree(child) {
   if (child.pid === undefined) return;
-  const ended = () => child.exitCode !== null || child.signalCode !== null;
   signal(child.pid, "SIGTERM");
-  await waitUntil("the program ends", ended, STOP_MS).catch(() => {});
+  const ended = () => (child.exitCode !== null || child.signalCode !== null) && !groupLives(child.pid);
+  await waitUntil("the program ends", ended, STOP_MS).catch(() => console.error(`killed after ${STOP_MS} ms: group ${child.pid}`));
   signal(child.pid, "SIGKILL");
 }
 
-function signal(pid, name) {
+/** Whether a process of the group still runs; one that ended and is only not yet waited for does not count. */
+function groupLives(group) {
+  if (!existsSync("/proc/self/stat")) return signal(group, 0);
+  return readdirSync("/proc").some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      // pid (name) state parent group …; the name may hold anything, so count from its closing bracket.
+      const [state, , itsGroup] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ");
+      return Number(itsGroup) === group && state !== "Z";
+    } catch {
+      return false; // it ended while we looked
+    }
+  });
+}
+
+/** False when the group is gone already. */
+function signal(group, name) {
   try {
-    process.kill(-pid, name);
+    return process.kill(-group, name);
   } catch {
-    // The group is gone already.
+    return false;
   }
 }

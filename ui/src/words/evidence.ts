@@ -1,6 +1,7 @@
 /** Why a result says what it says: rules, claims and tiers as people read them. */
 
 import type { Claim, Tier } from "../backend";
+import { duration } from "./time";
 
 /** The rules of the core's verdict (`domain::turn`). A rule that is not listed is shown by its own name. */
 const RULES: Record<string, string> = {
@@ -41,7 +42,8 @@ export function tierWords(tier: Tier): TierWords {
 const CLAIMS: Record<string, string> = {
   marker: "Completion marker",
   final_message: "Final message",
-  acknowledged: "Prompt accepted by the agent",
+  prompt_acknowledged: "Prompt taken by the agent",
+  turn_ms: "Turn took",
   head_before: "Commit before",
   head_after: "Commit after",
   files_changed: "Files changed",
@@ -59,7 +61,7 @@ const CLAIMS: Record<string, string> = {
 export function claimName(what: string): string {
   const known = CLAIMS[what];
   if (known !== undefined) return known;
-  const words = what.replace(/[_-]+/g, " ").trim();
+  const words = what.replace(/_ms$/, "").replace(/[_-]+/g, " ").trim();
   return words === "" ? "Fact" : words.charAt(0).toUpperCase() + words.slice(1);
 }
 
@@ -82,8 +84,14 @@ export function sourceWords(source: string): string {
 const VALUE_CHARS_MAX = 600;
 const ITEMS_MAX = 20;
 
-/** A claim's value without braces and quotes. */
-export function claimValue(value: Claim["value"]): string {
+/** A full git object name; its beginning is enough to find it again. */
+const OBJECT_NAME = /^[0-9a-f]{40}$/;
+const OBJECT_NAME_SHOWN = 10;
+
+/** A claim's value without braces and quotes; `what` tells the unit. */
+export function claimValue(value: Claim["value"], what = ""): string {
+  if (typeof value === "number" && what.endsWith("_ms")) return duration(value);
+  if (typeof value === "string" && OBJECT_NAME.test(value)) return value.slice(0, OBJECT_NAME_SHOWN);
   const text = plain(value, 0);
   return text.length > VALUE_CHARS_MAX ? `${text.slice(0, VALUE_CHARS_MAX)}…` : text;
 }

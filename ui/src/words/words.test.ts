@@ -137,6 +137,8 @@ describe("evidence", () => {
     expect(claimValue({ files_changed: 2, pushed: false })).toBe("Files changed: 2, Pushed: no");
     expect(claimValue({ a: { b: { c: 1 } } })).not.toMatch(/[{}"]/);
     expect(claimValue([])).toBe("none");
+    expect(claimValue(1_240, "turn_ms")).toBe("1.2 s");
+    expect(claimValue("2b3901a75142f2f5ce5219d1e1b1030c4aa724b8", "head_after")).toBe("2b3901a751");
   });
 
   test("long values and long lists end", () => {

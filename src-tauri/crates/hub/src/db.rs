@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
+};
 use tokio_postgres::NoTls;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
@@ -44,10 +46,10 @@ impl Database {
 
     /// A superuser connection, with an error in the hub's own words.
     pub async fn admin(&self, attempt: &str) -> Result<Object, HubError> {
-        self.admin
-            .get()
-            .await
-            .map_err(|error| HubError::Connection { attempt: attempt.to_owned(), reason: pool_reason(&error) })
+        self.admin.get().await.map_err(|error| HubError::Connection {
+            attempt: attempt.to_owned(),
+            reason: pool_reason(&error),
+        })
     }
 
     /// Ends all connections; what is in use ends when it is given back.
@@ -66,7 +68,9 @@ pub(crate) fn pool_reason(error: &PoolError) -> String {
 }
 
 fn pool(server: &Server, role: &str, size: usize) -> Result<Pool, HubError> {
-    let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let how = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     Pool::builder(Manager::from_config(server.config(role), NoTls, how))
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -92,7 +96,11 @@ pub(crate) async fn begin_as<'c>(
     who: &Claims,
     access: Access,
 ) -> Result<Transaction<'c>, tokio_postgres::Error> {
-    let transaction = client.build_transaction().read_only(access == Access::ReadOnly).start().await?;
+    let transaction = client
+        .build_transaction()
+        .read_only(access == Access::ReadOnly)
+        .start()
+        .await?;
     let setup = transaction
         .prepare_cached(
             "select set_config('request.jwt.claims', $1, true), set_config('statement_timeout', $2, true),

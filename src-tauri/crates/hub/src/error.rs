@@ -42,7 +42,9 @@ pub enum HubError {
         holder: String,
     },
     /// The address cannot be listened on.
-    #[error("could not listen on {address}: {source}; another program may use the port: choose another, or 0 for a free one")]
+    #[error(
+        "could not listen on {address}: {source}; another program may use the port: choose another, or 0 for a free one"
+    )]
     Listen {
         /// The wanted address.
         address: SocketAddr,
@@ -68,7 +70,9 @@ pub enum HubError {
         source: tokio_postgres::Error,
     },
     /// No database connection could be had.
-    #[error("could not {attempt}: no connection to the hub's database: {reason}; see the Postgres log in the data folder")]
+    #[error(
+        "could not {attempt}: no connection to the hub's database: {reason}; see the Postgres log in the data folder"
+    )]
     Connection {
         /// What was tried.
         attempt: String,

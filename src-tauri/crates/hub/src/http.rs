@@ -56,7 +56,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .merge(crate::auth::routes())
         .merge(crate::realtime::routes())
         .fallback(async || {
-            (StatusCode::NOT_FOUND, axum::Json(json!({"message": "no Route matched with those values"})))
+            (
+                StatusCode::NOT_FOUND,
+                axum::Json(json!({"message": "no Route matched with those values"})),
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(guard))
@@ -90,7 +93,9 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 fn refused(message: &'static str) -> Response {
-    (StatusCode::FORBIDDEN, axum::Json(json!({"message": message}))).into_response().map(Body::new)
+    (StatusCode::FORBIDDEN, axum::Json(json!({"message": message})))
+        .into_response()
+        .map(Body::new)
 }
 
 fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
@@ -116,14 +121,19 @@ fn is_allowed_host(host: &str) -> bool {
 
 /// Pages served from this machine, and the desktop window.
 fn is_allowed_origin(origin: &str) -> bool {
-    let Some((scheme, rest)) = origin.split_once("://") else { return false };
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return false;
+    };
     match scheme {
         "tauri" => rest == "localhost",
         "http" | "https" => {
-            let name = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or_else(
-                || rest.rsplit_once(':').map_or(rest, |(name, _)| name),
-                |(address, _)| address,
-            );
+            let name = rest
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once(']'))
+                .map_or_else(
+                    || rest.rsplit_once(':').map_or(rest, |(name, _)| name),
+                    |(address, _)| address,
+                );
             name.eq_ignore_ascii_case("localhost")
                 || name == "tauri.localhost"
                 || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -138,20 +148,43 @@ mod tests {
 
     #[test]
     fn names_that_somebody_else_controls_are_no_host_of_ours() {
-        for good in ["127.0.0.1:54321", "localhost", "LOCALHOST:1", "[::1]:80", "10.0.0.7:54321"] {
+        for good in [
+            "127.0.0.1:54321",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:80",
+            "10.0.0.7:54321",
+        ] {
             assert!(is_allowed_host(good), "{good}");
         }
-        for bad in ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example", "[::1", ""] {
+        for bad in [
+            "evil.example",
+            "127.0.0.1.evil.example:80",
+            "localhost.evil.example",
+            "[::1",
+            "",
+        ] {
             assert!(!is_allowed_host(bad), "{bad}");
         }
     }
 
     #[test]
     fn only_pages_of_this_machine_may_call() {
-        for good in ["http://localhost:5173", "http://127.0.0.1", "http://[::1]:3000", "tauri://localhost"] {
+        for good in [
+            "http://localhost:5173",
+            "http://127.0.0.1",
+            "http://[::1]:3000",
+            "tauri://localhost",
+        ] {
             assert!(is_allowed_origin(good), "{good}");
         }
-        for bad in ["null", "https://evil.example", "http://10.0.0.7", "file://", "http://localhost.evil.example"] {
+        for bad in [
+            "null",
+            "https://evil.example",
+            "http://10.0.0.7",
+            "file://",
+            "http://localhost.evil.example",
+        ] {
             assert!(!is_allowed_origin(bad), "{bad}");
         }
     }

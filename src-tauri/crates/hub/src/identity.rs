@@ -66,7 +66,11 @@ pub(crate) fn key_role(keys: &Keys, key: &str) -> Option<&'static str> {
 /// Claims of somebody who has only a key.
 pub(crate) fn key_claims(role: &str) -> Claims {
     let all = Map::from_iter([("role".to_owned(), Value::String(role.to_owned()))]);
-    Claims { role: role.to_owned(), exp: None, all }
+    Claims {
+        role: role.to_owned(),
+        exp: None,
+        all,
+    }
 }
 
 /// Checks the key of a request (header before query) and returns its role.
@@ -75,8 +79,15 @@ pub(crate) fn check_key(
     headers: &HeaderMap,
     query: &[(String, String)],
 ) -> Result<&'static str, Refusal> {
-    let from_query = || query.iter().find(|(name, _)| name == "apikey").map(|(_, value)| value.as_str());
-    let key = text(headers, "apikey").or_else(|| text(headers, "x-api-key")).or_else(from_query);
+    let from_query = || {
+        query
+            .iter()
+            .find(|(name, _)| name == "apikey")
+            .map(|(_, value)| value.as_str())
+    };
+    let key = text(headers, "apikey")
+        .or_else(|| text(headers, "x-api-key"))
+        .or_else(from_query);
     let role = key_role(&shared.keys, key.ok_or(Refusal::NoKey)?).ok_or(Refusal::WrongKey)?;
     let browser = text(headers, "user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"));
     if role == "service_role" && browser {
@@ -106,7 +117,10 @@ pub(crate) fn identify(
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = text(headers, header::AUTHORIZATION.as_str())?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim())
+        .filter(|token| !token.is_empty())
 }
 
 /// A header as text; `None` when it is absent or not text.

@@ -50,7 +50,11 @@ const ROLES: [&str; 3] = ["anon", "authenticated", "service_role"];
 
 /// Signs `claims` with `secret`.
 pub fn sign(claims: &Value, secret: &str) -> Result<String, jsonwebtoken::errors::Error> {
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        claims,
+        &EncodingKey::from_secret(secret.as_bytes()),
+    )
 }
 
 /// Checks signature, shape and time. `skew_s`: how long after `exp` a token still passes (REST 30, Realtime 0).
@@ -72,18 +76,34 @@ pub fn verify(token: &str, secret: &str, now: Timestamp, skew_s: i64) -> Result<
         })?
         .claims;
     let now_s = now.0.div_euclid(1000);
-    let exp = all.get("exp").and_then(Value::as_i64).ok_or(TokenFault::Incomplete)?;
-    let role = all.get("role").and_then(Value::as_str).ok_or(TokenFault::Incomplete)?;
+    let exp = all
+        .get("exp")
+        .and_then(Value::as_i64)
+        .ok_or(TokenFault::Incomplete)?;
+    let role = all
+        .get("role")
+        .and_then(Value::as_str)
+        .ok_or(TokenFault::Incomplete)?;
     if !ROLES.contains(&role) {
         return Err(TokenFault::Incomplete);
     }
     if exp.saturating_add(skew_s) <= now_s {
-        return Err(TokenFault::Expired { seconds: now_s.saturating_sub(exp) });
+        return Err(TokenFault::Expired {
+            seconds: now_s.saturating_sub(exp),
+        });
     }
-    if all.get("nbf").and_then(Value::as_i64).is_some_and(|nbf| nbf > now_s.saturating_add(skew_s)) {
+    if all
+        .get("nbf")
+        .and_then(Value::as_i64)
+        .is_some_and(|nbf| nbf > now_s.saturating_add(skew_s))
+    {
         return Err(TokenFault::NotYet);
     }
-    Ok(Claims { role: role.to_owned(), exp: Some(exp), all })
+    Ok(Claims {
+        role: role.to_owned(),
+        exp: Some(exp),
+        all,
+    })
 }
 
 #[cfg(test)]
@@ -123,11 +143,23 @@ mod tests {
     fn other_keys_other_algorithms_and_garbage_are_refused() {
         let exp = NOW.0 / 1000 + 60;
         let good = token(json!({"role": "anon", "exp": exp}));
-        assert_eq!(verify(&good, "another secret", NOW, 0), Err(TokenFault::Signature));
+        assert_eq!(
+            verify(&good, "another secret", NOW, 0),
+            Err(TokenFault::Signature)
+        );
         let none = "eyJhbGciOiJub25lIn0.eyJyb2xlIjoic2VydmljZV9yb2xlIiwiZXhwIjo5OTk5OTk5OTk5fQ.x";
         assert!(verify(none, SECRET, NOW, 0).is_err(), "alg none");
-        assert_eq!(verify("a.b", SECRET, NOW, 0), Err(TokenFault::Malformed { parts: 2 }));
-        assert_eq!(verify("", SECRET, NOW, 0), Err(TokenFault::Malformed { parts: 1 }));
-        assert_eq!(verify("a.b.c", SECRET, NOW, 0), Err(TokenFault::Malformed { parts: 3 }));
+        assert_eq!(
+            verify("a.b", SECRET, NOW, 0),
+            Err(TokenFault::Malformed { parts: 2 })
+        );
+        assert_eq!(
+            verify("", SECRET, NOW, 0),
+            Err(TokenFault::Malformed { parts: 1 })
+        );
+        assert_eq!(
+            verify("a.b.c", SECRET, NOW, 0),
+            Err(TokenFault::Malformed { parts: 3 })
+        );
     }
 }

@@ -41,7 +41,9 @@ pub struct Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("publishable", &self.publishable).finish_non_exhaustive()
+        f.debug_struct("Keys")
+            .field("publishable", &self.publishable)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,15 +52,23 @@ impl Keys {
     pub(crate) fn load_or_create(data_dir: &Path, now: Timestamp) -> Result<Keys, HubError> {
         let path = data_dir.join(KEY_FILE);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| HubError::Keys { path, reason: format!("it is not the JSON expected ({error})") }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| HubError::Keys {
+                path,
+                reason: format!("it is not the JSON expected ({error})"),
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let keys = Keys::generate(now)
-                    .map_err(|error| HubError::Keys { path: path.clone(), reason: error.to_string() })?;
+                let keys = Keys::generate(now).map_err(|error| HubError::Keys {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
                 keys.write(&path)?;
                 Ok(keys)
             }
-            Err(source) => Err(HubError::Folder { attempt: "read the keys in", path, source }),
+            Err(source) => Err(HubError::Folder {
+                attempt: "read the keys in",
+                path,
+                source,
+            }),
         }
     }
 
@@ -82,13 +92,26 @@ impl Keys {
 
     /// Written beside and renamed, so that a crash leaves either no file or a whole one.
     fn write(&self, path: &Path) -> Result<(), HubError> {
-        let fault = |source| HubError::Folder { attempt: "write the keys to", path: path.to_owned(), source };
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| HubError::Keys { path: path.to_owned(), reason: error.to_string() })?;
+        let fault = |source| HubError::Folder {
+            attempt: "write the keys to",
+            path: path.to_owned(),
+            source,
+        };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| HubError::Keys {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         let beside = path.with_extension("json.new");
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(fault)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fault)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(fault)?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(fault)?;
         fs::rename(&beside, path).map_err(fault)
     }
 }
@@ -112,17 +135,27 @@ mod tests {
         let made = Keys::load_or_create(folder.path(), Timestamp(1_795_223_944_000)).unwrap();
         let again = Keys::load_or_create(folder.path(), Timestamp(1_795_223_999_000)).unwrap();
         assert_eq!(made.secret, again.secret, "a restart must not lock clients out");
-        let mode = fs::metadata(folder.path().join(KEY_FILE)).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.path().join(KEY_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(!format!("{made:?}").contains(&made.secret) && !format!("{made:?}").contains(&made.jwt_secret));
+        assert!(
+            !format!("{made:?}").contains(&made.secret) && !format!("{made:?}").contains(&made.jwt_secret)
+        );
     }
 
     #[test]
     fn a_damaged_key_file_is_reported_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(KEY_FILE), "{").unwrap();
-        let error = Keys::load_or_create(folder.path(), Timestamp(0)).unwrap_err().to_string();
-        assert!(error.contains("hub.json") && error.contains("move it away"), "{error}");
+        let error = Keys::load_or_create(folder.path(), Timestamp(0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("hub.json") && error.contains("move it away"),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(folder.path().join(KEY_FILE)).unwrap(), "{");
     }
 }

@@ -81,12 +81,21 @@ impl Hub {
         let cluster = Cluster::open(&data_dir)?;
         let keys = Keys::load_or_create(&data_dir, config.clock.now())?;
         // The port first: when it is taken, nothing has to be undone.
-        let fault = |source| HubError::Listen { address: config.listen, source };
+        let fault = |source| HubError::Listen {
+            address: config.listen,
+            source,
+        };
         let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
         let server = Server::start(&binaries, cluster).await?;
         match Hub::serve(&config, keys, listener, address, &server).await {
-            Ok((shared, tasks, ends)) => Ok(Hub { shared, database_url: server.url(), server, tasks, ends }),
+            Ok((shared, tasks, ends)) => Ok(Hub {
+                shared,
+                database_url: server.url(),
+                server,
+                tasks,
+                ends,
+            }),
             Err(error) => {
                 server.stop().await?;
                 Err(error)
@@ -134,7 +143,14 @@ impl Hub {
                 () = cut_off.cancelled() => {}
             }
         });
-        Ok((shared, tasks, Ends { stop: stop.drop_guard(), cut: cut.drop_guard() }))
+        Ok((
+            shared,
+            tasks,
+            Ends {
+                stop: stop.drop_guard(),
+                cut: cut.drop_guard(),
+            },
+        ))
     }
 
     /// Base address: `http://127.0.0.1:PORT`, without a slash at the end.
@@ -155,7 +171,9 @@ impl Hub {
     /// Makes the user, or sets the password of the one that is there (which ends that user's sessions; the same
     /// password again changes nothing). Email addresses are compared in lower case.
     pub async fn ensure_user(&self, email: &str, password: &str) -> Result<UserId, HubError> {
-        auth::users::ensure(&self.shared.database, email, password).await.map(UserId)
+        auth::users::ensure(&self.shared.database, email, password)
+            .await
+            .map(UserId)
     }
 
     /// Ends everything in order: sockets are closed with 1012, requests finish, Postgres writes its files.
@@ -163,7 +181,10 @@ impl Hub {
         self.ends.stop.disarm().cancel();
         self.tasks.close();
         if timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
-            tracing::warn!("requests were still running after {} s; they are cut off", DRAIN_MAX.as_secs());
+            tracing::warn!(
+                "requests were still running after {} s; they are cut off",
+                DRAIN_MAX.as_secs()
+            );
         }
         drop(self.ends.cut);
         self.shared.database.close();
@@ -174,9 +195,15 @@ impl Hub {
 /// Bootstrap as superuser, then the migrations as `postgres`, on connections of their own.
 async fn bring_up_to_date(server: &Server, tasks: &TaskTracker) -> Result<(), HubError> {
     let open = async |role: &str| {
-        let (client, connection) = server.config(role).connect(NoTls).await.map_err(|source| {
-            HubError::Database { attempt: format!("connect to the new database as {role}"), source }
-        })?;
+        let (client, connection) =
+            server
+                .config(role)
+                .connect(NoTls)
+                .await
+                .map_err(|source| HubError::Database {
+                    attempt: format!("connect to the new database as {role}"),
+                    source,
+                })?;
         tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a set-up connection ended");
@@ -189,12 +216,18 @@ async fn bring_up_to_date(server: &Server, tasks: &TaskTracker) -> Result<(), Hu
     let owner = open(OWNER).await?;
     let applied = migrate::migrate(&superuser, &owner).await?;
     if !applied.is_empty() {
-        tracing::info!(migrations = applied.join(", "), "the office's schema is up to date");
+        tracing::info!(
+            migrations = applied.join(", "),
+            "the office's schema is up to date"
+        );
     }
     superuser
         .batch_execute("truncate realtime.hub_interest, realtime.hub_changes")
         .await
-        .map_err(|source| HubError::Database { attempt: "clear what was captured before".to_owned(), source })
+        .map_err(|source| HubError::Database {
+            attempt: "clear what was captured before".to_owned(),
+            source,
+        })
 }
 
 /// The `postgres` program that a hub would run: in `setting` when given, else wherever one is usually found.

@@ -14,31 +14,54 @@ const BOOTSTRAP: &str = include_str!("bootstrap.sql");
 
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
 const MIGRATIONS: [(&str, &str); 4] = [
-    ("0001_tables", include_str!("../../../../migrations/supabase/0001_tables.sql")),
-    ("0002_membership", include_str!("../../../../migrations/supabase/0002_membership.sql")),
-    ("0003_functions", include_str!("../../../../migrations/supabase/0003_functions.sql")),
-    ("0004_doorbell", include_str!("../../../../migrations/supabase/0004_doorbell.sql")),
+    (
+        "0001_tables",
+        include_str!("../../../../migrations/supabase/0001_tables.sql"),
+    ),
+    (
+        "0002_membership",
+        include_str!("../../../../migrations/supabase/0002_membership.sql"),
+    ),
+    (
+        "0003_functions",
+        include_str!("../../../../migrations/supabase/0003_functions.sql"),
+    ),
+    (
+        "0004_doorbell",
+        include_str!("../../../../migrations/supabase/0004_doorbell.sql"),
+    ),
 ];
 
 /// Roles, schemas and functions of Supabase. `superuser`: a connection of the cluster's superuser.
 pub(crate) async fn bootstrap(superuser: &Client) -> Result<(), HubError> {
     superuser
-        .batch_execute(&format!("begin; set local client_min_messages = warning; {BOOTSTRAP}; commit"))
+        .batch_execute(&format!(
+            "begin; set local client_min_messages = warning; {BOOTSTRAP}; commit"
+        ))
         .await
-        .map_err(|source| HubError::Database { attempt: "set up roles and schemas".to_owned(), source })
+        .map_err(|source| HubError::Database {
+            attempt: "set up roles and schemas".to_owned(),
+            source,
+        })
 }
 
 /// Applies what is new or changed; returns the names of what was applied.
 pub(crate) async fn migrate(superuser: &Client, owner: &Client) -> Result<Vec<&'static str>, HubError> {
     let fault = |attempt: String| move |source| HubError::Database { attempt, source };
     let known = superuser
-        .query("select version, sha256 from supabase_migrations.schema_migrations", &[])
+        .query(
+            "select version, sha256 from supabase_migrations.schema_migrations",
+            &[],
+        )
         .await
         .map_err(fault("read the applied migrations".to_owned()))?;
     let mut applied = Vec::new();
     for (name, sql) in MIGRATIONS {
         let version = name.split('_').next().unwrap_or(name);
-        let sha256: String = Sha256::digest(sql).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256: String = Sha256::digest(sql)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let same = |row: &tokio_postgres::Row| {
             row.get::<_, String>("version") == version && row.get::<_, String>("sha256") == sha256
         };
@@ -46,7 +69,9 @@ pub(crate) async fn migrate(superuser: &Client, owner: &Client) -> Result<Vec<&'
             continue;
         }
         owner
-            .batch_execute(&format!("begin; set local client_min_messages = warning; {sql}; commit"))
+            .batch_execute(&format!(
+                "begin; set local client_min_messages = warning; {sql}; commit"
+            ))
             .await
             .map_err(fault(format!("apply the migration {name}")))?;
         superuser

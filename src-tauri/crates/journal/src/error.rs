@@ -109,6 +109,11 @@ impl JournalError {
 
     pub(crate) fn from_sqlite(what: &'static str, path: &Path, source: rusqlite::Error) -> JournalError {
         let path = path.to_owned();
+        // On a full disk the index of the write-ahead log cannot grow, which SQLite reports as a fault of the device.
+        if source.sqlite_error().map(|error| error.extended_code) == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+        {
+            return JournalError::DiskFull { what, path };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => JournalError::DiskFull { what, path },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => JournalError::ReadOnly { what, path },

@@ -422,6 +422,14 @@ fn a_full_disk_is_told_as_one_and_takes_nothing_back() {
 }
 
 #[test]
+fn a_disk_that_is_full_while_the_file_is_opened_is_told_as_one_too() {
+    // What SQLite answered on a real file system of 600 KiB with 8 to 32 KiB left.
+    let seen = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(4874), None);
+    let error = JournalError::from_sqlite("check", Path::new("journal.db"), seen);
+    assert!(matches!(error, JournalError::DiskFull { .. }), "{error:?}");
+}
+
+#[test]
 fn a_file_that_turns_read_only_is_told_as_that() {
     let Place { journal, .. } = &place();
     journal

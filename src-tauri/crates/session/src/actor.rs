@@ -229,7 +229,10 @@ impl Actor {
         };
         if wanted.is_some() && wanted == current {
             self.interrupt_turn();
-        } else if let Some(index) = self.queue.iter().position(|queued| Some(queued.request.id) == wanted)
+        } else if let Some(index) = self
+            .queue
+            .iter()
+            .position(|queued| Some(queued.request.id) == wanted)
             && let Some(queued) = self.queue.remove(index)
         {
             self.report_unsent(queued, &NotSubmitted::Cancelled);
@@ -312,7 +315,11 @@ impl Actor {
                     }
                 }
             }
-            Done::Gathered { verdict, ended_at, git } => self.report(verdict, ended_at, git),
+            Done::Gathered {
+                verdict,
+                ended_at,
+                git,
+            } => self.report(verdict, ended_at, git),
             Done::Ended(_) => {}
         }
     }
@@ -338,12 +345,15 @@ impl Actor {
 
     /// How often to look without a reason from outside.
     fn look_every(&self) -> Duration {
-        let close = self.interrupt.is_some() || self.turn.as_ref().is_some_and(|turn| turn.stopped_at.is_some());
+        let close =
+            self.interrupt.is_some() || self.turn.as_ref().is_some_and(|turn| turn.stopped_at.is_some());
         match &*self.parts.state.borrow() {
             _ if self.turn.is_some() && close => LOOK_CLOSELY_EVERY,
             _ if self.turn.is_some() => LOOK_EVERY,
             SessionState::Idle => LOOK_IDLE_EVERY,
-            SessionState::Starting | SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => LOOK_EVERY,
+            SessionState::Starting | SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => {
+                LOOK_EVERY
+            }
             SessionState::Stopping | SessionState::Exited { .. } => LOOK_IDLE_EVERY,
         }
     }

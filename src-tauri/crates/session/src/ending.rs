@@ -39,7 +39,9 @@ impl Actor {
             return;
         }
         let Some(turn) = &mut self.turn else { return };
-        let recent = turn.stopped_at.is_some_and(|at| at.elapsed() < TRANSCRIPT_WAIT_MAX);
+        let recent = turn
+            .stopped_at
+            .is_some_and(|at| at.elapsed() < TRANSCRIPT_WAIT_MAX);
         if turn.signs.failure.is_none() && !turn.settle() && recent {
             return;
         }
@@ -50,7 +52,11 @@ impl Actor {
             let before = turn.head_before.clone();
             self.work = Some(Box::pin(async move {
                 let git = git_facts(&worktree, before.as_deref()).await;
-                Done::Gathered { verdict, ended_at, git }
+                Done::Gathered {
+                    verdict,
+                    ended_at,
+                    git,
+                }
             }));
         }
     }
@@ -89,12 +95,16 @@ impl Actor {
 
     /// The program has been ended, or it could not be. True when the session is over.
     pub(crate) fn ended(&mut self, proof: Result<StopProof, TerminalError>) -> bool {
-        let asked = !self.enders.is_empty() || self.turn.as_ref().is_some_and(|turn| turn.cancel.is_cancelled());
+        let asked =
+            !self.enders.is_empty() || self.turn.as_ref().is_some_and(|turn| turn.cancel.is_cancelled());
         let proven = proof.as_ref().is_ok_and(StopProof::is_proven);
         if let Some(turn) = &mut self.turn {
             if !proven {
                 let detail = match &proof {
-                    Ok(proof) => format!("processes of the session could not be ended: {:?}", proof.survivors),
+                    Ok(proof) => format!(
+                        "processes of the session could not be ended: {:?}",
+                        proof.survivors
+                    ),
                     Err(error) => format!("the session could not be ended: {error}"),
                 };
                 turn.signs.failure = Some((FailureClass::Other, detail));
@@ -148,7 +158,9 @@ impl Actor {
             }
         }
         let why = match &words {
-            Some(words) => format!("the session ended before the prompt was sent; the agent program said: {words}"),
+            Some(words) => {
+                format!("the session ended before the prompt was sent; the agent program said: {words}")
+            }
             None => "the session ended before the prompt was sent".to_owned(),
         };
         while let Some(queued) = self.queue.pop_front() {
@@ -181,7 +193,12 @@ impl Actor {
         if self.was_ready {
             return None;
         }
-        let rows: Vec<&str> = screen.rows.iter().map(|row| row.trim()).filter(|row| !row.is_empty()).collect();
+        let rows: Vec<&str> = screen
+            .rows
+            .iter()
+            .map(|row| row.trim())
+            .filter(|row| !row.is_empty())
+            .collect();
         let last = rows[rows.len().saturating_sub(LAST_ROWS)..].join(" / ");
         (!last.is_empty()).then_some(last)
     }

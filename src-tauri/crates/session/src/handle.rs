@@ -148,7 +148,9 @@ impl Session {
     pub fn submit(&self, request: TurnRequest) -> Result<(), SessionError> {
         let session = self.id;
         match &*self.state.borrow() {
-            SessionState::Stopping | SessionState::Exited { .. } => return Err(SessionError::Over { session }),
+            SessionState::Stopping | SessionState::Exited { .. } => {
+                return Err(SessionError::Over { session });
+            }
             SessionState::AwaitingPerson { turn: None, ask } => {
                 let what_to_do = what_to_do(*ask).to_owned();
                 return Err(SessionError::AwaitingPerson { session, what_to_do });
@@ -219,10 +221,12 @@ impl Session {
 
     /// Changes the terminal's size.
     pub fn resize(&self, size: Size) -> Result<(), SessionError> {
-        self.terminal.resize(size).map_err(|source| SessionError::Terminal {
-            session: self.id,
-            source,
-        })
+        self.terminal
+            .resize(size)
+            .map_err(|source| SessionError::Terminal {
+                session: self.id,
+                source,
+            })
     }
 
     /// Takes the body of a hook request that came in for this session, with the secret already checked. The request
@@ -268,6 +272,8 @@ pub(crate) fn what_to_do(ask: Ask) -> &'static str {
         Ask::Login => SIGN_IN_HINT,
         Ask::Permission => "the agent asks for a permission; answer it in the session's terminal",
         Ask::Question => "the agent asks a question; answer it in the session's terminal",
-        Ask::Dialog => "the agent program shows a dialog that only a person may answer, in the session's terminal",
+        Ask::Dialog => {
+            "the agent program shows a dialog that only a person may answer, in the session's terminal"
+        }
     }
 }

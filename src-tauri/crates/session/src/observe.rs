@@ -52,7 +52,10 @@ impl Actor {
                 Some(_) | None => self.apply(&SessionEvent::TurnStarted { turn: None }),
             },
             HookKind::PermissionRequest { tool, input } => {
-                self.ask(Ask::Permission, format!("May it use {tool}? {}", shown_input(input)));
+                self.ask(
+                    Ask::Permission,
+                    format!("May it use {tool}? {}", shown_input(input)),
+                );
             }
             HookKind::ToolUse { name, input } if name == "AskUserQuestion" => {
                 self.ask(Ask::Question, shown_input(input));
@@ -64,7 +67,9 @@ impl Actor {
                 }
             }
             HookKind::Stop { .. } | HookKind::StopFailure { .. } if !from_subagent => match &mut self.turn {
-                Some(turn) if turn.signs.acknowledged || *turn.acknowledged.borrow() => turn.hook(&event.kind),
+                Some(turn) if turn.signs.acknowledged || *turn.acknowledged.borrow() => {
+                    turn.hook(&event.kind)
+                }
                 Some(_) => {}
                 None => self.apply(&SessionEvent::TurnEnded),
             },
@@ -158,7 +163,10 @@ impl Actor {
             return;
         }
         let idle_for = self.idle_since.get_or_insert_with(Instant::now).elapsed();
-        let interrupted = self.interrupt.as_ref().is_some_and(|interrupt| interrupt.presses > 0);
+        let interrupted = self
+            .interrupt
+            .as_ref()
+            .is_some_and(|interrupt| interrupt.presses > 0);
         let Some(turn) = &mut self.turn else { return };
         if interrupted && idle_for >= INTERRUPTED_SETTLE {
             turn.signs.idle_again = true;
@@ -183,7 +191,9 @@ impl Actor {
     }
 
     async fn follow_interrupt(&mut self, meaning: &ScreenMeaning) {
-        let Some(interrupt) = &mut self.interrupt else { return };
+        let Some(interrupt) = &mut self.interrupt else {
+            return;
+        };
         let now = Instant::now();
         if now >= interrupt.started + INTERRUPT_WAIT_MAX {
             if self.ending == Ending::No {
@@ -212,7 +222,8 @@ impl Actor {
     }
 
     fn says(&self, activity: Activity) -> bool {
-        read_status(&self.config_dir, self.parts.terminal.pid()).is_some_and(|status| status.activity == activity)
+        read_status(&self.config_dir, self.parts.terminal.pid())
+            .is_some_and(|status| status.activity == activity)
     }
 
     async fn press(&mut self, key: &'static [u8]) {
@@ -231,5 +242,8 @@ fn shown_input(input: &Value) -> String {
         .find_map(|field| input[*field].as_str().map(str::to_owned))
         .or_else(|| input["questions"][0]["question"].as_str().map(str::to_owned))
         .unwrap_or_else(|| input.to_string());
-    text.chars().filter(|c| !c.is_control()).take(ASK_CHARS_MAX).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(ASK_CHARS_MAX)
+        .collect()
 }

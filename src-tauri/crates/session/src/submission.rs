@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Clock, Timestamp};
-use provider::claude::{self, Activity, Dialog, InputBox, SIGN_IN_HINT, ScreenMeaning, read_screen, read_status};
+use provider::claude::{
+    self, Activity, Dialog, InputBox, SIGN_IN_HINT, ScreenMeaning, read_screen, read_status,
+};
 use terminal::{Terminal, TerminalError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -169,7 +171,8 @@ impl Submission {
     async fn clear_box(&self) -> Result<(), NotSubmitted> {
         for attempt in 1..=TRIES_MAX {
             self.terminal.write(claude::CLEAR_BOX).await?;
-            let cleared = |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
+            let cleared =
+                |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
             if self.until(CLEAR_WAIT_MAX, cleared).await {
                 return Ok(());
             }
@@ -186,7 +189,9 @@ impl Submission {
 
     async fn echoed(&self) -> Result<bool, NotSubmitted> {
         let shows = |meaning: &ScreenMeaning| match meaning {
-            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => claude::echo_shown(input, &self.guarded),
+            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => {
+                claude::echo_shown(input, &self.guarded)
+            }
             ScreenMeaning::Unclear
             | ScreenMeaning::Dialog(_)
             | ScreenMeaning::NotSignedIn
@@ -204,13 +209,17 @@ impl Submission {
         let mut busy_since = None;
         loop {
             let acknowledged = self.acknowledged.wait_for(|taken| *taken);
-            let taken = timeout(LOOK_EVERY, acknowledged).await.is_ok_and(|taken| taken.is_ok());
+            let taken = timeout(LOOK_EVERY, acknowledged)
+                .await
+                .is_ok_and(|taken| taken.is_ok());
             busy_since = self.is_busy().then(|| busy_since.unwrap_or_else(Instant::now));
             let source = if taken {
                 Some("hook:UserPromptSubmit")
             } else {
                 let busy_for = busy_since.map(|since: Instant| since.elapsed());
-                busy_for.is_some_and(|busy| busy >= BUSY_IS_ACK_AFTER).then_some("status")
+                busy_for
+                    .is_some_and(|busy| busy >= BUSY_IS_ACK_AFTER)
+                    .then_some("status")
             };
             if let Some(source) = source {
                 return Ok(Submitted {

@@ -175,14 +175,19 @@ impl Turn {
             // A queued prompt of a person, or a note of the program's own: the turn goes on.
             TranscriptFact::UserPrompt { .. } => {}
             TranscriptFact::AssistantText { text, .. } => self.transcript.last_text = Some(text.clone()),
-            TranscriptFact::ApiError { status, error, message } => {
+            TranscriptFact::ApiError {
+                status,
+                error,
+                message,
+            } => {
                 if self.signs.failure.is_none() && self.signs.stopped.is_none() {
                     self.fail(failure_class(error, *status, message), message, "transcript");
                 }
             }
             TranscriptFact::Interrupted => {
                 self.signs.interrupted = true;
-                self.evidence.add("interrupted", true, Tier::Observed, "transcript");
+                self.evidence
+                    .add("interrupted", true, Tier::Observed, "transcript");
             }
             TranscriptFact::TurnDuration { ms } => {
                 self.transcript.ended = true;
@@ -207,36 +212,46 @@ impl Turn {
         // A message of several blocks has several lines in the transcript, of which this is the last.
         if essence(message).ends_with(&essence(text)) {
             stopped.transcript_agrees = Some(true);
-            self.evidence.add("transcript_agrees", true, Tier::Observed, "transcript");
+            self.evidence
+                .add("transcript_agrees", true, Tier::Observed, "transcript");
             return true;
         }
         if self.transcript.ended {
             stopped.transcript_agrees = Some(false);
-            self.evidence.add("transcript_agrees", false, Tier::Observed, "transcript");
+            self.evidence
+                .add("transcript_agrees", false, Tier::Observed, "transcript");
         }
         self.transcript.ended
     }
 
     /// For a turn whose hooks were lost: the end as the transcript tells it. False when it tells none.
     pub(crate) fn stop_from_transcript(&mut self) -> bool {
-        if self.transcript.ended && self.signs.stopped.is_none() {
-            if let Some(text) = self.transcript.last_text.clone() {
-                self.stop(text, 0, Some(true));
-                return true;
-            }
+        let told = self.transcript.ended && self.signs.stopped.is_none();
+        if let Some(text) = self.transcript.last_text.clone().filter(|_| told) {
+            self.stop(text, 0, Some(true));
+            return true;
         }
         false
     }
 
     fn stop(&mut self, message: String, pending_work: usize, transcript_agrees: Option<bool>) {
-        let source = if transcript_agrees.is_some() { "transcript" } else { "hook:Stop" };
+        let source = if transcript_agrees.is_some() {
+            "transcript"
+        } else {
+            "hook:Stop"
+        };
         let message = if message.is_empty() {
             self.transcript.last_text.clone().unwrap_or_default()
         } else {
             message
         };
         let marker = self.queued.request.marker.sign_in(&message);
-        self.evidence.add("stopped", json!({ "background_tasks": pending_work }), Tier::Observed, source);
+        self.evidence.add(
+            "stopped",
+            json!({ "background_tasks": pending_work }),
+            Tier::Observed,
+            source,
+        );
         if marker != MarkerSign::NotAsked {
             let sign = serde_json::to_value(marker).unwrap_or_default();
             self.evidence.add("marker", sign, Tier::Claimed, source);
@@ -272,28 +287,42 @@ impl Turn {
                 "command",
                 json!({ "command": command, "ok": ok, "duration_ms": duration_ms }),
                 Tier::Observed,
-                if ok { "hook:PostToolUse" } else { "hook:PostToolUseFailure" },
+                if ok {
+                    "hook:PostToolUse"
+                } else {
+                    "hook:PostToolUseFailure"
+                },
             );
         }
         // From the tool's own output, never from the screen: there a narrow terminal cuts the number.
-        let output = clipped(response["stdout"].as_str().unwrap_or_default(), TOOL_OUTPUT_CHARS_MAX);
+        let output = clipped(
+            response["stdout"].as_str().unwrap_or_default(),
+            TOOL_OUTPUT_CHARS_MAX,
+        );
         let Some(pattern) = PULL_REQUEST.as_ref() else {
             return;
         };
         for found in pattern.find_iter(&output).map(|found| found.as_str().to_owned()) {
             if self.pull_requests.len() < PULL_REQUESTS_MAX && !self.pull_requests.contains(&found) {
-                self.evidence.add("pull_request", found.clone(), Tier::Observed, "hook:PostToolUse");
+                self.evidence
+                    .add("pull_request", found.clone(), Tier::Observed, "hook:PostToolUse");
                 self.pull_requests.push(found);
             }
         }
     }
 
     /// The report. `git` compares the worktree with [`Turn::head_before`]; absent when git could not be asked.
-    pub(crate) fn report(mut self, verdict: Verdict, ended_at: Timestamp, git: Option<GitFacts>) -> TurnReport {
+    pub(crate) fn report(
+        mut self,
+        verdict: Verdict,
+        ended_at: Timestamp,
+        git: Option<GitFacts>,
+    ) -> TurnReport {
         self.evidence.rule = verdict.rule.to_owned();
         if self.tools > 0 {
             let counts = json!({ "tools": self.tools, "commands": self.commands });
-            self.evidence.add("tools_used", counts, Tier::Observed, "hook:PostToolUse");
+            self.evidence
+                .add("tools_used", counts, Tier::Observed, "hook:PostToolUse");
         }
         if let Some(git) = git {
             let before = self.head_before.take();
@@ -319,13 +348,18 @@ impl Turn {
         TurnReport {
             turn: self.id(),
             outcome: verdict.outcome,
-            final_message: self.final_message.or(self.transcript.last_text.filter(|_| !failed)),
+            final_message: self
+                .final_message
+                .or(self.transcript.last_text.filter(|_| !failed)),
             evidence: self.evidence,
             timings: TurnTimings {
                 requested_at: self.queued.requested_at,
                 first_byte_at: submitted.map(|submitted| submitted.first_byte.at),
                 first_byte_after_us: submitted.map(|submitted| {
-                    let after = submitted.first_byte.instant.saturating_duration_since(self.queued.requested);
+                    let after = submitted
+                        .first_byte
+                        .instant
+                        .saturating_duration_since(self.queued.requested);
                     u64::try_from(after.as_micros()).unwrap_or(u64::MAX)
                 }),
                 submitted_at: submitted.map(|submitted| submitted.submitted_at),

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::auth::{Auth, AuthError};
-use crate::project::{Project, ProjectError, read_body, root_cause};
+use crate::project::{BodyError, Project, ProjectError, read_body, root_cause};
 
 /// Longest wait that a server's `Retry-After` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
@@ -130,6 +130,7 @@ pub struct Select {
     columns: String,
     filters: Vec<(String, String)>,
     order: Option<String>,
+    offset: usize,
     limit: usize,
 }
 
@@ -140,6 +141,7 @@ impl Select {
             columns: columns.to_owned(),
             filters: Vec::new(),
             order: None,
+            offset: 0,
             limit: ROWS_DEFAULT,
         }
     }
@@ -181,15 +183,22 @@ impl Select {
         self
     }
 
+    /// Without the first `rows` of that order.
+    pub fn offset(mut self, rows: usize) -> Select {
+        self.offset = rows;
+        self
+    }
+
     fn filter(mut self, column: &str, operator: &str, value: &str) -> Select {
         self.filters
             .push((column.to_owned(), format!("{operator}.{value}")));
         self
     }
 
-    /// `limit` must not be 0: the crate's arithmetic underflows.
+    /// `limit` must not be 0: the range would end before it begins.
     fn build(&self, builder: Builder) -> reqwest::RequestBuilder {
-        let mut builder = builder.select(&self.columns).limit(self.limit.max(1));
+        let last = self.offset.saturating_add(self.limit.max(1) - 1);
+        let mut builder = builder.select(&self.columns).range(self.offset, last);
         if let Some(order) = &self.order {
             builder = builder.order(order);
         }
@@ -314,9 +323,13 @@ impl Rest {
             .map_err(|error| unreachable(format!("no connection to {url}: {}", root_cause(&error))))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
-        let body = read_body(response)
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
+        let body = read_body(response).await.map_err(|error| match error {
+            BodyError::Broken(_) => unreachable(error.to_string()),
+            BodyError::TooLarge => RestError::Malformed {
+                attempted: attempted(),
+                why: error.to_string(),
+            },
+        })?;
         Ok(Answer {
             status,
             retry_after,

@@ -140,7 +140,9 @@ impl Emulator {
             rebuilds = self.rebuilds,
             "the screen emulator gave up on some output and starts anew"
         );
-        let from = upto.saturating_sub(REPAINT_BYTES_MAX as u64).max(self.repaint_from);
+        let from = upto
+            .saturating_sub(REPAINT_BYTES_MAX as u64)
+            .max(self.repaint_from);
         let run = ring.since(from, REPAINT_BYTES_MAX);
         let count = upto.saturating_sub(run.from).min(run.bytes.len() as u64) as usize;
         let title = std::mem::take(&mut self.parser.callbacks_mut().0);

@@ -23,7 +23,10 @@ pub struct OnceOutput {
 }
 
 /// Runs `program` with exactly the environment `env` and no input; kills it after `limit`.
-#[allow(clippy::disallowed_methods, reason = "this crate is where programs are started")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this crate is where programs are started"
+)]
 pub async fn run_once(
     program: &Path,
     args: &[&str],
@@ -72,7 +75,10 @@ pub async fn run_once(
 
 async fn read_bounded(mut from: impl tokio::io::AsyncRead + Unpin) -> std::io::Result<String> {
     let mut kept = Vec::new();
-    (&mut from).take(ONCE_OUTPUT_BYTES_MAX).read_to_end(&mut kept).await?;
+    (&mut from)
+        .take(ONCE_OUTPUT_BYTES_MAX)
+        .read_to_end(&mut kept)
+        .await?;
     // The rest is read and dropped, so that the program does not block on a full pipe.
     tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
     Ok(String::from_utf8_lossy(&kept).into_owned())

@@ -45,9 +45,9 @@ pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Resu
     loop {
         let before = known.len();
         for process in &listed {
-            let is_child = known.iter().any(|parent| {
-                parent.pid == process.parent && parent.start_ticks <= process.id.start_ticks
-            });
+            let is_child = known
+                .iter()
+                .any(|parent| parent.pid == process.parent && parent.start_ticks <= process.id.start_ticks);
             if !known.contains(&process.id) && is_child {
                 known.insert(process.id);
             }
@@ -74,7 +74,11 @@ fn list() -> io::Result<Vec<Listed>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         // A process may end between the listing and the reading.
-        if let Some(listed) = name.to_str().and_then(|name| name.parse().ok()).and_then(read_stat) {
+        if let Some(listed) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(read_stat)
+        {
             all.push(listed);
         }
     }
@@ -107,7 +111,10 @@ fn has_tag(pid: u32, tag: &str) -> bool {
     let read = fs::File::open(format!("/proc/{pid}/environ"))
         .and_then(|file| file.take(ENVIRON_BYTES_MAX).read_to_end(&mut environ));
     // Processes of other users cannot be read, and are none of ours.
-    read.is_ok() && environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    read.is_ok()
+        && environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == wanted.as_bytes())
 }
 
 #[cfg(test)]
@@ -118,7 +125,10 @@ mod tests {
     fn a_hostile_process_name_does_not_shift_the_fields() {
         let stat = b"42 (a) S 1 (b) Z) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         let listed = parse_stat(42, stat).unwrap();
-        assert_eq!((listed.parent, listed.id.start_ticks, listed.dead), (7, 987_654, false));
+        assert_eq!(
+            (listed.parent, listed.id.start_ticks, listed.dead),
+            (7, 987_654, false)
+        );
         assert!(parse_stat(42, b"42 (x").is_none());
     }
 

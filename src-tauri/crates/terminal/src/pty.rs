@@ -274,7 +274,12 @@ impl Terminal {
         }
         let proof = stop::stop_tree(self.inner.root, &self.inner.tag, grace).await?;
         if proof.is_proven() {
-            let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let threads = self
+                .inner
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             if let Some(threads) = threads {
                 threads.join().await;
             }
@@ -287,7 +292,10 @@ impl Terminal {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.shared.exit.borrow().is_none() {
-            tracing::warn!(pid = self.root.pid, "a terminal was dropped while its program ran; killing it");
+            tracing::warn!(
+                pid = self.root.pid,
+                "a terminal was dropped while its program ran; killing it"
+            );
             stop::kill_tree_now(self.root, &self.tag);
         }
     }

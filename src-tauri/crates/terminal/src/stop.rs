@@ -41,7 +41,11 @@ impl StopProof {
 }
 
 /// TERM to all, `grace`, KILL to what is left, until nothing is found or [`KILL_WAIT_MAX`] is over.
-pub(crate) async fn stop_tree(root: ProcessId, tag: &str, grace: Duration) -> Result<StopProof, TerminalError> {
+pub(crate) async fn stop_tree(
+    root: ProcessId,
+    tag: &str,
+    grace: Duration,
+) -> Result<StopProof, TerminalError> {
     let started = Instant::now();
     let mut tree = Tree {
         known: HashSet::from([root]),

@@ -74,7 +74,8 @@ pub(crate) fn start(
     let (progress, watched) = std_mpsc::sync_channel(1);
     let read_shared = Arc::clone(&shared);
     let thread = |name: &str, stack| Builder::new().name(format!("pty-{name}-{pid}")).stack_size(stack);
-    let reader = thread("read", READER_STACK_BYTES).spawn(move || read_all(&read_shared, reader, &progress))?;
+    let reader =
+        thread("read", READER_STACK_BYTES).spawn(move || read_all(&read_shared, reader, &progress))?;
     // The writer thread ends when its queue is closed; nobody joins it, because it may be blocked in a write to a
     // program that never reads, which only the end of that program resolves.
     thread("write", STACK_BYTES).spawn(move || write_all(writer, queue))?;

@@ -258,7 +258,8 @@ mod tests {
         let call = Git::new(folder.path(), "hang")
             .args(["-c", &alias, "hang"])
             .limit(Duration::from_secs(2));
-        let error = call.text().await.unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_secs(30), call.text()).await;
+        let error = ended.expect("nobody waits for the 300 seconds").unwrap_err();
         assert!(matches!(error, WorktreeError::TimedOut { .. }), "{error:?}");
         let pid = std::fs::read_to_string(&pid_file)
             .unwrap()

@@ -187,6 +187,9 @@ async fn a_bare_repository_can_have_worktrees() {
 async fn a_worktree_that_cannot_be_made_is_told_and_leaves_nothing() {
     let place = Place::new().await;
     place.worktree("taken").await;
+    // `@{-1}`, the branch before this one, has a meaning only when there was one.
+    git(place.top(), &["switch", "--quiet", "--create", "earlier"]).await;
+    git(place.top(), &["switch", "--quiet", "main"]).await;
     let before = git(place.top(), &["for-each-ref"]).await;
     let check = async |change: &dyn Fn(&mut WorktreeSpec), expected: &str| {
         let mut spec = place.spec("new");
@@ -337,6 +340,12 @@ async fn before_a_removal_everything_is_kept_untracked_files_too() {
     assert_eq!(
         git(place.top(), &["rev-parse", &kept.reference]).await,
         kept.commit
+    );
+    let parent = git(place.top(), &["rev-parse", &format!("{}^", kept.reference)]).await;
+    assert_eq!(
+        Some(&parent),
+        worktree.base.as_ref(),
+        "it stands on the HEAD of that moment"
     );
     let changes = git(place.top(), &["diff", "--name-status", "main", &kept.reference]).await;
     assert_eq!(

@@ -40,7 +40,7 @@ impl EventLoop {
     /// Asks for commands; a cause that comes while a claim is under way makes one more.
     pub(super) fn claim(&mut self, cause: &'static str) {
         let Some(data) = &self.office else { return };
-        if self.line.len() >= LINE_MAX {
+        if self.line.len() >= LINE_MAX || !self.program_looked_for {
             return;
         }
         if std::mem::replace(&mut self.claiming, true) {

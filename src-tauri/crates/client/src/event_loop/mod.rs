@@ -155,6 +155,8 @@ pub(crate) struct EventLoop {
     reporting: BTreeMap<CommandId, Ending>,
     sessions: BTreeMap<SessionId, Live>,
     program: Option<PathBuf>,
+    /// The agent program was looked for at least once: nothing is claimed before.
+    program_looked_for: bool,
     problems: BTreeMap<&'static str, Problem>,
 
     view: watch::Sender<Arc<State>>,
@@ -196,6 +198,7 @@ impl EventLoop {
             reporting: BTreeMap::new(),
             sessions: BTreeMap::new(),
             program: None,
+            program_looked_for: false,
             problems: BTreeMap::new(),
             view,
             changed: true,

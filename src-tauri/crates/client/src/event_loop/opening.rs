@@ -86,6 +86,9 @@ impl EventLoop {
             }
             Err(problem) => self.problem("claude_missing", problem.message, problem.hint),
         }
+        if !std::mem::replace(&mut self.program_looked_for, true) {
+            self.claim("the agent program was looked for");
+        }
     }
 
     fn environment(&self, name: &str) -> String {
@@ -207,7 +210,7 @@ impl EventLoop {
 
     fn no_program(&self) -> OpenFault {
         let message = self.problems.get("claude_missing").map_or_else(
-            || format!("Claude Code is still being looked for; {}", claude::INSTALL_HINT),
+            || format!("Claude Code was not found; {}", claude::INSTALL_HINT),
             |problem| problem.message.clone(),
         );
         OpenFault { class: "claude_missing", message }

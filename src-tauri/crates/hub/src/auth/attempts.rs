@@ -24,14 +24,19 @@ impl Attempts {
     /// False when `email` has had too many wrong passwords lately.
     pub fn allowed(&self, email: &str, now: Timestamp) -> bool {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get(email).is_none_or(|(since, count)| *count < WRONG_MAX || now.ms_since(*since) >= WINDOW_MS)
+        wrong
+            .get(email)
+            .is_none_or(|(since, count)| *count < WRONG_MAX || now.ms_since(*since) >= WINDOW_MS)
     }
 
     /// Notes a wrong password.
     pub fn wrong(&self, email: &str, now: Timestamp) {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= ADDRESSES_MAX && !wrong.contains_key(email) {
-            let oldest = wrong.iter().min_by_key(|(_, (since, _))| *since).map(|(email, _)| email.clone());
+            let oldest = wrong
+                .iter()
+                .min_by_key(|(_, (since, _))| *since)
+                .map(|(email, _)| email.clone());
             oldest.and_then(|email| wrong.remove(&email));
         }
         let entry = wrong.entry(email.to_owned()).or_insert((now, 0));
@@ -43,7 +48,10 @@ impl Attempts {
 
     /// Forgets the wrong ones after a right one.
     pub fn right(&self, email: &str) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).remove(email);
+        self.wrong
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(email);
     }
 }
 
@@ -60,7 +68,10 @@ mod tests {
             attempts.wrong("a@b.c", start);
         }
         assert!(!attempts.allowed("a@b.c", start));
-        assert!(attempts.allowed("other@b.c", start), "one address does not stop another");
+        assert!(
+            attempts.allowed("other@b.c", start),
+            "one address does not stop another"
+        );
         assert!(attempts.allowed("a@b.c", start.plus_ms(WINDOW_MS as i64)));
     }
 

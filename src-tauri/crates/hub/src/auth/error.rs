@@ -23,31 +23,45 @@ pub(crate) struct AuthError {
 impl AuthError {
     /// An error with a code of GoTrue.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> AuthError {
-        AuthError { status, code, message: message.into() }
+        AuthError {
+            status,
+            code,
+            message: message.into(),
+        }
     }
 
     /// Wrong address or wrong password: the same for both, so that addresses cannot be found out.
     pub fn credentials() -> AuthError {
-        AuthError::new(StatusCode::BAD_REQUEST, "invalid_credentials", "Invalid login credentials")
+        AuthError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_credentials",
+            "Invalid login credentials",
+        )
     }
 
     /// Something of ours does not work; the cause is in the log, not in the answer.
     pub fn internal(attempt: &str, cause: &dyn std::fmt::Display) -> AuthError {
         tracing::error!(attempt, %cause, "auth request failed");
-        AuthError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", format!("could not {attempt}"))
+        AuthError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "unexpected_failure",
+            format!("could not {attempt}"),
+        )
     }
 
     /// The answer, in the shape the request's version header asks for.
     pub fn response(&self, headers: &HeaderMap) -> Response {
-        let new_shape =
-            identity::text(headers, "x-supabase-api-version").is_some_and(|version| version >= NEW_SHAPE_SINCE);
+        let new_shape = identity::text(headers, "x-supabase-api-version")
+            .is_some_and(|version| version >= NEW_SHAPE_SINCE);
         let body = if new_shape {
             json!({"code": self.code, "message": self.message})
         } else {
             json!({"code": self.status.as_u16(), "error_code": self.code, "msg": self.message})
         };
         let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().insert("x-sb-error-code", HeaderValue::from_static(self.code));
+        response
+            .headers_mut()
+            .insert("x-sb-error-code", HeaderValue::from_static(self.code));
         response
     }
 }

@@ -24,9 +24,15 @@ type Pairs = Query<Vec<(String, String)>>;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/auth/v1/health", get(async || Json(json!({"name": "GoTrue", "version": "semo-hub"}))))
+        .route(
+            "/auth/v1/health",
+            get(async || Json(json!({"name": "GoTrue", "version": "semo-hub"}))),
+        )
         .route("/auth/v1/settings", get(settings))
-        .route("/auth/v1/.well-known/jwks.json", get(async || Json(json!({"keys": []}))))
+        .route(
+            "/auth/v1/.well-known/jwks.json",
+            get(async || Json(json!({"keys": []}))),
+        )
         .route("/auth/v1/token", post(token))
         .route("/auth/v1/signup", post(signup))
         .route("/auth/v1/user", get(user))
@@ -34,13 +40,19 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 }
 
 async fn settings() -> Json<Value> {
-    Json(json!({"external": {"email": true, "anonymous_users": false}, "disable_signup": true,
-                "mailer_autoconfirm": true, "phone_autoconfirm": false, "saml_enabled": false}))
+    Json(
+        json!({"external": {"email": true, "anonymous_users": false}, "disable_signup": true,
+                "mailer_autoconfirm": true, "phone_autoconfirm": false, "saml_enabled": false}),
+    )
 }
 
 async fn signup(headers: HeaderMap) -> Response {
-    AuthError::new(StatusCode::UNPROCESSABLE_ENTITY, "signup_disabled", "Signups not allowed for this instance")
-        .response(&headers)
+    AuthError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "signup_disabled",
+        "Signups not allowed for this instance",
+    )
+    .response(&headers)
 }
 
 #[derive(Deserialize)]
@@ -57,7 +69,10 @@ struct RefreshGrant {
 async fn token(State(shared): App, Query(query): Pairs, headers: HeaderMap, body: Bytes) -> Response {
     let granted = async {
         identity::check_key(&shared, &headers, &query)?;
-        let grant = query.iter().find(|(name, _)| name == "grant_type").map(|(_, value)| value.as_str());
+        let grant = query
+            .iter()
+            .find(|(name, _)| name == "grant_type")
+            .map(|(_, value)| value.as_str());
         match grant {
             Some("password") => {
                 let grant: PasswordGrant = read(&body)?;
@@ -103,14 +118,23 @@ async fn sign_in(shared: &Shared, email: &str, password: String) -> Result<Value
     if password.len() > users::PASSWORD_BYTES_MAX {
         return Err(AuthError::credentials());
     }
-    let client =
-        shared.database.admin.get().await.map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
+    let client = shared
+        .database
+        .admin
+        .get()
+        .await
+        .map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
     let row = client
-        .query_opt(&format!("select {} from auth.users where email = $1", users::USER_COLUMNS), &[&email])
+        .query_opt(
+            &format!("select {} from auth.users where email = $1", users::USER_COLUMNS),
+            &[&email],
+        )
         .await
         .map_err(|error| AuthError::internal(ATTEMPT, &crate::error::explained(&error)))?;
     drop(client);
-    let hash = row.as_ref().and_then(|row| row.get::<_, Option<String>>("encrypted_password"));
+    let hash = row
+        .as_ref()
+        .and_then(|row| row.get::<_, Option<String>>("encrypted_password"));
     let right = users::matches(password, hash).await;
     let Some(row) = row.filter(|_| right) else {
         shared.attempts.wrong(email, now);
@@ -118,7 +142,11 @@ async fn sign_in(shared: &Shared, email: &str, password: String) -> Result<Value
     };
     shared.attempts.right(email);
     if row.get::<_, Option<bool>>("banned") == Some(true) {
-        return Err(AuthError::new(StatusCode::BAD_REQUEST, "user_banned", "User is banned"));
+        return Err(AuthError::new(
+            StatusCode::BAD_REQUEST,
+            "user_banned",
+            "User is banned",
+        ));
     }
     session::begin(shared, row.get("id")).await
 }
@@ -131,14 +159,28 @@ fn signed_in(
 ) -> Result<(Uuid, Option<Uuid>), AuthError> {
     identity::check_key(shared, headers, query)?;
     let missing = || {
-        AuthError::new(StatusCode::UNAUTHORIZED, "no_authorization", "This endpoint requires a valid Bearer token")
+        AuthError::new(
+            StatusCode::UNAUTHORIZED,
+            "no_authorization",
+            "This endpoint requires a valid Bearer token",
+        )
     };
     let token = identity::bearer(headers).ok_or_else(missing)?;
     let claims = jwt::verify(token, &shared.keys.jwt_secret, shared.clock.now(), 0)
         .map_err(|fault| AuthError::from(identity::Refusal::Token(fault)))?;
-    let id = |name: &str| claims.all.get(name).and_then(Value::as_str).and_then(|text| text.parse().ok());
+    let id = |name: &str| {
+        claims
+            .all
+            .get(name)
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok())
+    };
     let user = id("sub").ok_or_else(|| {
-        AuthError::new(StatusCode::FORBIDDEN, "bad_jwt", "invalid claim: missing sub claim")
+        AuthError::new(
+            StatusCode::FORBIDDEN,
+            "bad_jwt",
+            "invalid claim: missing sub claim",
+        )
     })?;
     Ok((user, id("session_id")))
 }
@@ -181,7 +223,10 @@ async fn logout(State(shared): App, Query(query): Pairs, headers: HeaderMap) -> 
     const ATTEMPT: &str = "sign out";
     let done = async {
         let (user, session) = signed_in(&shared, &headers, &query)?;
-        let scope = query.iter().find(|(name, _)| name == "scope").map_or("global", |(_, value)| value.as_str());
+        let scope = query
+            .iter()
+            .find(|(name, _)| name == "scope")
+            .map_or("global", |(_, value)| value.as_str());
         let which = match scope {
             "local" => "id = $2",
             "others" => "id is distinct from $2",
@@ -194,7 +239,10 @@ async fn logout(State(shared): App, Query(query): Pairs, headers: HeaderMap) -> 
             .await
             .map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
         client
-            .execute(&format!("delete from auth.sessions where user_id = $1 and {which}"), &[&user, &session])
+            .execute(
+                &format!("delete from auth.sessions where user_id = $1 and {which}"),
+                &[&user, &session],
+            )
             .await
             .map_err(|error| AuthError::internal(ATTEMPT, &crate::error::explained(&error)))
     };

@@ -26,8 +26,12 @@ const TOKENS_PER_SESSION_MAX: i64 = 50;
 pub(crate) async fn begin(shared: &Shared, user: Uuid) -> Result<Value, AuthError> {
     const ATTEMPT: &str = "begin a session";
     let fault = |error: tokio_postgres::Error| AuthError::internal(ATTEMPT, &crate::error::explained(&error));
-    let mut client =
-        shared.database.admin.get().await.map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
+    let mut client = shared
+        .database
+        .admin
+        .get()
+        .await
+        .map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
     let transaction = client.transaction().await.map_err(fault)?;
     let row = transaction
         .query_one(
@@ -37,7 +41,10 @@ pub(crate) async fn begin(shared: &Shared, user: Uuid) -> Result<Value, AuthErro
         .await
         .map_err(fault)?;
     let session: Uuid = transaction
-        .query_one("insert into auth.sessions (user_id) values ($1) returning id", &[&user])
+        .query_one(
+            "insert into auth.sessions (user_id) values ($1) returning id",
+            &[&user],
+        )
         .await
         .map_err(fault)?
         .get(0);
@@ -51,8 +58,12 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
     const ATTEMPT: &str = "refresh the session";
     let fault = |error: tokio_postgres::Error| AuthError::internal(ATTEMPT, &crate::error::explained(&error));
     let refuse = |code, message: &str| Err(AuthError::new(StatusCode::BAD_REQUEST, code, message));
-    let mut client =
-        shared.database.admin.get().await.map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
+    let mut client = shared
+        .database
+        .admin
+        .get()
+        .await
+        .map_err(|error| AuthError::internal(ATTEMPT, &pool_reason(&error)))?;
     let transaction = client.transaction().await.map_err(fault)?;
     let digest = digest(token);
     // The session's row is the lock: two refreshes of one session run one after the other.
@@ -65,7 +76,10 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
         .await
         .map_err(fault)?;
     let Some(found) = found else {
-        return refuse("refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found");
+        return refuse(
+            "refresh_token_not_found",
+            "Invalid Refresh Token: Refresh Token Not Found",
+        );
     };
     let (session, user): (Uuid, Uuid) = (found.get(0), found.get(1));
     let may: bool = transaction
@@ -81,19 +95,30 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
         .map_err(fault)?
         .get(0);
     if !may {
-        transaction.execute("delete from auth.sessions where id = $1", &[&session]).await.map_err(fault)?;
+        transaction
+            .execute("delete from auth.sessions where id = $1", &[&session])
+            .await
+            .map_err(fault)?;
         transaction.commit().await.map_err(fault)?;
         tracing::warn!(%session, "a refresh token was used twice; its session is ended");
-        return refuse("refresh_token_already_used", "Invalid Refresh Token: Already Used");
+        return refuse(
+            "refresh_token_already_used",
+            "Invalid Refresh Token: Already Used",
+        );
     }
     let row = transaction
-        .query_one(&format!("select {USER_COLUMNS} from auth.users where id = $1"), &[&user])
+        .query_one(
+            &format!("select {USER_COLUMNS} from auth.users where id = $1"),
+            &[&user],
+        )
         .await
         .map_err(fault)?;
     if row.get::<_, Option<bool>>("banned") == Some(true) {
         return refuse("user_banned", "Invalid Refresh Token: User Banned");
     }
-    let new = add_token(&*transaction, session, Some(&digest)).await.map_err(fault)?;
+    let new = add_token(&*transaction, session, Some(&digest))
+        .await
+        .map_err(fault)?;
     transaction.commit().await.map_err(fault)?;
     body(shared, &row, session, &new)
 }
@@ -118,7 +143,10 @@ async fn add_token(
         )
         .await?;
     client
-        .execute("update auth.sessions set refreshed_at = clock_timestamp() where id = $1", &[&session])
+        .execute(
+            "update auth.sessions set refreshed_at = clock_timestamp() where id = $1",
+            &[&session],
+        )
         .await?;
     client
         .execute(

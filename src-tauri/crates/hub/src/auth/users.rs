@@ -25,7 +25,8 @@ const EMAIL_BYTES_MAX: usize = 254;
 static HASHING: Semaphore = Semaphore::const_new(HASHES_MAX);
 
 /// The columns [`user_json`] reads.
-pub(crate) const USER_COLUMNS: &str = "id, aud, role, email, raw_app_meta_data, raw_user_meta_data, is_anonymous,
+pub(crate) const USER_COLUMNS: &str =
+    "id, aud, role, email, raw_app_meta_data, raw_user_meta_data, is_anonymous,
     banned_until > now() as banned, encrypted_password,
     to_char(created_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as created,
     to_char(updated_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as updated,
@@ -60,19 +61,34 @@ pub(crate) fn normal_email(email: &str) -> String {
 /// Makes the user or sets the password of the one that is there; a new password ends all sessions.
 pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> Result<Uuid, HubError> {
     let email = normal_email(email);
-    let refuse = |reason: &str| HubError::User { email: email.clone(), reason: reason.to_owned() };
+    let refuse = |reason: &str| HubError::User {
+        email: email.clone(),
+        reason: reason.to_owned(),
+    };
     let (name, place) = email.split_once('@').unwrap_or_default();
-    if name.is_empty() || place.is_empty() || email.len() > EMAIL_BYTES_MAX || email.contains(char::is_whitespace) {
+    if name.is_empty()
+        || place.is_empty()
+        || email.len() > EMAIL_BYTES_MAX
+        || email.contains(char::is_whitespace)
+    {
         return Err(refuse("this is not an email address"));
     }
     if password.chars().count() < PASSWORD_CHARS_MIN || password.len() > PASSWORD_BYTES_MAX {
-        return Err(refuse("the password must have 6 characters or more and at most 72 bytes"));
+        return Err(refuse(
+            "the password must have 6 characters or more and at most 72 bytes",
+        ));
     }
     let attempt = || format!("set up the user {email}");
     let client = database.admin(&attempt()).await?;
-    let fault = |source| HubError::Database { attempt: attempt(), source };
+    let fault = |source| HubError::Database {
+        attempt: attempt(),
+        source,
+    };
     let known = client
-        .query_opt("select id, encrypted_password from auth.users where email = $1", &[&email])
+        .query_opt(
+            "select id, encrypted_password from auth.users where email = $1",
+            &[&email],
+        )
         .await
         .map_err(fault)?;
     if let Some(row) = known {
@@ -80,7 +96,9 @@ pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> 
             return Ok(row.get("id"));
         }
     }
-    let hash = hashed(password.to_owned()).await.map_err(|reason| refuse(&reason))?;
+    let hash = hashed(password.to_owned())
+        .await
+        .map_err(|reason| refuse(&reason))?;
     let row = client
         .query_one(
             "with changed as (
@@ -99,7 +117,9 @@ pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> 
 
 /// True when `password` belongs to `hash`. Without a hash it takes as long and is false.
 pub(crate) async fn matches(password: String, hash: Option<String>) -> bool {
-    let Ok(_turn) = HASHING.acquire().await else { return false };
+    let Ok(_turn) = HASHING.acquire().await else {
+        return false;
+    };
     let check = tokio::task::spawn_blocking(move || match hash {
         Some(hash) => bcrypt::verify(&password, &hash).unwrap_or(false),
         None => {
@@ -114,7 +134,9 @@ pub(crate) async fn matches(password: String, hash: Option<String>) -> bool {
 
 async fn hashed(password: String) -> Result<String, String> {
     let _turn = HASHING.acquire().await.map_err(|error| error.to_string())?;
-    tokio::task::spawn_blocking(move || bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string()))
-        .await
-        .map_err(|error| error.to_string())?
+    tokio::task::spawn_blocking(move || {
+        bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
+    })
+    .await
+    .map_err(|error| error.to_string())?
 }

@@ -44,11 +44,15 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes the folders, takes the lock, decides where the cluster lies.
     pub fn open(data_dir: &Path) -> Result<Cluster, HubError> {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(|source| HubError::Folder {
-            attempt: "create the folder",
-            path: data_dir.to_owned(),
-            source,
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(data_dir)
+            .map_err(|source| HubError::Folder {
+                attempt: "create the folder",
+                path: data_dir.to_owned(),
+                source,
+            })?;
         let data_dir = &fs::canonicalize(data_dir).map_err(|source| HubError::Folder {
             attempt: "find the folder",
             path: data_dir.to_owned(),
@@ -68,7 +72,13 @@ impl Cluster {
         for folder in [&pgdata, &socket_dir] {
             private_folder(folder, run_as)?;
         }
-        Ok(Cluster { pgdata, socket_dir, log: data_dir.join("postgres.log"), run_as, _lock: lock })
+        Ok(Cluster {
+            pgdata,
+            socket_dir,
+            log: data_dir.join("postgres.log"),
+            run_as,
+            _lock: lock,
+        })
     }
 
     /// True when `initdb` has been here.
@@ -80,7 +90,13 @@ impl Cluster {
 /// One hub per data folder. The file stays; the lock goes with the process, however it ends.
 fn lock(data_dir: &Path) -> Result<fs::File, HubError> {
     let path = data_dir.join("hub.lock");
-    let fault = |attempt| move |source, path: &Path| HubError::Folder { attempt, path: path.to_owned(), source };
+    let fault = |attempt| {
+        move |source, path: &Path| HubError::Folder {
+            attempt,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let mut file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -94,8 +110,15 @@ fn lock(data_dir: &Path) -> Result<fs::File, HubError> {
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
             let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-            let holder = if known { holder.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(HubError::InUse { path: data_dir.to_owned(), holder });
+            let holder = if known {
+                holder.trim().to_owned()
+            } else {
+                "unknown".to_owned()
+            };
+            return Err(HubError::InUse {
+                path: data_dir.to_owned(),
+                holder,
+            });
         }
         Err(fs::TryLockError::Error(source)) => return Err(fault("lock")(source, &path)),
     }
@@ -113,10 +136,16 @@ fn unprivileged() -> RunAs {
         passwd.lines().find_map(|line| {
             let mut fields = line.split(':');
             let (user, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-            (user == name).then_some(RunAs { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+            (user == name).then_some(RunAs {
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+            })
         })
     };
-    const NOBODY: RunAs = RunAs { uid: 65_534, gid: 65_534 };
+    const NOBODY: RunAs = RunAs {
+        uid: 65_534,
+        gid: 65_534,
+    };
     find("postgres").or_else(|| find("nobody")).unwrap_or(NOBODY)
 }
 
@@ -140,8 +169,16 @@ fn may_enter(folder: &Path, user: RunAs) -> bool {
 fn elsewhere(data_dir: &Path) -> Result<PathBuf, HubError> {
     sweep_temporary();
     let root = Path::new(ELSEWHERE).join(hash(data_dir));
-    let fault = |source| HubError::Folder { attempt: "create the folder", path: root.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(&root).map_err(fault)?;
+    let fault = |source| HubError::Folder {
+        attempt: "create the folder",
+        path: root.clone(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&root)
+        .map_err(fault)?;
     fs::write(root.join("data-folder"), data_dir.as_os_str().as_encoded_bytes()).map_err(fault)?;
     tracing::info!(cluster = %root.display(), data = %data_dir.display(),
         "Postgres may not enter the data folder; the cluster lies elsewhere");
@@ -153,7 +190,9 @@ fn elsewhere(data_dir: &Path) -> Result<PathBuf, HubError> {
 fn sweep_temporary() {
     let temporary = std::env::temp_dir();
     for entry in fs::read_dir(ELSEWHERE).into_iter().flatten().flatten() {
-        let Ok(owner) = fs::read_to_string(entry.path().join("data-folder")) else { continue };
+        let Ok(owner) = fs::read_to_string(entry.path().join("data-folder")) else {
+            continue;
+        };
         let owner = Path::new(&owner);
         let running = entry.path().join("postgres/postmaster.pid").exists();
         if owner.starts_with(&temporary) && !owner.exists() && !running {
@@ -166,7 +205,11 @@ fn sweep_temporary() {
 
 /// Makes `folder` 0700 and owned by the user Postgres runs as; refuses one that belongs to somebody else.
 fn private_folder(folder: &Path, run_as: Option<RunAs>) -> Result<(), HubError> {
-    let fault = |source| HubError::Folder { attempt: "set up the folder", path: folder.to_owned(), source };
+    let fault = |source| HubError::Folder {
+        attempt: "set up the folder",
+        path: folder.to_owned(),
+        source,
+    };
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -198,7 +241,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Cluster::open(folder.path()).unwrap();
         let error = Cluster::open(folder.path()).unwrap_err();
-        assert!(matches!(&error, HubError::InUse { holder, .. } if *holder == std::process::id().to_string()));
+        assert!(
+            matches!(&error, HubError::InUse { holder, .. } if *holder == std::process::id().to_string())
+        );
         drop(first);
         Cluster::open(folder.path()).unwrap();
     }
@@ -216,7 +261,10 @@ mod tests {
     fn a_closed_home_cannot_be_entered_by_another_user() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let stranger = RunAs { uid: 4_000_000, gid: 4_000_000 };
+        let stranger = RunAs {
+            uid: 4_000_000,
+            gid: 4_000_000,
+        };
         assert!(!may_enter(folder.path(), stranger));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         assert!(may_enter(folder.path(), stranger));
@@ -226,7 +274,12 @@ mod tests {
     fn a_folder_that_cannot_be_written_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        let error = Cluster::open(&folder.path().join("file/hub")).unwrap_err().to_string();
-        assert!(error.contains("file/hub") && error.contains("create the folder"), "{error}");
+        let error = Cluster::open(&folder.path().join("file/hub"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("file/hub") && error.contains("create the folder"),
+            "{error}"
+        );
     }
 }

@@ -14,7 +14,11 @@ const PG_CONFIG_TIMEOUT: Duration = Duration::from_secs(5);
 const MAJOR_MIN: u32 = 15;
 
 /// Folders that hold one folder per version, each with a `bin`.
-const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql", "/Library/PostgreSQL"];
+const VERSIONED: [&str; 3] = [
+    "/usr/lib/postgresql",
+    "/usr/local/lib/postgresql",
+    "/Library/PostgreSQL",
+];
 /// Folders that may hold the programs themselves.
 const PLAIN: [&str; 6] = [
     "/opt/homebrew/opt/postgresql@18/bin",
@@ -35,8 +39,9 @@ pub(crate) struct Binaries {
 /// Looks in `setting` only when it is given, else everywhere a Postgres is usually found.
 pub(crate) async fn locate(setting: Option<&Path>) -> Result<Binaries, HubError> {
     if let Some(folder) = setting {
-        return in_folder(folder)
-            .ok_or_else(|| HubError::NoPostgres { searched: format!("the setting, {}", folder.display()) });
+        return in_folder(folder).ok_or_else(|| HubError::NoPostgres {
+            searched: format!("the setting, {}", folder.display()),
+        });
     }
     if let Some(found) = pg_config_folder().await.and_then(|folder| in_folder(&folder)) {
         return Ok(found);
@@ -44,7 +49,10 @@ pub(crate) async fn locate(setting: Option<&Path>) -> Result<Binaries, HubError>
     let mut versioned: Vec<(u32, PathBuf)> = Vec::new();
     for root in VERSIONED {
         for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            let major = entry.file_name().to_str().and_then(|name| name.split('.').next()?.parse().ok());
+            let major = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.split('.').next()?.parse().ok());
             if let Some(major) = major.filter(|major| *major >= MAJOR_MIN) {
                 versioned.push((major, entry.path().join("bin")));
             }
@@ -62,12 +70,18 @@ pub(crate) async fn locate(setting: Option<&Path>) -> Result<Binaries, HubError>
 }
 
 fn in_folder(folder: &Path) -> Option<Binaries> {
-    let found = Binaries { postgres: folder.join("postgres"), initdb: folder.join("initdb") };
+    let found = Binaries {
+        postgres: folder.join("postgres"),
+        initdb: folder.join("initdb"),
+    };
     (found.postgres.is_file() && found.initdb.is_file()).then_some(found)
 }
 
 /// What `pg_config` of the PATH says. Debian's names a folder that may hold no server: the caller checks.
-#[allow(clippy::disallowed_methods, reason = "the hub may start Postgres's own programs")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the hub may start Postgres's own programs"
+)]
 async fn pg_config_folder() -> Option<PathBuf> {
     let asked = tokio::process::Command::new("pg_config")
         .arg("--bindir")
@@ -92,7 +106,10 @@ mod tests {
     async fn without_postgres_the_error_says_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
         let error = locate(Some(empty.path())).await.unwrap_err().to_string();
-        assert!(error.contains("apt-get install postgresql") && error.contains("brew install"), "{error}");
+        assert!(
+            error.contains("apt-get install postgresql") && error.contains("brew install"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

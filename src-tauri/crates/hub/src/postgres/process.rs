@@ -58,7 +58,12 @@ impl Server {
 
     /// The superuser's address in the form libpq and tokio-postgres read.
     pub fn url(&self) -> String {
-        let host = self.cluster.socket_dir.to_string_lossy().replace('%', "%25").replace('/', "%2F");
+        let host = self
+            .cluster
+            .socket_dir
+            .to_string_lossy()
+            .replace('%', "%25")
+            .replace('/', "%2F");
         format!("postgresql://{SUPERUSER}@{host}/{DATABASE}")
     }
 
@@ -97,11 +102,17 @@ impl Server {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(fault(format!("it ended at once ({status})"), &self.cluster));
             }
-            match config(&self.cluster, SUPERUSER).connect(tokio_postgres::NoTls).await {
+            match config(&self.cluster, SUPERUSER)
+                .connect(tokio_postgres::NoTls)
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {
                     let waited = START_TIMEOUT.as_secs();
-                    return Err(fault(format!("it did not answer within {waited} s ({error})"), &self.cluster));
+                    return Err(fault(
+                        format!("it did not answer within {waited} s ({error})"),
+                        &self.cluster,
+                    ));
                 }
                 Err(_) => sleep(LOOK_AGAIN).await,
             }
@@ -127,10 +138,16 @@ fn config(cluster: &Cluster, role: &str) -> tokio_postgres::Config {
 }
 
 /// A command that runs as the unprivileged user where the hub is root, with nothing of our environment.
-#[allow(clippy::disallowed_methods, reason = "the hub may start Postgres's own programs")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the hub may start Postgres's own programs"
+)]
 fn command(program: &Path, cluster: &Cluster) -> Result<Command, HubError> {
-    let folder_fault =
-        |source| HubError::Folder { attempt: "write the Postgres log", path: cluster.log.clone(), source };
+    let folder_fault = |source| HubError::Folder {
+        attempt: "write the Postgres log",
+        path: cluster.log.clone(),
+        source,
+    };
     let too_long = fs::metadata(&cluster.log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX);
     if too_long {
         fs::remove_file(&cluster.log).map_err(folder_fault)?;
@@ -161,7 +178,11 @@ fn command(program: &Path, cluster: &Cluster) -> Result<Command, HubError> {
 
 async fn initdb(binaries: &Binaries, cluster: &Cluster) -> Result<(), HubError> {
     let attempt = || format!("create the database cluster in {}", cluster.pgdata.display());
-    let fault = |reason| HubError::Postgres { attempt: attempt(), reason, log: tail(&cluster.log) };
+    let fault = |reason| HubError::Postgres {
+        attempt: attempt(),
+        reason,
+        log: tail(&cluster.log),
+    };
     let mut command = command(&binaries.initdb, cluster)?;
     command
         .arg("--pgdata")
@@ -174,13 +195,20 @@ async fn initdb(binaries: &Binaries, cluster: &Cluster) -> Result<(), HubError> 
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(fault(format!("initdb ended with {status}"))),
         Ok(Err(error)) => Err(fault(error.to_string())),
-        Err(_) => Err(fault(format!("initdb took longer than {} s", INITDB_TIMEOUT.as_secs()))),
+        Err(_) => Err(fault(format!(
+            "initdb took longer than {} s",
+            INITDB_TIMEOUT.as_secs()
+        ))),
     }
 }
 
 fn spawn_server(binaries: &Binaries, cluster: &Cluster) -> Result<Child, HubError> {
     let mut command = command(&binaries.postgres, cluster)?;
-    command.arg("-D").arg(&cluster.pgdata).arg("-k").arg(&cluster.socket_dir);
+    command
+        .arg("-D")
+        .arg(&cluster.pgdata)
+        .arg("-k")
+        .arg(&cluster.socket_dir);
     for setting in [
         "listen_addresses=",
         "unix_socket_permissions=0700",
@@ -207,8 +235,13 @@ fn spawn_server(binaries: &Binaries, cluster: &Cluster) -> Result<Child, HubErro
 
 /// Ends the server of a hub that was killed. We hold the folder's lock, so nobody else can be using it.
 async fn end_left_over(cluster: &Cluster) -> Result<(), HubError> {
-    let Some(pid) = left_over(cluster) else { return Ok(()) };
-    tracing::info!(pid = pid.as_raw_nonzero().get(), "ending the Postgres of a hub that did not stop in order");
+    let Some(pid) = left_over(cluster) else {
+        return Ok(());
+    };
+    tracing::info!(
+        pid = pid.as_raw_nonzero().get(),
+        "ending the Postgres of a hub that did not stop in order"
+    );
     for signal in [Signal::INT, Signal::QUIT] {
         if kill_process(pid, signal).is_err() {
             return Ok(());
@@ -246,9 +279,17 @@ fn left_over(cluster: &Cluster) -> Option<Pid> {
 }
 
 fn tail(log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let start = text.len().saturating_sub(LOG_TAIL);
-    let start = (start..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let start = (start..=text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(text.len());
     let end = text[start..].trim();
-    if end.is_empty() { "(nothing)".to_owned() } else { end.replace('\n', " | ") }
+    if end.is_empty() {
+        "(nothing)".to_owned()
+    } else {
+        end.replace('\n', " | ")
+    }
 }

@@ -35,7 +35,9 @@ pub(crate) async fn push(shared: &Shared, channel: &mut Channel, content: Conten
         }
     }
     let except = (!channel.echo).then_some(channel.id);
-    shared.realtime.broadcast((&channel.topic, channel.private), &event, &body, None, except);
+    shared
+        .realtime
+        .broadcast((&channel.topic, channel.private), &event, &body, None, except);
     true
 }
 
@@ -50,6 +52,8 @@ pub(crate) async fn post(
     if private && !channel::may_write(&shared.database, who, topic).await {
         return false;
     }
-    shared.realtime.broadcast((topic, private), event, body, None, None);
+    shared
+        .realtime
+        .broadcast((topic, private), event, body, None, None);
     true
 }

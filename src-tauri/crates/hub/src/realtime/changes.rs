@@ -44,7 +44,12 @@ pub(crate) fn read(list: &[Value]) -> (Vec<Value>, Result<Vec<Binding>, String>)
             map.insert("id".to_owned(), json!(id));
         }
         echo.push(answer);
-        let word = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let word = |name: &str| {
+            entry
+                .get(name)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
         let event = match word("event").unwrap_or("*").to_uppercase().as_str() {
             known @ ("INSERT" | "UPDATE" | "DELETE") => known.to_owned(),
             _ => "*".to_owned(),
@@ -82,11 +87,17 @@ pub(crate) async fn subscribe(database: &Database, role: &str, bindings: &[Bindi
         tracing::warn!(reason, "a postgres_changes subscription failed");
         "Unable to subscribe to changes with given parameters. An exception happened".to_owned()
     };
-    let client =
-        database.admin("subscribe to changes").await.map_err(|error: HubError| internal(error.to_string()))?;
+    let client = database
+        .admin("subscribe to changes")
+        .await
+        .map_err(|error: HubError| internal(error.to_string()))?;
     for binding in bindings {
         let table = binding.table.as_deref();
-        let columns: Vec<&str> = binding.conditions.iter().map(|condition| condition.column.as_str()).collect();
+        let columns: Vec<&str> = binding
+            .conditions
+            .iter()
+            .map(|condition| condition.column.as_str())
+            .collect();
         let found = client
             .query(
                 "select c.oid from pg_publication_tables p
@@ -110,7 +121,11 @@ pub(crate) async fn subscribe(database: &Database, role: &str, bindings: &[Bindi
                 binding.event,
                 binding.schema,
                 table.unwrap_or("*"),
-                if columns.is_empty() { "[]".to_owned() } else { columns.join(", ") },
+                if columns.is_empty() {
+                    "[]".to_owned()
+                } else {
+                    columns.join(", ")
+                },
             ));
         }
         for row in found {
@@ -156,14 +171,20 @@ const CHANGES: &str = "
 /// Reads the captured changes and tells them to whom they may be told.
 pub(crate) async fn deliver(database: &Database, realtime: &Realtime, ids: &[i64]) -> Result<(), HubError> {
     let attempt = "read captured changes";
-    let fault = |source| HubError::Database { attempt: attempt.to_owned(), source };
+    let fault = |source| HubError::Database {
+        attempt: attempt.to_owned(),
+        source,
+    };
     let client = database.admin(attempt).await?;
     let rows = client.query(CHANGES, &[&ids]).await.map_err(fault)?;
     let subscribers = realtime.subscribers();
     for row in &rows {
         tell(database, realtime, &subscribers, &change(row)).await;
     }
-    client.execute("delete from realtime.hub_changes where id = any ($1)", &[&ids]).await.map_err(fault)?;
+    client
+        .execute("delete from realtime.hub_changes where id = any ($1)", &[&ids])
+        .await
+        .map_err(fault)?;
     Ok(())
 }
 
@@ -189,19 +210,29 @@ async fn tell(database: &Database, realtime: &Realtime, subscribers: &[Subscribe
     // One check for all channels of the same role and claims.
     let mut readable: HashMap<String, Option<Vec<String>>> = HashMap::new();
     for subscriber in subscribers {
-        let ids: Vec<u32> =
-            subscriber.bindings.iter().filter(|binding| matches(binding, change)).map(|binding| binding.id).collect();
+        let ids: Vec<u32> = subscriber
+            .bindings
+            .iter()
+            .filter(|binding| matches(binding, change))
+            .map(|binding| binding.id)
+            .collect();
         if ids.is_empty() {
             continue;
         }
-        let who = format!("{} {}", subscriber.claims.role, Value::Object(subscriber.claims.all.clone()));
+        let who = format!(
+            "{} {}",
+            subscriber.claims.role,
+            Value::Object(subscriber.claims.all.clone())
+        );
         let columns = match readable.get(&who) {
             Some(known) => known.clone(),
             None => {
-                let columns = readable_columns(database, &subscriber.claims, change).await.unwrap_or_else(|error| {
-                    tracing::warn!(error = %error, "whether a change may be told is unknown; it is not");
-                    None
-                });
+                let columns = readable_columns(database, &subscriber.claims, change)
+                    .await
+                    .unwrap_or_else(|error| {
+                        tracing::warn!(error = %error, "whether a change may be told is unknown; it is not");
+                        None
+                    });
                 readable.insert(who, columns.clone());
                 columns
             }
@@ -221,10 +252,19 @@ fn matches(binding: &Binding, change: &Change) -> bool {
 }
 
 /// The columns `who` may read of the changed row; `None` when the row itself is hidden.
-async fn readable_columns(database: &Database, who: &Claims, change: &Change) -> Result<Option<Vec<String>>, String> {
-    let mut client = database.requests.get().await.map_err(|error| db::pool_reason(&error))?;
-    let transaction =
-        db::begin_as(&mut client, who, Access::ReadOnly).await.map_err(|error| explained(&error))?;
+async fn readable_columns(
+    database: &Database,
+    who: &Claims,
+    change: &Change,
+) -> Result<Option<Vec<String>>, String> {
+    let mut client = database
+        .requests
+        .get()
+        .await
+        .map_err(|error| db::pool_reason(&error))?;
+    let transaction = db::begin_as(&mut client, who, Access::ReadOnly)
+        .await
+        .map_err(|error| explained(&error))?;
     let table = format!("{}.{}", db::ident(&change.schema), db::ident(&change.table));
     let names: Vec<&str> = change.columns.iter().map(|(name, _)| name.as_str()).collect();
     let allowed: Vec<String> = transaction
@@ -236,7 +276,14 @@ async fn readable_columns(database: &Database, who: &Claims, change: &Change) ->
         .map_err(|error| explained(&error))?
         .get(0);
     let Some(record) = change.record.as_ref() else {
-        return Ok(Some(change.key.iter().filter(|name| allowed.contains(name)).cloned().collect()));
+        return Ok(Some(
+            change
+                .key
+                .iter()
+                .filter(|name| allowed.contains(name))
+                .cloned()
+                .collect(),
+        ));
     };
     if change.key.is_empty() || !change.key.iter().all(|name| allowed.contains(name)) {
         return Ok(None);
@@ -250,10 +297,18 @@ async fn readable_columns(database: &Database, who: &Claims, change: &Change) ->
             other => other.to_string(),
         })));
     }
-    let parameters: Vec<&(dyn ToSql + Sync)> =
-        parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> = parameters
+        .iter()
+        .map(|value| value as &(dyn ToSql + Sync))
+        .collect();
     let seen: bool = transaction
-        .query_one(&format!("select exists (select 1 from {table} where {})", tests.join(" and ")), &parameters)
+        .query_one(
+            &format!(
+                "select exists (select 1 from {table} where {})",
+                tests.join(" and ")
+            ),
+            &parameters,
+        )
         .await
         .map_err(|error| explained(&error))?
         .get(0);
@@ -262,7 +317,10 @@ async fn readable_columns(database: &Database, who: &Claims, change: &Change) ->
 
 fn data(change: &Change, columns: &[String]) -> Value {
     let only = |row: &Map<String, Value>, names: &[String]| -> Value {
-        row.iter().filter(|(name, _)| names.contains(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+        row.iter()
+            .filter(|(name, _)| names.contains(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     };
     let types: Vec<Value> = change
         .columns

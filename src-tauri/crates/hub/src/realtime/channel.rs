@@ -73,8 +73,16 @@ pub(crate) async fn join(
     };
     let config = payload.get("config").cloned().unwrap_or_default();
     let private = flag(&config, "/private");
-    let may_receive = if private { may_read(&shared.database, &claims, topic).await? } else { true };
-    let asked = config.get("postgres_changes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let may_receive = if private {
+        may_read(&shared.database, &claims, topic).await?
+    } else {
+        true
+    };
+    let asked = config
+        .get("postgres_changes")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let (echo, read) = changes::read(asked);
     let (bindings, mut system) = match read {
         Ok(bindings) => (Arc::new(bindings), None),
@@ -90,10 +98,12 @@ pub(crate) async fn join(
         bindings: bindings.clone(),
     });
     if !bindings.is_empty() {
-        system = Some(match changes::subscribe(&shared.database, &claims.role, &bindings).await {
-            Ok(()) => ("ok", "Subscribed to PostgreSQL".to_owned()),
-            Err(reason) => ("error", reason),
-        });
+        system = Some(
+            match changes::subscribe(&shared.database, &claims.role, &bindings).await {
+                Ok(()) => ("ok", "Subscribed to PostgreSQL".to_owned()),
+                Err(reason) => ("error", reason),
+            },
+        );
     }
     let channel = Channel {
         id,
@@ -108,7 +118,12 @@ pub(crate) async fn join(
         bindings,
     };
     let response = json!({"postgres_changes": echo});
-    Ok(Joined { channel, response, presence: flag(&config, "/presence/enabled"), system })
+    Ok(Joined {
+        channel,
+        response,
+        presence: flag(&config, "/presence/enabled"),
+        system,
+    })
 }
 
 /// Checks a token as Realtime does: no second of grace.
@@ -169,12 +184,18 @@ pub(crate) async fn may_read(database: &Database, who: &Claims, topic: &str) -> 
         tracing::debug!(error = explained(&error), topic, "a policy could not be asked");
         denied()
     })?;
-    if visible.is_empty() { Err(denied()) } else { Ok(visible.iter().any(|extension| extension == "broadcast")) }
+    if visible.is_empty() {
+        Err(denied())
+    } else {
+        Ok(visible.iter().any(|extension| extension == "broadcast"))
+    }
 }
 
 /// Whether `who` may broadcast on the private `topic`: a trial insert that is rolled back.
 pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) -> bool {
-    let Ok(mut client) = database.admin.get().await else { return false };
+    let Ok(mut client) = database.admin.get().await else {
+        return false;
+    };
     let asked = async {
         let transaction = client.transaction().await?;
         become_client(&transaction, who, topic).await?;

@@ -40,7 +40,10 @@ pub(crate) struct Incoming {
 pub(crate) enum Content {
     Json(Value),
     /// A broadcast pushed in binary form.
-    Broadcast { event: String, body: Body },
+    Broadcast {
+        event: String,
+        body: Body,
+    },
 }
 
 /// Payload of a broadcast.
@@ -61,7 +64,12 @@ pub(crate) enum Outgoing {
         event: &'static str,
         payload: Value,
     },
-    Broadcast { topic: String, event: String, body: Body, meta: Option<Value> },
+    Broadcast {
+        topic: String,
+        event: String,
+        body: Body,
+        meta: Option<Value>,
+    },
 }
 
 /// A frame ready to be sent.
@@ -144,11 +152,22 @@ pub(crate) fn read_binary(bytes: &Bytes) -> Result<Incoming, CodecFault> {
 /// Writes a message for a socket of `version`; `None` when it cannot be told in that version.
 pub(crate) fn write(version: Version, message: &Outgoing) -> Option<Frame> {
     match message {
-        Outgoing::Message { join_ref, reference, topic, event, payload } => {
-            Some(text(version, join_ref, reference, topic, event, payload))
-        }
-        Outgoing::Broadcast { topic, event, body, meta } => {
-            let binary = (version == Version::V2).then(|| kind_4(topic, event, body, meta)).flatten();
+        Outgoing::Message {
+            join_ref,
+            reference,
+            topic,
+            event,
+            payload,
+        } => Some(text(version, join_ref, reference, topic, event, payload)),
+        Outgoing::Broadcast {
+            topic,
+            event,
+            body,
+            meta,
+        } => {
+            let binary = (version == Version::V2)
+                .then(|| kind_4(topic, event, body, meta))
+                .flatten();
             if let Some(frame) = binary {
                 return Some(Frame::Binary(frame));
             }
@@ -172,7 +191,9 @@ fn text(
 ) -> Frame {
     // Serializer 1.0.0 wants `ref` always, as null where there is none, and knows no `join_ref` from the server.
     Frame::Text(match version {
-        Version::V1 => json!({"topic": topic, "event": event, "payload": payload, "ref": reference}).to_string(),
+        Version::V1 => {
+            json!({"topic": topic, "event": event, "payload": payload, "ref": reference}).to_string()
+        }
         Version::V2 => json!([join_ref, reference, topic, event, payload]).to_string(),
     })
 }
@@ -186,7 +207,13 @@ fn kind_4(topic: &str, event: &str, body: &Body, meta: &Option<Value>) -> Option
         Body::Bytes(bytes) => (0, bytes.to_vec()),
         Body::Json(value) => (1, value.to_string().into_bytes()),
     };
-    let mut frame = vec![KIND_BROADCAST, length(topic)?, length(event)?, length(&meta)?, encoding];
+    let mut frame = vec![
+        KIND_BROADCAST,
+        length(topic)?,
+        length(event)?,
+        length(&meta)?,
+        encoding,
+    ];
     for part in [topic.as_bytes(), event.as_bytes(), meta.as_bytes(), &payload] {
         frame.extend_from_slice(part);
     }
@@ -201,7 +228,10 @@ mod tests {
 
     fn bytes(hex: &str) -> Bytes {
         let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
     }
 
     #[test]
@@ -210,10 +240,19 @@ mod tests {
             "03 01 01 1b 02 00 01 36 37 7265616c74696d653a6f66666963653a6f313a636f6d6d616e6473 6869 7b2261223a317d",
         );
         let message = read_binary(&frame).unwrap();
-        assert_eq!((message.topic.as_str(), message.join_ref.as_deref()), (TOPIC, Some("6")));
+        assert_eq!(
+            (message.topic.as_str(), message.join_ref.as_deref()),
+            (TOPIC, Some("6"))
+        );
         assert_eq!(message.reference.as_deref(), Some("7"));
         let body = Body::Json(Arc::new(json!({"a": 1})));
-        assert_eq!(message.content, Content::Broadcast { event: "hi".to_owned(), body });
+        assert_eq!(
+            message.content,
+            Content::Broadcast {
+                event: "hi".to_owned(),
+                body
+            }
+        );
     }
 
     #[test]
@@ -227,8 +266,13 @@ mod tests {
         let expected = bytes(
             "04 1b 02 0a 01 7265616c74696d653a6f66666963653a6f313a636f6d6d616e6473 6869 7b226964223a2278227d 7b2261223a317d",
         );
-        assert_eq!(write(Version::V2, &message), Some(Frame::Binary(expected.to_vec())));
-        let Some(Frame::Text(text)) = write(Version::V1, &message) else { panic!("text") };
+        assert_eq!(
+            write(Version::V2, &message),
+            Some(Frame::Binary(expected.to_vec()))
+        );
+        let Some(Frame::Text(text)) = write(Version::V1, &message) else {
+            panic!("text")
+        };
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
@@ -269,13 +313,29 @@ mod tests {
 
     #[test]
     fn garbage_is_a_fault_and_never_a_panic() {
-        for text in ["", "[]", "{}", "7", "null", "[1,2]", "[null,null,null,null,null]", "\"x\"", "{\"topic\":1}"] {
-            assert!(read_text(Version::V1, text).is_err() || text.contains("topic"), "{text}");
+        for text in [
+            "",
+            "[]",
+            "{}",
+            "7",
+            "null",
+            "[1,2]",
+            "[null,null,null,null,null]",
+            "\"x\"",
+            "{\"topic\":1}",
+        ] {
+            assert!(
+                read_text(Version::V1, text).is_err() || text.contains("topic"),
+                "{text}"
+            );
             assert!(read_text(Version::V2, text).is_err(), "{text}");
         }
         for length in 0..9 {
             assert!(read_binary(&Bytes::from(vec![3u8; length])).is_err());
         }
-        assert_eq!(read_binary(&Bytes::from_static(&[0, 1, 1])), Err(CodecFault::Kind(0)));
+        assert_eq!(
+            read_binary(&Bytes::from_static(&[0, 1, 1])),
+            Err(CodecFault::Kind(0))
+        );
     }
 }

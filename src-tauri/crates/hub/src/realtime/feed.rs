@@ -38,8 +38,10 @@ pub(crate) struct Feed {
 
 /// Opens the listening connection. What is announced after this returns is delivered.
 pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed, HubError> {
-    let fault =
-        |source| HubError::Database { attempt: "listen to the database's notifications".to_owned(), source };
+    let fault = |source| HubError::Database {
+        attempt: "listen to the database's notifications".to_owned(),
+        source,
+    };
     let (client, mut connection) = config.connect(NoTls).await.map_err(fault)?;
     let (sender, notes) = mpsc::channel(NOTES_MAX);
     tasks.spawn(async move {
@@ -51,13 +53,25 @@ pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed,
             }
         }
     });
-    client.batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst").await.map_err(fault)?;
-    Ok(Feed { _client: client, notes })
+    client
+        .batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst")
+        .await
+        .map_err(fault)?;
+    Ok(Feed {
+        _client: client,
+        notes,
+    })
 }
 
 impl Feed {
     /// Delivers until `stop`; connects again whenever the connection is lost.
-    pub async fn run(mut self, shared: Arc<Shared>, config: Config, tasks: TaskTracker, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        shared: Arc<Shared>,
+        config: Config,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -125,14 +139,23 @@ async fn broadcast(shared: &Shared, ids: &[Uuid]) -> Result<(), HubError> {
             &[&ids],
         )
         .await
-        .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })?;
+        .map_err(|source| HubError::Database {
+            attempt: attempt.to_owned(),
+            source,
+        })?;
     for row in rows {
         let (id, topic): (Uuid, String) = (row.get(0), row.get(1));
         let event: Option<String> = row.get(2);
         let payload: Option<Value> = row.get(3);
         let body = Body::Json(Arc::new(payload.unwrap_or_default()));
         let meta = json!({"id": id});
-        shared.realtime.broadcast((&topic, row.get(4)), &event.unwrap_or_default(), &body, Some(&meta), None);
+        shared.realtime.broadcast(
+            (&topic, row.get(4)),
+            &event.unwrap_or_default(),
+            &body,
+            Some(&meta),
+            None,
+        );
     }
     Ok(())
 }
@@ -155,12 +178,16 @@ pub(crate) async fn capture_published(shared: &Shared) -> Result<(), HubError> {
                end loop; end $$",
         )
         .await
-        .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })
+        .map_err(|source| HubError::Database {
+            attempt: attempt.to_owned(),
+            source,
+        })
 }
 
 /// Removes what is old and ends what has run out, until `stop`.
 pub(crate) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
-    const OLD: &str = "delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours'";
+    const OLD: &str =
+        "delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours'";
     let mut rounds = interval(HOUSEKEEPING);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -174,7 +201,10 @@ pub(crate) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
             client
                 .batch_execute(&format!("{OLD}; select private.reap_commands()"))
                 .await
-                .map_err(|source| HubError::Database { attempt: attempt.to_owned(), source })
+                .map_err(|source| HubError::Database {
+                    attempt: attempt.to_owned(),
+                    source,
+                })
         };
         if let Err(error) = done.await {
             tracing::warn!(%error, "housekeeping failed; it is tried again later");

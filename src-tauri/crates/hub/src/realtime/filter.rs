@@ -34,13 +34,23 @@ pub(crate) fn read(text: &str) -> Result<Vec<Condition>, String> {
     if pieces.len() > CONDITIONS_MAX {
         return Err(format!("more than {CONDITIONS_MAX} conditions"));
     }
-    pieces.into_iter().filter(|piece| !piece.is_empty()).map(condition).collect()
+    pieces
+        .into_iter()
+        .filter(|piece| !piece.is_empty())
+        .map(condition)
+        .collect()
 }
 
 fn condition(text: &str) -> Result<Condition, String> {
-    let (column, rest) = text.split_once('=').ok_or_else(|| format!("no `=` in `{text}`"))?;
-    let (negated, rest) = rest.strip_prefix("not.").map_or((false, rest), |rest| (true, rest));
-    let (name, value) = rest.split_once('.').ok_or_else(|| format!("no operator in `{text}`"))?;
+    let (column, rest) = text
+        .split_once('=')
+        .ok_or_else(|| format!("no `=` in `{text}`"))?;
+    let (negated, rest) = rest
+        .strip_prefix("not.")
+        .map_or((false, rest), |rest| (true, rest));
+    let (name, value) = rest
+        .split_once('.')
+        .ok_or_else(|| format!("no operator in `{text}`"))?;
     let plain = unquoted(value);
     let (flip, test) = match name {
         "eq" => (false, Test::Equal(plain)),
@@ -63,7 +73,11 @@ fn condition(text: &str) -> Result<Condition, String> {
         }
         _ => return Err(format!("the operator `{name}` is not supported")),
     };
-    Ok(Condition { column: column.to_owned(), negated: negated != flip, test })
+    Ok(Condition {
+        column: column.to_owned(),
+        negated: negated != flip,
+        test,
+    })
 }
 
 impl Condition {
@@ -141,9 +155,18 @@ mod tests {
         assert!(holds("office_id=eq.o1", json!({"office_id": "o1"})));
         assert!(!holds("office_id=eq.o1", json!({"office_id": "o2"})));
         assert!(!holds("office_id=eq.o1", json!({"office_id": null})));
-        assert!(!holds("office_id=neq.o1", json!({})), "a missing column satisfies nothing");
-        assert!(holds("seq=gt.9,kind=in.(a,\"b,c\")", json!({"seq": 10, "kind": "b,c"})));
-        assert!(!holds("seq=lt.9", json!({"seq": 10})), "numbers are not compared as text");
+        assert!(
+            !holds("office_id=neq.o1", json!({})),
+            "a missing column satisfies nothing"
+        );
+        assert!(holds(
+            "seq=gt.9,kind=in.(a,\"b,c\")",
+            json!({"seq": 10, "kind": "b,c"})
+        ));
+        assert!(
+            !holds("seq=lt.9", json!({"seq": 10})),
+            "numbers are not compared as text"
+        );
         assert!(holds("kind=not.in.(a,b)", json!({"kind": "c"})));
         assert!(holds("x=is.null", json!({})));
         assert!(holds("", json!({})));

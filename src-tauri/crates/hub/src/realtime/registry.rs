@@ -32,7 +32,14 @@ impl Outbox {
     pub fn new() -> (Outbox, mpsc::Receiver<Outgoing>, CancellationToken) {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let overflow = CancellationToken::new();
-        (Outbox { queue, overflow: overflow.clone() }, receiver, overflow)
+        (
+            Outbox {
+                queue,
+                overflow: overflow.clone(),
+            },
+            receiver,
+            overflow,
+        )
     }
 
     fn push(&self, message: Outgoing) {
@@ -115,7 +122,10 @@ impl Realtime {
 
     /// Cancelled when the sockets of now must close with 1012.
     pub fn closing(&self) -> CancellationToken {
-        self.restart.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.restart
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Closes all sockets with 1012, so that their clients come back and read what they missed.
@@ -129,7 +139,11 @@ impl Realtime {
     pub fn add(&self, member: Member) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
-        state.topics.entry((member.topic.clone(), member.private)).or_default().insert(id);
+        state
+            .topics
+            .entry((member.topic.clone(), member.private))
+            .or_default()
+            .insert(id);
         state.members.insert(id, member);
         id
     }
@@ -137,7 +151,9 @@ impl Realtime {
     /// Removes a channel.
     pub fn remove(&self, id: u64) {
         let mut state = self.state();
-        let Some(member) = state.members.remove(&id) else { return };
+        let Some(member) = state.members.remove(&id) else {
+            return;
+        };
         let key = (member.topic, member.private);
         if let Some(ids) = state.topics.get_mut(&key) {
             ids.remove(&id);
@@ -165,7 +181,9 @@ impl Realtime {
         except: Option<u64>,
     ) {
         let state = self.state();
-        let Some(ids) = state.topics.get(&(topic.to_owned(), private)) else { return };
+        let Some(ids) = state.topics.get(&(topic.to_owned(), private)) else {
+            return;
+        };
         for id in ids.iter().filter(|id| Some(**id) != except) {
             if let Some(member) = state.members.get(id).filter(|member| member.may_receive) {
                 member.outbox.push(Outgoing::Broadcast {
@@ -181,7 +199,10 @@ impl Realtime {
     /// Everybody who asked for changes of any table.
     pub fn subscribers(&self) -> Vec<Subscriber> {
         let state = self.state();
-        let asked = state.members.iter().filter(|(_, member)| !member.bindings.is_empty());
+        let asked = state
+            .members
+            .iter()
+            .filter(|(_, member)| !member.bindings.is_empty());
         asked
             .map(|(id, member)| Subscriber {
                 id: *id,

@@ -31,9 +31,15 @@ type Pairs = Query<Vec<(String, String)>>;
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/realtime/v1/websocket", any(websocket))
-        .route("/realtime/v1/api/ping", get(async || Json(json!({"message": "Success"}))))
+        .route(
+            "/realtime/v1/api/ping",
+            get(async || Json(json!({"message": "Success"}))),
+        )
         .route("/realtime/v1/api/broadcast", post(broadcasts))
-        .route("/realtime/v1/api/broadcast/{topic}/events/{event}", post(broadcast_one))
+        .route(
+            "/realtime/v1/api/broadcast/{topic}/events/{event}",
+            post(broadcast_one),
+        )
 }
 
 fn refused(status: StatusCode, text: impl Into<String>) -> Response {
@@ -46,7 +52,12 @@ async fn websocket(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let value = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let key = identity::text(&headers, "x-api-key").or_else(|| value("apikey"));
     let Some(key) = key.filter(|key| !key.is_empty()) else {
         return refused(StatusCode::UNAUTHORIZED, "API key is missing");
@@ -57,7 +68,10 @@ async fn websocket(
         Err(fault) => return refused(StatusCode::UNAUTHORIZED, fault.to_string()),
     };
     let Some(version) = Version::read(value("vsn")) else {
-        return refused(StatusCode::FORBIDDEN, "the serializer version is not supported; use 1.0.0 or 2.0.0");
+        return refused(
+            StatusCode::FORBIDDEN,
+            "the serializer version is not supported; use 1.0.0 or 2.0.0",
+        );
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
@@ -84,16 +98,29 @@ async fn broadcasts(State(shared): App, Query(query): Pairs, headers: HeaderMap,
         return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthorized"}))).into_response();
     };
     let invalid = |what: &str| {
-        (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"errors": {"messages": [what]}}))).into_response()
+        (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Json(json!({"errors": {"messages": [what]}})),
+        )
+            .into_response()
     };
-    let Ok(Value::Object(mut map)) = serde_json::from_slice(&body) else { return invalid("is not an object") };
-    let Some(Value::Array(messages)) = map.remove("messages") else { return invalid("can't be blank") };
+    let Ok(Value::Object(mut map)) = serde_json::from_slice(&body) else {
+        return invalid("is not an object");
+    };
+    let Some(Value::Array(messages)) = map.remove("messages") else {
+        return invalid("can't be blank");
+    };
     if messages.len() > MESSAGES_MAX {
         return invalid("has too many entries");
     }
     for mut message in messages {
         let payload = message.get_mut("payload").map(Value::take);
-        let word = |name: &str| message.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let word = |name: &str| {
+            message
+                .get(name)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
         let (Some(topic), Some(event), Some(payload)) = (word("topic"), word("event"), payload) else {
             return invalid("need topic, event and payload");
         };
@@ -115,7 +142,9 @@ async fn broadcast_one(
     let Ok(who) = identity::identify(&shared, &headers, &query) else {
         return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthorized"}))).into_response();
     };
-    let private = query.iter().any(|(name, value)| name == "private" && value == "true");
+    let private = query
+        .iter()
+        .any(|(name, value)| name == "private" && value == "true");
     let kind = identity::text(&headers, "content-type").unwrap_or("application/json");
     let body = if kind.starts_with("application/json") {
         match serde_json::from_slice::<Value>(&body) {
@@ -130,6 +159,9 @@ async fn broadcast_one(
     if broadcast::post(&shared, &who, (&topic, private), &event, &body).await {
         StatusCode::ACCEPTED.into_response()
     } else {
-        refused(StatusCode::FORBIDDEN, "You do not have permissions to write to this Channel topic")
+        refused(
+            StatusCode::FORBIDDEN,
+            "You do not have permissions to write to this Channel topic",
+        )
     }
 }

@@ -73,7 +73,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, wire: WebSocket, version: Version
         socket.shared.realtime.remove(channel.id);
     }
     if let End::Close(code, reason) = end {
-        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let frame = Message::Close(Some(CloseFrame {
+            code,
+            reason: reason.into(),
+        }));
         if timeout(WRITE_MAX, socket.wire.send(frame)).await.is_err() {
             tracing::debug!("a socket did not take its close frame");
         }
@@ -152,12 +155,18 @@ impl Socket {
             "phx_join" => self.join(incoming).await,
             "phx_leave" => self.leave(&incoming).await,
             _ if !self.channels.contains_key(&incoming.topic) => {
-                self.reply(&incoming, "error", json!({"reason": "unmatched topic"})).await
+                self.reply(&incoming, "error", json!({"reason": "unmatched topic"}))
+                    .await
             }
             "access_token" => self.new_token(&incoming).await,
             "broadcast" => self.broadcast(incoming).await,
             "presence" => {
-                self.reply(&incoming, "error", json!({"reason": "Presence is not offered by this hub"})).await
+                self.reply(
+                    &incoming,
+                    "error",
+                    json!({"reason": "Presence is not offered by this hub"}),
+                )
+                .await
             }
             _ => Ok(()),
         }
@@ -165,7 +174,9 @@ impl Socket {
 
     async fn join(&mut self, incoming: Incoming) -> Result<(), End> {
         let Some(topic) = incoming.topic.strip_prefix("realtime:").map(str::to_owned) else {
-            return self.reply(&incoming, "error", json!({"reason": "unmatched topic"})).await;
+            return self
+                .reply(&incoming, "error", json!({"reason": "unmatched topic"}))
+                .await;
         };
         if let Some(old) = self.channels.remove(&incoming.topic) {
             self.shared.realtime.remove(old.id);
@@ -182,17 +193,29 @@ impl Socket {
         let join_ref = incoming.join_ref.clone().or_else(|| incoming.reference.clone());
         let shared = self.shared.clone();
         let joined = channel::join(&shared, &self.outbox, &self.claims, &topic, join_ref, &payload).await;
-        let Joined { channel, response, presence, system } = match joined {
+        let Joined {
+            channel,
+            response,
+            presence,
+            system,
+        } = match joined {
             Ok(joined) => joined,
             Err(reason) => return self.refuse(&incoming, reason),
         };
         self.channels.insert(incoming.topic.clone(), channel);
         self.reply(&incoming, "ok", response).await?;
         if presence {
-            self.send(pushed(&incoming.topic, "presence_state", json!({}))).await?;
+            self.send(pushed(&incoming.topic, "presence_state", json!({})))
+                .await?;
         }
         if let Some((status, message)) = system {
-            self.send(system_event(&incoming.topic, "postgres_changes", status, &message)).await?;
+            self.send(system_event(
+                &incoming.topic,
+                "postgres_changes",
+                status,
+                &message,
+            ))
+            .await?;
         }
         Ok(())
     }
@@ -218,7 +241,9 @@ impl Socket {
     }
 
     async fn broadcast(&mut self, incoming: Incoming) -> Result<(), End> {
-        let Some(channel) = self.channels.get_mut(&incoming.topic) else { return Ok(()) };
+        let Some(channel) = self.channels.get_mut(&incoming.topic) else {
+            return Ok(());
+        };
         let content = incoming.content.clone();
         let delivered = broadcast::push(&self.shared, channel, content).await;
         if delivered && channel.ack {
@@ -228,10 +253,16 @@ impl Socket {
     }
 
     async fn new_token(&mut self, incoming: &Incoming) -> Result<(), End> {
-        let Content::Json(payload) = &incoming.content else { return Ok(()) };
-        let Some(token) = payload.get("access_token").and_then(Value::as_str) else { return Ok(()) };
+        let Content::Json(payload) = &incoming.content else {
+            return Ok(());
+        };
+        let Some(token) = payload.get("access_token").and_then(Value::as_str) else {
+            return Ok(());
+        };
         let shared = self.shared.clone();
-        let Some(channel) = self.channels.get_mut(&incoming.topic) else { return Ok(()) };
+        let Some(channel) = self.channels.get_mut(&incoming.topic) else {
+            return Ok(());
+        };
         if token.starts_with("sb_") || channel.token.as_deref() == Some(token) {
             return Ok(());
         }
@@ -244,8 +275,10 @@ impl Socket {
             match channel::may_read(&shared.database, &claims, &channel.topic).await {
                 Ok(broadcasts) => may_receive = broadcasts,
                 Err(_) => {
-                    let reason =
-                        format!("You no longer have permission to read from this Channel topic: {}", channel.topic);
+                    let reason = format!(
+                        "You no longer have permission to read from this Channel topic: {}",
+                        channel.topic
+                    );
                     return self.expel(&incoming.topic, "system", &reason).await;
                 }
             }
@@ -262,7 +295,13 @@ impl Socket {
             Ok(()) => ("ok", "Subscribed to PostgreSQL".to_owned()),
             Err(reason) => ("error", reason),
         };
-        self.send(system_event(&incoming.topic, "postgres_changes", status, &message)).await
+        self.send(system_event(
+            &incoming.topic,
+            "postgres_changes",
+            status,
+            &message,
+        ))
+        .await
     }
 
     /// Ends the channels whose token has run out.
@@ -283,7 +322,9 @@ impl Socket {
 
     /// `system` error, then `phx_close`.
     async fn expel(&mut self, topic: &str, extension: &str, reason: &str) -> Result<(), End> {
-        let Some(channel) = self.channels.remove(topic) else { return Ok(()) };
+        let Some(channel) = self.channels.remove(topic) else {
+            return Ok(());
+        };
         self.shared.realtime.remove(channel.id);
         self.send(system_event(topic, extension, "error", reason)).await?;
         self.send(closed(topic, channel.join_ref)).await
@@ -305,7 +346,13 @@ fn reply(incoming: &Incoming, status: &str, response: Value) -> Outgoing {
 }
 
 fn pushed(topic: &str, event: &'static str, payload: Value) -> Outgoing {
-    Outgoing::Message { join_ref: None, reference: None, topic: topic.to_owned(), event, payload }
+    Outgoing::Message {
+        join_ref: None,
+        reference: None,
+        topic: topic.to_owned(),
+        event,
+        payload,
+    }
 }
 
 fn closed(topic: &str, join_ref: Option<String>) -> Outgoing {

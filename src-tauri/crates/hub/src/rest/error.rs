@@ -55,7 +55,11 @@ impl RestError {
 
     /// Something PostgREST can do and this hub cannot.
     pub fn unsupported(what: &str) -> RestError {
-        RestError::new(StatusCode::BAD_REQUEST, "PGRST127", format!("Feature not implemented: {what}"))
+        RestError::new(
+            StatusCode::BAD_REQUEST,
+            "PGRST127",
+            format!("Feature not implemented: {what}"),
+        )
     }
 
     /// What the database said, for a caller of `role`.
@@ -83,20 +87,22 @@ impl RestError {
 
 impl From<Refusal> for RestError {
     fn from(refusal: Refusal) -> RestError {
-        let Refusal::Token(fault) = refusal else { return RestError::Gate(refusal) };
+        let Refusal::Token(fault) = refusal else {
+            return RestError::Gate(refusal);
+        };
         let (code, message) = match fault {
             TokenFault::Expired { .. } => ("PGRST303", "JWT expired".to_owned()),
             TokenFault::NotYet => ("PGRST303", "JWT not yet valid".to_owned()),
             TokenFault::Incomplete => ("PGRST303", fault.to_string()),
             TokenFault::Signature => ("PGRST301", "No suitable key or wrong key type".to_owned()),
-            TokenFault::Malformed { parts } => {
-                ("PGRST301", format!("Expected 3 parts in JWT; got {parts}"))
-            }
+            TokenFault::Malformed { parts } => ("PGRST301", format!("Expected 3 parts in JWT; got {parts}")),
         };
         RestError::Coded {
             status: StatusCode::UNAUTHORIZED,
             code: code.to_owned(),
-            challenge: Some(format!("Bearer error=\"invalid_token\", error_description=\"{message}\"")),
+            challenge: Some(format!(
+                "Bearer error=\"invalid_token\", error_description=\"{message}\""
+            )),
             message,
             details: None,
             hint: None,
@@ -111,7 +117,14 @@ impl IntoResponse for RestError {
                 let (message, hint) = refusal.text();
                 (refusal.status(), Json(json!({"message": message, "hint": hint}))).into_response()
             }
-            RestError::Coded { status, code, message, details, hint, challenge } => {
+            RestError::Coded {
+                status,
+                code,
+                message,
+                details,
+                hint,
+                challenge,
+            } => {
                 let body = json!({"code": code, "message": message, "details": details, "hint": hint});
                 let mut response = (status, body.to_string()).into_response();
                 let headers = response.headers_mut();
@@ -135,7 +148,10 @@ impl IntoResponse for RestError {
 /// PostgREST's table from SQLSTATE to HTTP status.
 fn status_of(code: &str, anonymous: bool) -> StatusCode {
     // `raise … using errcode = 'PT409'` chooses the status itself.
-    if let Some(status) = code.strip_prefix("PT").and_then(|digits| digits.parse::<u16>().ok()) {
+    if let Some(status) = code
+        .strip_prefix("PT")
+        .and_then(|digits| digits.parse::<u16>().ok())
+    {
         if let Ok(status) = StatusCode::from_u16(status) {
             return status;
         }

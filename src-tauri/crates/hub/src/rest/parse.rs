@@ -11,8 +11,16 @@ const DEPTH_MAX: usize = 16;
 const ITEMS_MAX: usize = 200;
 
 /// Names that are never columns to filter by.
-const RESERVED: [&str; 8] =
-    ["select", "order", "limit", "offset", "on_conflict", "columns", "apikey", "and"];
+const RESERVED: [&str; 8] = [
+    "select",
+    "order",
+    "limit",
+    "offset",
+    "on_conflict",
+    "columns",
+    "apikey",
+    "and",
+];
 
 /// Whether unknown pairs are filters of a table or arguments of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +46,9 @@ pub(crate) fn query(
         arguments: Vec::new(),
     };
     if pairs.len() > ITEMS_MAX {
-        return Err(RestError::query(format!("more than {ITEMS_MAX} query parameters")));
+        return Err(RestError::query(format!(
+            "more than {ITEMS_MAX} query parameters"
+        )));
     }
     for (name, value) in pairs {
         match name.as_str() {
@@ -53,8 +63,12 @@ pub(crate) fn query(
             "columns" => query.columns = Some(names(value)?),
             "and" => query.conditions.push(Condition::All(list(value, 0)?)),
             "or" => query.conditions.push(Condition::Any(list(value, 0)?)),
-            "not.and" => query.conditions.push(Condition::Not(Box::new(Condition::All(list(value, 0)?)))),
-            "not.or" => query.conditions.push(Condition::Not(Box::new(Condition::Any(list(value, 0)?)))),
+            "not.and" => query
+                .conditions
+                .push(Condition::Not(Box::new(Condition::All(list(value, 0)?)))),
+            "not.or" => query
+                .conditions
+                .push(Condition::Not(Box::new(Condition::Any(list(value, 0)?)))),
             other => match is_argument(other) {
                 Some(Pairs::Arguments) => query.arguments.push((name.clone(), value.clone())),
                 Some(Pairs::Filters) | None => query.conditions.push(test(field(other)?, value)?),
@@ -66,21 +80,33 @@ pub(crate) fn query(
 }
 
 fn number(name: &str, value: &str) -> Result<u64, RestError> {
-    value.parse().ok().filter(|n| *n <= i64::MAX as u64).ok_or_else(|| {
-        RestError::query(format!("\"failed to parse {name} parameter ({value})\": a whole number is expected"))
-    })
+    value
+        .parse()
+        .ok()
+        .filter(|n| *n <= i64::MAX as u64)
+        .ok_or_else(|| {
+            RestError::query(format!(
+                "\"failed to parse {name} parameter ({value})\": a whole number is expected"
+            ))
+        })
 }
 
 /// `a,b` or `"a","b"`.
 fn names(value: &str) -> Result<Vec<String>, RestError> {
-    pieces(value)?.into_iter().map(|piece| unquoted(piece.trim())).collect()
+    pieces(value)?
+        .into_iter()
+        .map(|piece| unquoted(piece.trim()))
+        .collect()
 }
 
 fn select(value: &str) -> Result<Vec<Selected>, RestError> {
     if value.trim().is_empty() {
         return Ok(vec![Selected::Star]);
     }
-    pieces(value)?.into_iter().map(|piece| selected(piece.trim())).collect()
+    pieces(value)?
+        .into_iter()
+        .map(|piece| selected(piece.trim()))
+        .collect()
 }
 
 /// `alias:column->path::cast`
@@ -99,7 +125,11 @@ fn selected(text: &str) -> Result<Selected, RestError> {
         Some((alias, rest)) => (Some(unquoted(alias)?), rest),
         None => (None, text),
     };
-    Ok(Selected::Field { field: field(text)?, alias, cast })
+    Ok(Selected::Field {
+        field: field(text)?,
+        alias,
+        cast,
+    })
 }
 
 fn order(value: &str) -> Result<Vec<Order>, RestError> {
@@ -129,17 +159,24 @@ fn field(text: &str) -> Result<Field, RestError> {
     let end = rest.find("->").unwrap_or(rest.len());
     let column = unquoted(&rest[..end])?;
     if column.is_empty() {
-        return Err(RestError::query(format!("\"failed to parse column name ({text})\"")));
+        return Err(RestError::query(format!(
+            "\"failed to parse column name ({text})\""
+        )));
     }
     rest = &rest[end..];
     while let Some(step) = rest.strip_prefix("->") {
         let (as_text, step) = step.strip_prefix('>').map_or((false, step), |step| (true, step));
         let end = step.find("->").unwrap_or(step.len());
-        path.push(Step { as_text, key: unquoted(&step[..end])? });
+        path.push(Step {
+            as_text,
+            key: unquoted(&step[..end])?,
+        });
         rest = &step[end..];
     }
     if path.len() > DEPTH_MAX {
-        return Err(RestError::query(format!("a JSON path has more than {DEPTH_MAX} steps")));
+        return Err(RestError::query(format!(
+            "a JSON path has more than {DEPTH_MAX} steps"
+        )));
     }
     Ok(Field { column, path })
 }
@@ -151,8 +188,14 @@ fn test(field: Field, text: &str) -> Result<Condition, RestError> {
     }
     let fault = || RestError::query(format!("\"failed to parse filter ({text})\""));
     let (name, value) = text.split_once('.').ok_or_else(fault)?;
-    let operator = |sql| Test::Operator { sql, value: value.to_owned() };
-    let pattern = |sql| Test::Operator { sql, value: value.replace('*', "%") };
+    let operator = |sql| Test::Operator {
+        sql,
+        value: value.to_owned(),
+    };
+    let pattern = |sql| Test::Operator {
+        sql,
+        value: value.replace('*', "%"),
+    };
     let test = match name {
         "eq" => operator("="),
         "neq" => operator("<>"),
@@ -169,8 +212,15 @@ fn test(field: Field, text: &str) -> Result<Condition, RestError> {
         "cd" => operator("<@"),
         "ov" => operator("&&"),
         "in" => {
-            let inner = value.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or_else(fault)?;
-            let values = if inner.is_empty() { Vec::new() } else { pieces(inner)? };
+            let inner = value
+                .strip_prefix('(')
+                .and_then(|rest| rest.strip_suffix(')'))
+                .ok_or_else(fault)?;
+            let values = if inner.is_empty() {
+                Vec::new()
+            } else {
+                pieces(inner)?
+            };
             Test::In(values.into_iter().map(unquoted).collect::<Result<_, _>>()?)
         }
         "is" => Test::Is(match value.to_ascii_lowercase().as_str() {
@@ -193,25 +243,46 @@ fn test(field: Field, text: &str) -> Result<Condition, RestError> {
 fn list(text: &str, depth: usize) -> Result<Vec<Condition>, RestError> {
     let fault = || RestError::query(format!("\"failed to parse logic tree ({text})\""));
     if depth >= DEPTH_MAX {
-        return Err(RestError::query(format!("a logic tree is deeper than {DEPTH_MAX}")));
+        return Err(RestError::query(format!(
+            "a logic tree is deeper than {DEPTH_MAX}"
+        )));
     }
-    let inner = text.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or_else(fault)?;
+    let inner = text
+        .trim()
+        .strip_prefix('(')
+        .and_then(|rest| rest.strip_suffix(')'))
+        .ok_or_else(fault)?;
     let mut conditions = Vec::new();
     for piece in pieces(inner)? {
         conditions.push(member(piece.trim(), depth)?);
     }
-    if conditions.is_empty() { Err(fault()) } else { Ok(conditions) }
+    if conditions.is_empty() {
+        Err(fault())
+    } else {
+        Ok(conditions)
+    }
 }
 
 /// One member of a logic tree.
 fn member(text: &str, depth: usize) -> Result<Condition, RestError> {
-    for (prefix, negated, any) in
-        [("and(", false, false), ("or(", false, true), ("not.and(", true, false), ("not.or(", true, true)]
-    {
+    for (prefix, negated, any) in [
+        ("and(", false, false),
+        ("or(", false, true),
+        ("not.and(", true, false),
+        ("not.or(", true, true),
+    ] {
         if text.starts_with(prefix) {
             let inner = list(&text[prefix.len() - 1..], depth + 1)?;
-            let condition = if any { Condition::Any(inner) } else { Condition::All(inner) };
-            return Ok(if negated { Condition::Not(Box::new(condition)) } else { condition });
+            let condition = if any {
+                Condition::Any(inner)
+            } else {
+                Condition::All(inner)
+            };
+            return Ok(if negated {
+                Condition::Not(Box::new(condition))
+            } else {
+                condition
+            });
         }
     }
     let (name, rest) = text
@@ -246,25 +317,35 @@ fn pieces(text: &str) -> Result<Vec<&str>, RestError> {
         }
     }
     if quoted || depth != 0 {
-        return Err(RestError::query(format!("\"failed to parse ({text})\": a quote or parenthesis is open")));
+        return Err(RestError::query(format!(
+            "\"failed to parse ({text})\": a quote or parenthesis is open"
+        )));
     }
     found.push(&text[start..]);
     if found.len() > ITEMS_MAX {
-        return Err(RestError::query(format!("a list has more than {ITEMS_MAX} entries")));
+        return Err(RestError::query(format!(
+            "a list has more than {ITEMS_MAX} entries"
+        )));
     }
     Ok(found)
 }
 
 /// Takes quotes and their backslash escapes away.
 fn unquoted(text: &str) -> Result<String, RestError> {
-    let Some(inner) = text.strip_prefix('"') else { return Ok(text.to_owned()) };
+    let Some(inner) = text.strip_prefix('"') else {
+        return Ok(text.to_owned());
+    };
     let inner = inner
         .strip_suffix('"')
         .ok_or_else(|| RestError::query(format!("\"failed to parse ({text})\": a quote is open")))?;
     let mut out = String::with_capacity(inner.len());
     let mut characters = inner.chars();
     while let Some(character) = characters.next() {
-        out.push(if character == '\\' { characters.next().unwrap_or('\\') } else { character });
+        out.push(if character == '\\' {
+            characters.next().unwrap_or('\\')
+        } else {
+            character
+        });
     }
     Ok(out)
 }
@@ -283,7 +364,10 @@ mod tests {
     }
 
     fn column(name: &str) -> Field {
-        Field { column: name.to_owned(), path: Vec::new() }
+        Field {
+            column: name.to_owned(),
+            path: Vec::new(),
+        }
     }
 
     #[test]
@@ -293,28 +377,48 @@ mod tests {
             plan.conditions,
             vec![Condition::Test {
                 field: column("office_id"),
-                test: Test::Operator { sql: "=", value: "o1".to_owned() }
+                test: Test::Operator {
+                    sql: "=",
+                    value: "o1".to_owned()
+                }
             }]
         );
-        assert_eq!(plan.order[0], Order { field: column("seq"), direction: " DESC NULLS LAST".to_owned() });
+        assert_eq!(
+            plan.order[0],
+            Order {
+                field: column("seq"),
+                direction: " DESC NULLS LAST".to_owned()
+            }
+        );
         assert_eq!((plan.limit, plan.offset, plan.order.len()), (Some(5), 2, 2));
     }
 
     #[test]
     fn quotes_protect_commas_in_lists() {
         let plan = read(r#"id=in.("a,b",c,"d\"e")"#).unwrap();
-        let Condition::Test { test: Test::In(values), .. } = &plan.conditions[0] else { panic!("a list") };
+        let Condition::Test {
+            test: Test::In(values),
+            ..
+        } = &plan.conditions[0]
+        else {
+            panic!("a list")
+        };
         assert_eq!(values, &["a,b", "c", "d\"e"]);
     }
 
     #[test]
     fn logic_trees_nest_and_keep_quoted_values_whole() {
         let plan = read(r#"or=(a.eq."x,(y",and(b.not.gt.2,c.is.null),d.in.(1,2))"#).unwrap();
-        let Condition::Any(members) = &plan.conditions[0] else { panic!("a tree") };
+        let Condition::Any(members) = &plan.conditions[0] else {
+            panic!("a tree")
+        };
         assert_eq!(members.len(), 3);
         let first = Condition::Test {
             field: column("a"),
-            test: Test::Operator { sql: "=", value: "x,(y".to_owned() },
+            test: Test::Operator {
+                sql: "=",
+                value: "x,(y".to_owned(),
+            },
         };
         assert_eq!(members[0], first);
         assert!(matches!(&members[1], Condition::All(inner) if matches!(inner[0], Condition::Not(_))));
@@ -323,9 +427,14 @@ mod tests {
     #[test]
     fn json_paths_aliases_and_casts_are_read() {
         let plan = read("select=n:args->a->>b,seq::text").unwrap();
-        let Selected::Field { field, alias, .. } = &plan.select[0] else { panic!("a field") };
+        let Selected::Field { field, alias, .. } = &plan.select[0] else {
+            panic!("a field")
+        };
         assert_eq!(alias.as_deref(), Some("n"));
-        assert_eq!(field.path.iter().map(|step| step.as_text).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            field.path.iter().map(|step| step.as_text).collect::<Vec<_>>(),
+            [false, true]
+        );
         assert!(matches!(&plan.select[1], Selected::Field { cast: Some(cast), .. } if cast == "text"));
     }
 
@@ -338,13 +447,37 @@ mod tests {
     fn whatever_cannot_be_read_is_an_error_and_never_a_panic() {
         let deep = format!("or={}a.eq.1{}", "(or".repeat(40) + "(", ")".repeat(41));
         for bad in [
-            "a=1", "a=eq", "a=xx.1", "a=in.1", "a=in.(1", "a=is.maybe", "limit=-1", "limit=x", "or=a.eq.1",
-            "or=()", "order=a.up", "=eq.1", "id=in.(\"a)", "select=\"a", &deep,
+            "a=1",
+            "a=eq",
+            "a=xx.1",
+            "a=in.1",
+            "a=in.(1",
+            "a=is.maybe",
+            "limit=-1",
+            "limit=x",
+            "or=a.eq.1",
+            "or=()",
+            "order=a.up",
+            "=eq.1",
+            "id=in.(\"a)",
+            "select=\"a",
+            &deep,
         ] {
             let error = read(bad);
-            assert!(matches!(error, Err(RestError::Coded { .. })), "{bad} gave {error:?}");
+            assert!(
+                matches!(error, Err(RestError::Coded { .. })),
+                "{bad} gave {error:?}"
+            );
         }
-        for hostile in ["ü=eq.ü", "a->=eq.1", "a=eq.", "select=é::", "or=(é)", "a=not.not.not.eq.1", "select=,"] {
+        for hostile in [
+            "ü=eq.ü",
+            "a->=eq.1",
+            "a=eq.",
+            "select=é::",
+            "or=(é)",
+            "a=not.not.not.eq.1",
+            "select=,",
+        ] {
             drop(read(hostile));
         }
     }

@@ -8,7 +8,11 @@ pub(crate) enum Selected {
     /// `*`
     Star,
     /// A column, perhaps with a path into its JSON, another name and a cast.
-    Field { field: Field, alias: Option<String>, cast: Option<String> },
+    Field {
+        field: Field,
+        alias: Option<String>,
+        cast: Option<String>,
+    },
 }
 
 /// A column and the path into its JSON.

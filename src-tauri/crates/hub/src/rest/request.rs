@@ -28,7 +28,11 @@ pub(crate) struct Wishes {
 
 /// Reads the headers. `reading`: GET or HEAD, where `Range` and `Accept-Profile` count.
 pub(crate) fn wishes(headers: &HeaderMap, reading: bool) -> Result<Wishes, RestError> {
-    let profile = if reading { "accept-profile" } else { "content-profile" };
+    let profile = if reading {
+        "accept-profile"
+    } else {
+        "content-profile"
+    };
     if let Some(schema) = identity::text(headers, profile).filter(|schema| *schema != SCHEMA) {
         return Err(RestError::new(
             StatusCode::NOT_ACCEPTABLE,
@@ -44,7 +48,10 @@ pub(crate) fn wishes(headers: &HeaderMap, reading: bool) -> Result<Wishes, RestE
         range: if reading { range(headers) } else { None },
         applied: Vec::new(),
     };
-    let prefer = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let prefer = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     for word in prefer.flat_map(|line| line.split(',')).map(str::trim) {
         wishes.applied.push(match word {
             "return=representation" => {
@@ -72,7 +79,10 @@ pub(crate) fn wishes(headers: &HeaderMap, reading: bool) -> Result<Wishes, RestE
 
 fn accepts_single(headers: &HeaderMap) -> Result<bool, RestError> {
     let accept = identity::text(headers, "accept").unwrap_or("*/*");
-    for kind in accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim()) {
+    for kind in accept
+        .split(',')
+        .map(|part| part.split(';').next().unwrap_or_default().trim())
+    {
         match kind {
             "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object" => return Ok(true),
             "application/json" | "application/*" | "*/*" | "" => return Ok(false),
@@ -89,7 +99,9 @@ fn accepts_single(headers: &HeaderMap) -> Result<bool, RestError> {
 
 /// `Range: 0-4` or `5-`; anything else is ignored, as HTTP says.
 fn range(headers: &HeaderMap) -> Option<(u64, u64)> {
-    let (first, last) = identity::text(headers, "range")?.trim_start_matches("items=").split_once('-')?;
+    let (first, last) = identity::text(headers, "range")?
+        .trim_start_matches("items=")
+        .split_once('-')?;
     let first: u64 = first.trim().parse().ok()?;
     let rows = match last.trim() {
         "" => u64::MAX,
@@ -139,13 +151,18 @@ pub(crate) fn object(body: &[u8], may_be_empty: bool) -> Result<Map<String, Valu
     }
     match json(body)? {
         Value::Object(map) => Ok(map),
-        _ => Err(RestError::new(StatusCode::BAD_REQUEST, "PGRST102", "Request body must be an object")),
+        _ => Err(RestError::new(
+            StatusCode::BAD_REQUEST,
+            "PGRST102",
+            "Request body must be an object",
+        )),
     }
 }
 
 fn json(body: &[u8]) -> Result<Value, RestError> {
     serde_json::from_slice(body).map_err(|error| {
-        RestError::new(StatusCode::BAD_REQUEST, "PGRST102", "Empty or invalid json").with_details(error.to_string())
+        RestError::new(StatusCode::BAD_REQUEST, "PGRST102", "Empty or invalid json")
+            .with_details(error.to_string())
     })
 }
 
@@ -165,7 +182,10 @@ mod tests {
 
     #[test]
     fn preferences_may_be_one_list_or_several_headers() {
-        let all = headers(&[("prefer", "return=representation,count=exact"), ("prefer", "resolution=ignore-duplicates")]);
+        let all = headers(&[
+            ("prefer", "return=representation,count=exact"),
+            ("prefer", "resolution=ignore-duplicates"),
+        ]);
         let wishes = wishes(&all, false).unwrap();
         assert_eq!(
             (wishes.answer, wishes.count, wishes.resolution),
@@ -179,7 +199,8 @@ mod tests {
         assert_eq!(wishes(&range, true).unwrap().range, Some((5, 5)));
         assert_eq!(wishes(&range, false).unwrap().range, None);
         for odd in ["9-5", "x-1", "-", "1"] {
-            let value = HeaderMap::from_iter([(axum::http::header::RANGE, HeaderValue::from_str(odd).unwrap())]);
+            let value =
+                HeaderMap::from_iter([(axum::http::header::RANGE, HeaderValue::from_str(odd).unwrap())]);
             assert_eq!(wishes(&value, true).unwrap().range, None, "{odd}");
         }
     }
@@ -196,6 +217,10 @@ mod tests {
     fn another_schema_or_media_type_is_not_acceptable() {
         assert!(wishes(&headers(&[("accept-profile", "auth")]), true).is_err());
         assert!(wishes(&headers(&[("accept", "text/csv")]), true).is_err());
-        assert!(wishes(&headers(&[("accept", "application/vnd.pgrst.object+json")]), true).unwrap().single);
+        assert!(
+            wishes(&headers(&[("accept", "application/vnd.pgrst.object+json")]), true)
+                .unwrap()
+                .single
+        );
     }
 }

@@ -35,7 +35,11 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 
 /// PostgREST shows its OpenAPI document here; the hub shows nobody what there is.
 async fn root() -> RestError {
-    RestError::new(StatusCode::NOT_FOUND, "PGRST126", "Root endpoint metadata is disabled")
+    RestError::new(
+        StatusCode::NOT_FOUND,
+        "PGRST126",
+        "Root endpoint metadata is disabled",
+    )
 }
 
 async fn table(
@@ -66,7 +70,11 @@ async fn function(
 
 fn finish(answer: Result<Response, RestError>, headless: bool) -> Response {
     let response = answer.unwrap_or_else(axum::response::IntoResponse::into_response);
-    if headless { response.map(|_| Body::empty()) } else { response }
+    if headless {
+        response.map(|_| Body::empty())
+    } else {
+        response
+    }
 }
 
 async fn on_table(
@@ -80,7 +88,10 @@ async fn on_table(
     let who = identity::identify(shared, headers, pairs)?;
     let reading = method == Method::GET || method == Method::HEAD;
     let wishes = request::wishes(headers, reading)?;
-    let schema = shared.schema.with(&shared.database, |schema| schema.tables.contains_key(name)).await;
+    let schema = shared
+        .schema
+        .with(&shared.database, |schema| schema.tables.contains_key(name))
+        .await;
     let table = schema.tables.get(name).ok_or_else(|| {
         RestError::new(
             StatusCode::NOT_FOUND,
@@ -90,19 +101,29 @@ async fn on_table(
     })?;
     let mut query = parse::query(pairs, |_| Some(Pairs::Filters))?;
     narrow(&mut query, &wishes);
-    let answer = if wishes.single { Answer::Representation } else { wishes.answer };
+    let answer = if wishes.single {
+        Answer::Representation
+    } else {
+        wishes.answer
+    };
     let (statement, access) = match method {
         Method::GET | Method::HEAD => (sql::read(name, table, &query, wishes.count)?, Access::ReadOnly),
         Method::POST => {
             let rows = request::rows(body, query.columns.as_ref())?;
             let how = (wishes.resolution, answer);
-            (sql::insert(name, table, &query, &rows.columns, rows.json, how)?, Access::ReadWrite)
+            (
+                sql::insert(name, table, &query, &rows.columns, rows.json, how)?,
+                Access::ReadWrite,
+            )
         }
         Method::PATCH => {
             let row = request::object(body, false)?;
             let columns: Vec<String> = row.keys().cloned().collect();
             let row = Value::Object(row).to_string();
-            (sql::update(name, table, &query, &columns, row, answer)?, Access::ReadWrite)
+            (
+                sql::update(name, table, &query, &columns, row, answer)?,
+                Access::ReadWrite,
+            )
         }
         Method::DELETE => (sql::delete(name, table, &query, answer)?, Access::ReadWrite),
         _ => {
@@ -129,16 +150,26 @@ fn narrow(query: &mut plan::Query, wishes: &Wishes) {
 }
 
 fn page_answer(query: &plan::Query, wishes: &Wishes, outcome: Outcome) -> Result<Response, RestError> {
-    if let Some(total) = outcome.total.filter(|total| query.offset > 0 && query.offset >= *total) {
+    if let Some(total) = outcome
+        .total
+        .filter(|total| query.offset > 0 && query.offset >= *total)
+    {
         return Err(RestError::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "PGRST103",
             "Requested range not satisfiable",
         )
-        .with_details(format!("An offset of {} was requested, but there are only {total} rows.", query.offset)));
+        .with_details(format!(
+            "An offset of {} was requested, but there are only {total} rows.",
+            query.offset
+        )));
     }
     let partial = outcome.total.is_some_and(|total| outcome.page < total);
-    let status = if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let status = if partial {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
     let range = content_range(query.offset, &outcome);
     Ok(answer(status, outcome.body, wishes, Some(range)))
 }
@@ -169,7 +200,11 @@ fn answer(status: StatusCode, body: String, wishes: &Wishes, range: Option<Strin
         Some(object) if wishes.single => object.to_owned(),
         Some(_) | None => body,
     };
-    let kind = if wishes.single { "application/vnd.pgrst.object+json" } else { "application/json" };
+    let kind = if wishes.single {
+        "application/vnd.pgrst.object+json"
+    } else {
+        "application/json"
+    };
     let mut response = if status == StatusCode::NO_CONTENT {
         status.into_response()
     } else {
@@ -181,7 +216,10 @@ fn answer(status: StatusCode, body: String, wishes: &Wishes, range: Option<Strin
         response
     };
     let applied = wishes.applied.join(", ");
-    for (name, value) in [("content-range", range), ("preference-applied", Some(applied).filter(|a| !a.is_empty()))] {
+    for (name, value) in [
+        ("content-range", range),
+        ("preference-applied", Some(applied).filter(|a| !a.is_empty())),
+    ] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
             response.headers_mut().insert(name, value);
         }
@@ -207,15 +245,30 @@ async fn on_function(
         ));
     }
     let wishes = request::wishes(headers, reading)?;
-    let schema = shared.schema.with(&shared.database, |schema| schema.functions.contains_key(name)).await;
+    let schema = shared
+        .schema
+        .with(&shared.database, |schema| schema.functions.contains_key(name))
+        .await;
     let overloads = schema.functions.get(name).map(Vec::as_slice).unwrap_or_default();
-    let known = |argument: &str| overloads.iter().any(|one| one.arguments.iter().any(|(name, _)| name == argument));
+    let known = |argument: &str| {
+        overloads
+            .iter()
+            .any(|one| one.arguments.iter().any(|(name, _)| name == argument))
+    };
     let mut query = parse::query(pairs, |pair| {
-        Some(if reading && known(pair) { Pairs::Arguments } else { Pairs::Filters })
+        Some(if reading && known(pair) {
+            Pairs::Arguments
+        } else {
+            Pairs::Filters
+        })
     })?;
     narrow(&mut query, &wishes);
     let arguments: Map<String, Value> = if reading {
-        query.arguments.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect()
+        query
+            .arguments
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+            .collect()
     } else {
         request::object(body, true)?
     };
@@ -223,7 +276,11 @@ async fn on_function(
     let function = choose(name, overloads, &given)?;
     let text = Value::Object(arguments).to_string();
     let statement = sql::call(name, function, &given, text, &query, wishes.count)?;
-    let access = if reading { Access::ReadOnly } else { Access::ReadWrite };
+    let access = if reading {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
     let outcome = run(shared, &who, access, &statement, wishes.single).await?;
     if function.returns == Returns::Void {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -237,15 +294,25 @@ fn choose<'f>(name: &str, overloads: &'f [Function], given: &[String]) -> Result
     let fits = |function: &&Function| {
         let names: Vec<&String> = function.arguments.iter().map(|(name, _)| name).collect();
         given.iter().all(|argument| names.contains(&argument))
-            && names.iter().take(function.required).all(|needed| given.contains(needed))
+            && names
+                .iter()
+                .take(function.required)
+                .all(|needed| given.contains(needed))
     };
-    overloads.iter().filter(fits).min_by_key(|function| function.arguments.len()).ok_or_else(|| {
-        let mut listed = given.to_vec();
-        listed.sort();
-        RestError::new(
-            StatusCode::NOT_FOUND,
-            "PGRST202",
-            format!("Could not find the function public.{name}({}) in the schema cache", listed.join(", ")),
-        )
-    })
+    overloads
+        .iter()
+        .filter(fits)
+        .min_by_key(|function| function.arguments.len())
+        .ok_or_else(|| {
+            let mut listed = given.to_vec();
+            listed.sort();
+            RestError::new(
+                StatusCode::NOT_FOUND,
+                "PGRST202",
+                format!(
+                    "Could not find the function public.{name}({}) in the schema cache",
+                    listed.join(", ")
+                ),
+            )
+        })
 }

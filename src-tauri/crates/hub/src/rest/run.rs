@@ -32,7 +32,10 @@ pub(crate) async fn run(
 ) -> Result<Outcome, RestError> {
     let fault = |error: tokio_postgres::Error| RestError::database(&error, &who.role);
     let mut client = shared.database.requests.get().await.map_err(|error| {
-        tracing::error!(reason = pool_reason(&error), "no database connection for a request");
+        tracing::error!(
+            reason = pool_reason(&error),
+            "no database connection for a request"
+        );
         RestError::new(
             StatusCode::GATEWAY_TIMEOUT,
             "PGRST003",
@@ -40,10 +43,16 @@ pub(crate) async fn run(
         )
     })?;
     let transaction = db::begin_as(&mut client, who, access).await.map_err(fault)?;
-    let parameters: Vec<&(dyn ToSql + Sync)> =
-        statement.parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> = statement
+        .parameters
+        .iter()
+        .map(|value| value as &(dyn ToSql + Sync))
+        .collect();
     // Not cached: limits and columns are part of the text, so a cache would grow with every kind of request.
-    let row = transaction.query_one(&statement.sql, &parameters).await.map_err(fault)?;
+    let row = transaction
+        .query_one(&statement.sql, &parameters)
+        .await
+        .map_err(fault)?;
     let page = u64::try_from(row.get::<_, i64>("page")).unwrap_or(0);
     if single && page != 1 {
         transaction.rollback().await.map_err(fault)?;
@@ -57,7 +66,9 @@ pub(crate) async fn run(
     let outcome = Outcome {
         body: row.get("body"),
         page,
-        total: row.get::<_, Option<i64>>("total").and_then(|total| u64::try_from(total).ok()),
+        total: row
+            .get::<_, Option<i64>>("total")
+            .and_then(|total| u64::try_from(total).ok()),
     };
     transaction.commit().await.map_err(fault)?;
     Ok(outcome)

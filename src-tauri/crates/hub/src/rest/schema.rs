@@ -60,12 +60,18 @@ impl SchemaCache {
     /// Reads the catalogue for the first time.
     pub async fn load(database: &Database) -> Result<SchemaCache, HubError> {
         let schema = read(database).await?;
-        Ok(SchemaCache { state: RwLock::new((Arc::new(schema), Instant::now())) })
+        Ok(SchemaCache {
+            state: RwLock::new((Arc::new(schema), Instant::now())),
+        })
     }
 
     /// The newest reading.
     pub fn current(&self) -> Arc<Schema> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
     }
 
     /// Reads the catalogue again.
@@ -78,7 +84,12 @@ impl SchemaCache {
     /// A reading in which `wanted` is found, if reading again helps.
     pub async fn with(&self, database: &Database, wanted: impl Fn(&Schema) -> bool) -> Arc<Schema> {
         let current = self.current();
-        let age = self.state.read().unwrap_or_else(PoisonError::into_inner).1.elapsed();
+        let age = self
+            .state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .elapsed();
         if wanted(&current) || age < REREAD_PAUSE {
             return current;
         }
@@ -112,7 +123,10 @@ const FUNCTIONS: &str = "
 async fn read(database: &Database) -> Result<Schema, HubError> {
     let attempt = "read the database's catalogue";
     let client = database.admin(attempt).await?;
-    let fault = |source| HubError::Database { attempt: attempt.to_owned(), source };
+    let fault = |source| HubError::Database {
+        attempt: attempt.to_owned(),
+        source,
+    };
     let mut schema = Schema::default();
     for row in client.query(TABLES, &[]).await.map_err(fault)? {
         let table: &mut Table = schema.tables.entry(row.get(0)).or_default();

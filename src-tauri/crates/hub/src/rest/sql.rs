@@ -36,7 +36,11 @@ pub(crate) enum Answer {
 
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''").replace('\0', "");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }
 
 /// Parameters collected while a statement is written.
@@ -52,7 +56,10 @@ impl Writer {
     }
 
     fn finish(self, sql: String) -> Statement {
-        Statement { sql, parameters: self.parameters }
+        Statement {
+            sql,
+            parameters: self.parameters,
+        }
     }
 
     fn condition(&mut self, scope: &Scope<'_>, condition: &Condition) -> Result<String, RestError> {
@@ -72,8 +79,10 @@ impl Writer {
     }
 
     fn joined(&mut self, scope: &Scope<'_>, all: &[Condition], word: &str) -> Result<String, RestError> {
-        let parts: Vec<String> =
-            all.iter().map(|one| self.condition(scope, one)).collect::<Result<_, _>>()?;
+        let parts: Vec<String> = all
+            .iter()
+            .map(|one| self.condition(scope, one))
+            .collect::<Result<_, _>>()?;
         Ok(format!("({})", parts.join(word)))
     }
 
@@ -103,7 +112,10 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn column(&self, name: &str) -> Result<String, RestError> {
-        if self.columns.is_some_and(|known| !known.iter().any(|column| column == name)) {
+        if self
+            .columns
+            .is_some_and(|known| !known.iter().any(|column| column == name))
+        {
             return Err(RestError::new(
                 axum::http::StatusCode::BAD_REQUEST,
                 "42703",
@@ -121,7 +133,11 @@ impl Scope<'_> {
             sql.push_str(arrow);
             sql.push_str(&index.unwrap_or_else(|_| literal(&step.key)));
         }
-        Ok(if field.path.is_empty() { sql } else { format!("({sql})") })
+        Ok(if field.path.is_empty() {
+            sql
+        } else {
+            format!("({sql})")
+        })
     }
 
     fn select(&self, entries: &[Selected]) -> Result<String, RestError> {
@@ -164,7 +180,11 @@ fn type_name(text: &str) -> Result<&str, RestError> {
 }
 
 fn page(query: &Query) -> String {
-    format!(" LIMIT {} OFFSET {}", query.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX), query.offset)
+    format!(
+        " LIMIT {} OFFSET {}",
+        query.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX),
+        query.offset
+    )
 }
 
 const ROWS: &str = "coalesce(json_agg(_row), '[]')::text AS body, count(_row) AS page";
@@ -172,7 +192,11 @@ const ROWS: &str = "coalesce(json_agg(_row), '[]')::text AS body, count(_row) AS
 /// GET and HEAD of a table.
 pub(crate) fn read(name: &str, table: &Table, query: &Query, count: bool) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
-    let scope = Scope { alias: "_t", name, columns: Some(&table.columns) };
+    let scope = Scope {
+        alias: "_t",
+        name,
+        columns: Some(&table.columns),
+    };
     let from = format!("public.{} AS _t", ident(name));
     let filter = writer.filter(&scope, &query.conditions)?;
     let rows = format!(
@@ -181,18 +205,16 @@ pub(crate) fn read(name: &str, table: &Table, query: &Query, count: bool) -> Res
         scope.order(&query.order)?,
         page(query)
     );
-    let total =
-        if count { format!("(SELECT count(*) FROM {from}{filter})") } else { "NULL::bigint".to_owned() };
+    let total = if count {
+        format!("(SELECT count(*) FROM {from}{filter})")
+    } else {
+        "NULL::bigint".to_owned()
+    };
     Ok(writer.finish(format!("SELECT {ROWS}, {total} AS total FROM ({rows}) AS _row")))
 }
 
 /// The statement around a write: its returned rows as the answer asks for them.
-fn answered(
-    scope: &Scope<'_>,
-    change: &str,
-    query: &Query,
-    answer: Answer,
-) -> Result<String, RestError> {
+fn answered(scope: &Scope<'_>, change: &str, query: &Query, answer: Answer) -> Result<String, RestError> {
     Ok(match answer {
         Answer::Minimal => format!(
             "WITH _w AS ({change} RETURNING 1) SELECT '' AS body, count(*) AS page, count(*) AS total FROM _w"
@@ -212,7 +234,10 @@ fn answered(
                 }
                 columns.join(", ")
             };
-            let outer = Scope { alias: "_w", ..*scope };
+            let outer = Scope {
+                alias: "_w",
+                ..*scope
+            };
             format!(
                 "WITH _w AS ({change} RETURNING {returning}) SELECT {ROWS}, count(_row) AS total \
                  FROM (SELECT {} FROM _w{}) AS _row",
@@ -233,7 +258,11 @@ pub(crate) fn insert(
     how: (Resolution, Answer),
 ) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
-    let scope = Scope { alias: "_t", name, columns: Some(&table.columns) };
+    let scope = Scope {
+        alias: "_t",
+        name,
+        columns: Some(&table.columns),
+    };
     let mut quoted = Vec::new();
     for column in columns {
         if !table.columns.contains(column) {
@@ -251,9 +280,16 @@ pub(crate) fn insert(
         " DEFAULT VALUES".to_owned()
     } else {
         let body = writer.value(body);
-        format!(" ({list}) SELECT {list} FROM json_populate_recordset(NULL::public.{}, {body}::json)", ident(name))
+        format!(
+            " ({list}) SELECT {list} FROM json_populate_recordset(NULL::public.{}, {body}::json)",
+            ident(name)
+        )
     };
-    let target = if query.on_conflict.is_empty() { &table.key } else { &query.on_conflict };
+    let target = if query.on_conflict.is_empty() {
+        &table.key
+    } else {
+        &query.on_conflict
+    };
     let target: Vec<String> = target
         .iter()
         .map(|column| scope.column(column).map(|_| ident(column)))
@@ -263,8 +299,15 @@ pub(crate) fn insert(
         Resolution::Fail => String::new(),
         Resolution::Ignore => format!(" ON CONFLICT ({}) DO NOTHING", target.join(", ")),
         Resolution::Merge => {
-            let set: Vec<String> = quoted.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
-            format!(" ON CONFLICT ({}) DO UPDATE SET {}", target.join(", "), set.join(", "))
+            let set: Vec<String> = quoted
+                .iter()
+                .map(|column| format!("{column} = EXCLUDED.{column}"))
+                .collect();
+            format!(
+                " ON CONFLICT ({}) DO UPDATE SET {}",
+                target.join(", "),
+                set.join(", ")
+            )
         }
     };
     let change = format!("INSERT INTO public.{} AS _t{source}{conflict}", ident(name));
@@ -283,7 +326,11 @@ pub(crate) fn update(
 ) -> Result<Statement, RestError> {
     unfiltered(query, "UPDATE")?;
     let mut writer = Writer::default();
-    let scope = Scope { alias: "_t", name, columns: Some(&table.columns) };
+    let scope = Scope {
+        alias: "_t",
+        name,
+        columns: Some(&table.columns),
+    };
     let mut set = Vec::new();
     for column in columns {
         if !table.columns.contains(column) {
@@ -296,7 +343,11 @@ pub(crate) fn update(
         set.push(format!("{0} = _b.{0}", ident(column)));
     }
     if set.is_empty() {
-        return Err(RestError::new(axum::http::StatusCode::BAD_REQUEST, "PGRST102", "Empty or invalid json"));
+        return Err(RestError::new(
+            axum::http::StatusCode::BAD_REQUEST,
+            "PGRST102",
+            "Empty or invalid json",
+        ));
     }
     let body = writer.value(body);
     let filter = writer.filter(&scope, &query.conditions)?;
@@ -311,12 +362,26 @@ pub(crate) fn update(
 }
 
 /// DELETE of the rows the filters name.
-pub(crate) fn delete(name: &str, table: &Table, query: &Query, answer: Answer) -> Result<Statement, RestError> {
+pub(crate) fn delete(
+    name: &str,
+    table: &Table,
+    query: &Query,
+    answer: Answer,
+) -> Result<Statement, RestError> {
     unfiltered(query, "DELETE")?;
     let mut writer = Writer::default();
-    let scope = Scope { alias: "_t", name, columns: Some(&table.columns) };
+    let scope = Scope {
+        alias: "_t",
+        name,
+        columns: Some(&table.columns),
+    };
     let filter = writer.filter(&scope, &query.conditions)?;
-    let sql = answered(&scope, &format!("DELETE FROM public.{} AS _t{filter}", ident(name)), query, answer)?;
+    let sql = answered(
+        &scope,
+        &format!("DELETE FROM public.{} AS _t{filter}", ident(name)),
+        query,
+        answer,
+    )?;
     Ok(writer.finish(sql))
 }
 
@@ -342,35 +407,57 @@ pub(crate) fn call(
     count: bool,
 ) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
-    let used: Vec<&(String, String)> =
-        function.arguments.iter().filter(|(argument, _)| given.contains(argument)).collect();
+    let used: Vec<&(String, String)> = function
+        .arguments
+        .iter()
+        .filter(|(argument, _)| given.contains(argument))
+        .collect();
     let (arguments, from) = if used.is_empty() {
         (String::new(), String::new())
     } else {
         let body = writer.value(body);
-        let named: Vec<String> = used.iter().map(|(name, _)| format!("{0} := _a.{0}", ident(name))).collect();
-        let typed: Vec<String> = used.iter().map(|(name, kind)| format!("{} {kind}", ident(name))).collect();
-        (named.join(", "), format!("json_to_record({body}::json) AS _a({}), ", typed.join(", ")))
+        let named: Vec<String> = used
+            .iter()
+            .map(|(name, _)| format!("{0} := _a.{0}", ident(name)))
+            .collect();
+        let typed: Vec<String> = used
+            .iter()
+            .map(|(name, kind)| format!("{} {kind}", ident(name)))
+            .collect();
+        (
+            named.join(", "),
+            format!("json_to_record({body}::json) AS _a({}), ", typed.join(", ")),
+        )
     };
     let called = format!("public.{}({arguments})", ident(name));
     let sql = match (function.returns, function.set) {
         (Returns::Void, _) | (Returns::Scalar, false) => {
             let from = from.trim_end_matches(", ");
-            let from = if from.is_empty() { String::new() } else { format!(" FROM {from}") };
+            let from = if from.is_empty() {
+                String::new()
+            } else {
+                format!(" FROM {from}")
+            };
             let value = if function.returns == Returns::Void {
                 // `count` of it: the function runs, its empty value is not shown.
                 format!("SELECT ({called})::text AS v{from}")
             } else {
                 format!("SELECT to_json({called})::text AS v{from}")
             };
-            format!("SELECT coalesce(v, 'null') AS body, 1::bigint AS page, NULL::bigint AS total FROM ({value}) AS _v")
+            format!(
+                "SELECT coalesce(v, 'null') AS body, 1::bigint AS page, NULL::bigint AS total FROM ({value}) AS _v"
+            )
         }
         (Returns::Scalar, true) => format!(
             "SELECT coalesce(json_agg(_t.v), '[]')::text AS body, count(*) AS page, count(*) AS total \
              FROM (SELECT _f.v FROM {from}LATERAL {called} AS _f(v) LIMIT {ROWS_MAX}) AS _t"
         ),
         (Returns::Row, set) => {
-            let scope = Scope { alias: "_t", name, columns: None };
+            let scope = Scope {
+                alias: "_t",
+                name,
+                columns: None,
+            };
             let filter = writer.filter(&scope, &query.conditions)?;
             let shown = scope.select(&query.select)?;
             let order = scope.order(&query.order)?;
@@ -379,7 +466,11 @@ pub(crate) fn call(
             } else {
                 "coalesce((json_agg(_row)->0)::text, 'null')"
             };
-            let total = if count { "(SELECT count(*) FROM _r)" } else { "NULL::bigint" };
+            let total = if count {
+                "(SELECT count(*) FROM _r)"
+            } else {
+                "NULL::bigint"
+            };
             format!(
                 "WITH _r AS MATERIALIZED (SELECT _f.* FROM {from}LATERAL {called} AS _f) \
                  SELECT {body} AS body, count(_row) AS page, {total} AS total \
@@ -397,12 +488,17 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        Table { columns: ["id", "name", "args"].map(str::to_owned).to_vec(), key: vec!["id".to_owned()] }
+        Table {
+            columns: ["id", "name", "args"].map(str::to_owned).to_vec(),
+            key: vec!["id".to_owned()],
+        }
     }
 
     fn plan(pairs: &[(&str, &str)]) -> Query {
-        let pairs: Vec<(String, String)> =
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let pairs: Vec<(String, String)> = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         parse::query(&pairs, |_| Some(Pairs::Filters)).unwrap()
     }
 
@@ -411,7 +507,10 @@ mod tests {
         let hostile = "eq.'; drop table t; --";
         let statement = read("t", &table(), &plan(&[("name", hostile)]), true).unwrap();
         assert!(!statement.sql.contains("drop"), "{}", statement.sql);
-        assert_eq!(statement.parameters, [Text(Some("'; drop table t; --".to_owned()))]);
+        assert_eq!(
+            statement.parameters,
+            [Text(Some("'; drop table t; --".to_owned()))]
+        );
     }
 
     #[test]
@@ -420,7 +519,12 @@ mod tests {
         assert!(matches!(error, RestError::Coded { code, .. } if code == "42703"));
         let statement = read("t", &table(), &plan(&[("select", "args->>a'b\\c")]), false).unwrap();
         assert!(statement.sql.contains("E'a''b\\\\c'"), "{}", statement.sql);
-        let cast = read("t", &table(), &plan(&[("select", "id::text);--")]), false);
+        let cast = read(
+            "t",
+            &table(),
+            &plan(&[("select", "id::text; drop table t")]),
+            false,
+        );
         assert!(cast.is_err());
     }
 
@@ -428,11 +532,24 @@ mod tests {
     fn a_change_without_a_filter_is_refused() {
         assert!(delete("t", &table(), &plan(&[]), Answer::Minimal).is_err());
         let body = "{}".to_owned();
-        assert!(update("t", &table(), &plan(&[]), &["name".to_owned()], body, Answer::Minimal).is_err());
+        assert!(
+            update(
+                "t",
+                &table(),
+                &plan(&[]),
+                &["name".to_owned()],
+                body,
+                Answer::Minimal
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn list_elements_cannot_leave_their_quotes() {
-        assert_eq!(array(&["a\"b".to_owned(), "c\\d,e".to_owned()]), r#"{"a\"b","c\\d,e"}"#);
+        assert_eq!(
+            array(&["a\"b".to_owned(), "c\\d,e".to_owned()]),
+            r#"{"a\"b","c\\d,e"}"#
+        );
     }
 }

@@ -37,6 +37,8 @@ pub fn config(data_dir: PathBuf) -> HubConfig {
 pub struct TestHub {
     runtime: Runtime,
     hub: Option<Hub>,
+    /// One for all: making a client reads the machine's certificates, which takes long.
+    pub http: reqwest::Client,
     pub url: String,
     pub publishable: String,
     pub secret: String,
@@ -59,9 +61,15 @@ impl TestHub {
     }
 
     fn start() -> TestHub {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let hub = runtime.block_on(Hub::start(config(folder.path().join("hub")))).unwrap();
+        let hub = runtime
+            .block_on(Hub::start(config(folder.path().join("hub"))))
+            .unwrap();
         let file = std::fs::read_to_string(folder.path().join("hub").join(hub::KEY_FILE)).unwrap();
         let file: Value = serde_json::from_str(&file).unwrap();
         TestHub {
@@ -71,6 +79,7 @@ impl TestHub {
             jwt_secret: file["jwt_secret"].as_str().unwrap().to_owned(),
             database_url: hub.database_url().to_owned(),
             hub: Some(hub),
+            http: reqwest::Client::new(),
             runtime,
             folder,
         }
@@ -126,10 +135,16 @@ impl TestHub {
         let email = format!("{id}@example.com");
         self.admin()
             .await
-            .execute("insert into auth.users (id, email) values ($1, $2)", &[&id, &email])
+            .execute(
+                "insert into auth.users (id, email) values ($1, $2)",
+                &[&id, &email],
+            )
             .await
             .unwrap();
-        Person { id, token: self.user_token(id, 3600) }
+        Person {
+            id,
+            token: self.user_token(id, 3600),
+        }
     }
 
     pub fn user_token(&self, id: Uuid, life_s: i64) -> String {
@@ -138,13 +153,18 @@ impl TestHub {
     }
 
     pub fn anon(&self) -> Person {
-        Person { id: Uuid::nil(), token: self.publishable.clone() }
+        Person {
+            id: Uuid::nil(),
+            token: self.publishable.clone(),
+        }
     }
 
     /// A new office owned by a new person.
     pub async fn office(&self) -> (Uuid, Person) {
         let owner = self.person().await;
-        let made = self.ok(&owner, "create_office", json!({"p_name": "Office"})).await;
+        let made = self
+            .ok(&owner, "create_office", json!({"p_name": "Office"}))
+            .await;
         (id(&made["id"]), owner)
     }
 
@@ -171,17 +191,22 @@ impl TestHub {
     }
 
     pub async fn enqueue(&self, who: &Person, office: Uuid, key: &str) -> Value {
-        let args = json!({"p_office": office, "p_kind": "send_prompt", "p_args": {"prompt": "hi"}, "p_key": key});
+        let args =
+            json!({"p_office": office, "p_kind": "send_prompt", "p_args": {"prompt": "hi"}, "p_key": key});
         self.ok(who, "enqueue_command", args).await
     }
 
     pub async fn claim(&self, who: &Person, office: Uuid, client: Uuid, limit: u32) -> Vec<Value> {
         let args = json!({"p_office": office, "p_client": client, "p_limit": limit});
-        self.ok(who, "claim_commands", args).await.as_array().unwrap().clone()
+        self.ok(who, "claim_commands", args)
+            .await
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     pub fn request(&self, who: &Person, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        reqwest::Client::new()
+        self.http
             .request(method, format!("{}{path}", self.url))
             .header("apikey", &self.publishable)
             .header("authorization", format!("Bearer {}", who.token))
@@ -192,7 +217,11 @@ impl TestHub {
     }
 
     pub async fn rpc(&self, who: &Person, function: &str, args: Value) -> (u16, Value) {
-        answer(self.request(who, reqwest::Method::POST, &format!("/rest/v1/rpc/{function}")).json(&args)).await
+        answer(
+            self.request(who, reqwest::Method::POST, &format!("/rest/v1/rpc/{function}"))
+                .json(&args),
+        )
+        .await
     }
 
     pub async fn ok(&self, who: &Person, function: &str, args: Value) -> Value {

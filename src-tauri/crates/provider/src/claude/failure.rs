@@ -28,7 +28,10 @@ pub fn failure_class(error: &str, status: Option<u16>, message: &str) -> Failure
     if message.contains("529") && message.contains("overloaded") {
         return FailureClass::Overloaded;
     }
-    let named = CLASSES.iter().find(|(name, _)| *name == error).map(|(_, class)| *class);
+    let named = CLASSES
+        .iter()
+        .find(|(name, _)| *name == error)
+        .map(|(_, class)| *class);
     match (named, status) {
         (Some(class), _) if class != FailureClass::Other => class,
         (_, Some(401 | 403)) => FailureClass::Auth,
@@ -48,19 +51,48 @@ mod tests {
     #[test]
     fn every_error_that_was_seen_has_its_class() {
         let check = |error: &str, status, message: &str, expected| {
-            assert_eq!(failure_class(error, status, message), expected, "{error} {status:?} {message}");
+            assert_eq!(
+                failure_class(error, status, message),
+                expected,
+                "{error} {status:?} {message}"
+            );
         };
-        check("billing_error", Some(400), "Credit balance is too low", FailureClass::Billing);
-        check("rate_limit", Some(429), "API Error: Request rejected (429)", FailureClass::RateLimit);
-        check("authentication_failed", Some(401), "Not logged in", FailureClass::Auth);
-        check("server_error", Some(500), "API Error: 500 Internal server error.", FailureClass::Server);
+        check(
+            "billing_error",
+            Some(400),
+            "Credit balance is too low",
+            FailureClass::Billing,
+        );
+        check(
+            "rate_limit",
+            Some(429),
+            "API Error: Request rejected (429)",
+            FailureClass::RateLimit,
+        );
+        check(
+            "authentication_failed",
+            Some(401),
+            "Not logged in",
+            FailureClass::Auth,
+        );
+        check(
+            "server_error",
+            Some(500),
+            "API Error: 500 Internal server error.",
+            FailureClass::Server,
+        );
         check(
             "server_error",
             Some(529),
             "API Error: Repeated 529 Overloaded errors.",
             FailureClass::Overloaded,
         );
-        check("invalid_request", Some(400), "Prompt is too long", FailureClass::Context);
+        check(
+            "invalid_request",
+            Some(400),
+            "Prompt is too long",
+            FailureClass::Context,
+        );
         check(
             "unknown",
             None,

@@ -208,7 +208,10 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
         "SessionEnd" => HookKind::SessionEnd { reason: body.reason },
         _ => HookKind::Other,
     };
-    Ok(HookEvent { head: body.head, kind })
+    Ok(HookEvent {
+        head: body.head,
+        kind,
+    })
 }
 
 #[cfg(test)]
@@ -218,7 +221,8 @@ mod tests {
     use super::*;
 
     fn hook(name: &str, fields: Value) -> HookKind {
-        let mut body = json!({"hook_event_name": name, "session_id": "s", "transcript_path": "/t.jsonl", "cwd": "/w"});
+        let mut body =
+            json!({"hook_event_name": name, "session_id": "s", "transcript_path": "/t.jsonl", "cwd": "/w"});
         for (key, value) in fields.as_object().unwrap() {
             body[key] = value.clone();
         }
@@ -230,8 +234,13 @@ mod tests {
     #[test]
     fn the_bodies_of_2_1_197_are_understood() {
         assert_eq!(
-            hook("UserPromptSubmit", json!({"prompt": "안녕", "session_title": "FE"})),
-            HookKind::PromptSubmitted { prompt: "안녕".into() }
+            hook(
+                "UserPromptSubmit",
+                json!({"prompt": "안녕", "session_title": "FE"})
+            ),
+            HookKind::PromptSubmitted {
+                prompt: "안녕".into()
+            }
         );
         assert_eq!(
             hook(
@@ -285,8 +294,17 @@ mod tests {
 
     #[test]
     fn what_is_no_hook_is_refused_without_a_panic() {
-        for body in [&b""[..], b"[]", b"{}", b"\xff\xfe", br#"{"hook_event_name": 7, "session_id": "s"}"#] {
-            assert!(matches!(parse_hook(body), Err(HookFault::Malformed { .. })), "{body:?}");
+        for body in [
+            &b""[..],
+            b"[]",
+            b"{}",
+            b"\xff\xfe",
+            br#"{"hook_event_name": 7, "session_id": "s"}"#,
+        ] {
+            assert!(
+                matches!(parse_hook(body), Err(HookFault::Malformed { .. })),
+                "{body:?}"
+            );
         }
         assert!(matches!(
             parse_hook(&vec![b' '; HOOK_BYTES_MAX + 1]),

@@ -35,7 +35,10 @@ pub enum PromptFault {
 pub fn guard_prompt(text: &str) -> Result<String, PromptFault> {
     let max = domain::command::PROMPT_BYTES_MAX;
     if text.len() > max {
-        return Err(PromptFault::TooLong { bytes: text.len(), max });
+        return Err(PromptFault::TooLong {
+            bytes: text.len(),
+            max,
+        });
     }
     // ESC is what could end the paste; without it the rest of an escape sequence is plain text.
     let plain: String = text
@@ -91,7 +94,10 @@ mod tests {
 
     #[test]
     fn a_plain_prompt_is_left_as_it_is() {
-        check("Please build the page.\nThen test it.", "Please build the page.\nThen test it.");
+        check(
+            "Please build the page.\nThen test it.",
+            "Please build the page.\nThen test it.",
+        );
         check("안녕하세요\n둘째 줄", "안녕하세요\n둘째 줄");
         check("#heading", "#heading");
     }

@@ -58,7 +58,15 @@ const FOREIGN: &[&str] = &[
     "WT_SESSION",
 ];
 /// Left out: all variables that begin so.
-const FOREIGN_PREFIXES: &[&str] = &["KITTY_", "ITERM_", "WEZTERM_", "ALACRITTY_", "KONSOLE_", "VSCODE_", "SEMO_"];
+const FOREIGN_PREFIXES: &[&str] = &[
+    "KITTY_",
+    "ITERM_",
+    "WEZTERM_",
+    "ALACRITTY_",
+    "KONSOLE_",
+    "VSCODE_",
+    "SEMO_",
+];
 
 /// Where the program reports what it does.
 #[derive(Clone)]
@@ -71,7 +79,9 @@ pub struct HookEndpoint {
 
 impl std::fmt::Debug for HookEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HookEndpoint").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("HookEndpoint")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +129,10 @@ impl ClaudeLaunch {
             "--session-id".to_owned(),
             session.to_string(),
             "--settings".to_owned(),
-            settings.to_str().ok_or_else(|| bad("runtime_dir", "its path is not UTF-8"))?.to_owned(),
+            settings
+                .to_str()
+                .ok_or_else(|| bad("runtime_dir", "its path is not UTF-8"))?
+                .to_owned(),
         ];
         // A fixed name also saves the extra request by which the program would make one up.
         args.extend(["-n".to_owned(), shown_title(title, session)]);
@@ -147,7 +160,8 @@ impl ClaudeLaunch {
     /// The file holds the hooks' secret: only its owner may read it. The secret is not put into the environment,
     /// because every command of the agent would see it there.
     fn write_settings(&self, session: SessionId) -> Result<PathBuf, ProviderError> {
-        if self.hooks.secret.is_empty() || !self.hooks.secret.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if self.hooks.secret.is_empty() || !self.hooks.secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        {
             return Err(bad("hook secret", "it must be letters and digits"));
         }
         let path = self.settings_path(session);
@@ -228,7 +242,10 @@ fn environment(base: &[(String, String)]) -> Vec<(String, String)> {
         })
         .cloned()
         .collect();
-    env.extend(SET.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    env.extend(
+        SET.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
     env
 }
 
@@ -240,7 +257,11 @@ fn shown_title(title: &str, session: SessionId) -> String {
         .take(TITLE_CHARS_MAX)
         .collect();
     let line = line.trim().trim_start_matches('-').trim_start();
-    if line.is_empty() { session.short() } else { line.to_owned() }
+    if line.is_empty() {
+        session.short()
+    } else {
+        line.to_owned()
+    }
 }
 
 /// Where the program keeps its transcripts and status files: `CLAUDE_CONFIG_DIR`, or `.claude` in `HOME`.
@@ -321,7 +342,10 @@ mod tests {
         fs::write(launch.settings_path(id), "old").unwrap();
         fs::set_permissions(launch.settings_path(id), fs::Permissions::from_mode(0o644)).unwrap();
         let spec = launch.prepare(id, "t", Path::new("/w"), SIZE).unwrap();
-        let mode = fs::metadata(launch.settings_path(id)).unwrap().permissions().mode();
+        let mode = fs::metadata(launch.settings_path(id))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!spec.env.iter().any(|(_, value)| value.contains("abc123")));
         assert!(!format!("{launch:?} {spec:?}").contains("abc123"));
@@ -333,7 +357,13 @@ mod tests {
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["HOME", "ANTHROPIC_BASE_URL", "TERM", "COLORTERM", "CLAUDE_CODE_SANDBOXED"]
+            [
+                "HOME",
+                "ANTHROPIC_BASE_URL",
+                "TERM",
+                "COLORTERM",
+                "CLAUDE_CODE_SANDBOXED"
+            ]
         );
         assert_eq!(env[2].1, "xterm-256color");
     }
@@ -342,8 +372,14 @@ mod tests {
     fn the_config_folder_follows_the_users_environment() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let home = pair("HOME", "/h");
-        assert_eq!(config_dir(std::slice::from_ref(&home)).unwrap(), Path::new("/h/.claude"));
-        assert_eq!(config_dir(&[home, pair("CLAUDE_CONFIG_DIR", "/c")]).unwrap(), Path::new("/c"));
+        assert_eq!(
+            config_dir(std::slice::from_ref(&home)).unwrap(),
+            Path::new("/h/.claude")
+        );
+        assert_eq!(
+            config_dir(&[home, pair("CLAUDE_CONFIG_DIR", "/c")]).unwrap(),
+            Path::new("/c")
+        );
         assert_eq!(config_dir(&[]), None);
     }
 }

@@ -10,7 +10,8 @@ use crate::error::ProviderError;
 /// Name of the program.
 pub const PROGRAM: &str = "claude";
 /// How a user gets it.
-pub const INSTALL_HINT: &str = "install it with `npm install -g @anthropic-ai/claude-code`, or name its path in the settings";
+pub const INSTALL_HINT: &str =
+    "install it with `npm install -g @anthropic-ai/claude-code`, or name its path in the settings";
 /// How a user signs in.
 pub const SIGN_IN_HINT: &str =
     "Claude Code is not signed in: run `claude` once in a terminal of this machine, sign in, then try again";
@@ -57,7 +58,9 @@ pub fn find_program(path_env: &str, setting: Option<&Path>) -> Result<PathBuf, P
     };
     let wanted = setting.unwrap_or(Path::new(PROGRAM));
     if wanted.components().count() > 1 {
-        let found = std::path::absolute(wanted).ok().filter(|path| is_executable(path));
+        let found = std::path::absolute(wanted)
+            .ok()
+            .filter(|path| is_executable(path));
         return found.ok_or_else(|| not_installed(wanted, "there is no program at this path".to_owned()));
     }
     std::env::split_paths(path_env)
@@ -113,7 +116,10 @@ mod tests {
     #[test]
     fn a_missing_program_is_an_error_that_says_how_to_get_it() {
         let error = find_program("/nonexistent-folder", None).unwrap_err().to_string();
-        assert!(error.contains("npm install -g @anthropic-ai/claude-code"), "{error}");
+        assert!(
+            error.contains("npm install -g @anthropic-ai/claude-code"),
+            "{error}"
+        );
         let error = find_program("/bin", Some(Path::new("/nonexistent/claude")))
             .unwrap_err()
             .to_string();
@@ -126,7 +132,13 @@ mod tests {
             find_program("relative:/bin", Some(Path::new("sh"))).unwrap(),
             Path::new("/bin/sh")
         );
-        assert_eq!(find_program("", Some(Path::new("/bin/sh"))).unwrap(), Path::new("/bin/sh"));
-        assert!(find_program("/", Some(Path::new("/bin"))).is_err(), "a folder is no program");
+        assert_eq!(
+            find_program("", Some(Path::new("/bin/sh"))).unwrap(),
+            Path::new("/bin/sh")
+        );
+        assert!(
+            find_program("/", Some(Path::new("/bin"))).is_err(),
+            "a folder is no program"
+        );
     }
 }

@@ -105,7 +105,10 @@ pub fn read_screen(screen: &Screen) -> ScreenMeaning {
     let rows: Vec<String> = screen.rows.iter().map(|row| row.replace('\u{a0}', " ")).collect();
     if let Some(found) = find_box(&rows) {
         let footer = &rows[found.bottom + 1..];
-        if footer.iter().any(|row| SIGN_IN_ROWS.iter().any(|sign| row.contains(sign))) {
+        if footer
+            .iter()
+            .any(|row| SIGN_IN_ROWS.iter().any(|sign| row.contains(sign)))
+        {
             return ScreenMeaning::NotSignedIn;
         }
         let input = input_box(&rows, &found, screen);
@@ -117,7 +120,10 @@ pub fn read_screen(screen: &Screen) -> ScreenMeaning {
     }
     let has = |text: &&str| rows.iter().any(|row| row.contains(*text));
     if let Some(sign) = FAULT_ROWS.iter().find(|text| has(text)) {
-        let words = rows.iter().find(|row| row.contains(sign)).map(|row| row.trim().to_owned());
+        let words = rows
+            .iter()
+            .find(|row| row.contains(sign))
+            .map(|row| row.trim().to_owned());
         return ScreenMeaning::Fault(words.unwrap_or_default());
     }
     // A sign-in question is also a menu: it comes first.
@@ -127,7 +133,9 @@ pub fn read_screen(screen: &Screen) -> ScreenMeaning {
     DIALOG_ROWS
         .iter()
         .find(|(text, _)| has(text))
-        .map_or(ScreenMeaning::Unclear, |(_, dialog)| ScreenMeaning::Dialog(*dialog))
+        .map_or(ScreenMeaning::Unclear, |(_, dialog)| {
+            ScreenMeaning::Dialog(*dialog)
+        })
 }
 
 /// Whether the box shows that a pasted prompt has arrived in it.
@@ -154,7 +162,10 @@ struct BoxRows {
 /// The lowest pair of rules with a prompt row right below the upper one and only a footer below the lower one.
 fn find_box(rows: &[String]) -> Option<BoxRows> {
     let bottom = rows.iter().rposition(|row| is_rule(row))?;
-    let below = rows[bottom + 1..].iter().filter(|row| !row.trim().is_empty()).count();
+    let below = rows[bottom + 1..]
+        .iter()
+        .filter(|row| !row.trim().is_empty())
+        .count();
     if below > FOOTER_ROWS_MAX {
         return None;
     }
@@ -198,7 +209,9 @@ mod tests {
     fn screen_at(name: &str, upto: f64) -> Screen {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/recordings/");
         let text = std::fs::read_to_string(format!("{folder}{name}.jsonl")).unwrap();
-        let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let header = lines.next().unwrap();
         let side = |name: &str| u16::try_from(header[name].as_u64().unwrap()).unwrap();
         let mut output = Vec::new();
@@ -226,7 +239,10 @@ mod tests {
 
     #[test]
     fn the_start_dialogs_are_told_apart() {
-        assert_eq!(meaning("00-dialogs-onb", 2.3), ScreenMeaning::Dialog(Dialog::Trust));
+        assert_eq!(
+            meaning("00-dialogs-onb", 2.3),
+            ScreenMeaning::Dialog(Dialog::Trust)
+        );
         assert_eq!(meaning("00-dialogs-onb", 99.0), ScreenMeaning::NotSignedIn);
         let key = meaning("00-dialogs-a2-key-notapproved", 1.9);
         assert_eq!(key, ScreenMeaning::Dialog(Dialog::ApiKey));
@@ -236,16 +252,31 @@ mod tests {
             let first = meaning("00-dialogs-f-nothing-authtoken", upto);
             assert_eq!(first, ScreenMeaning::NotSignedIn, "at {upto} s");
         }
-        assert_eq!(meaning("00-dialogs-f-nothing-authtoken", 4.7), ScreenMeaning::Dialog(Dialog::Trust));
-        assert!(matches!(meaning("00-first-start-fresh-home", 99.0), ScreenMeaning::Fault(_)));
-        assert!(matches!(meaning("00-dialogs-d-bypass-root", 99.0), ScreenMeaning::Fault(_)));
+        assert_eq!(
+            meaning("00-dialogs-f-nothing-authtoken", 4.7),
+            ScreenMeaning::Dialog(Dialog::Trust)
+        );
+        assert!(matches!(
+            meaning("00-first-start-fresh-home", 99.0),
+            ScreenMeaning::Fault(_)
+        ));
+        assert!(matches!(
+            meaning("00-dialogs-d-bypass-root", 99.0),
+            ScreenMeaning::Fault(_)
+        ));
     }
 
     #[test]
     fn an_empty_box_is_ready_in_every_mode() {
-        for name in ["00-dialogs-b-authtoken", "00-dialogs-d3-bypass-root-sandbox-accepted"] {
+        for name in [
+            "00-dialogs-b-authtoken",
+            "00-dialogs-d3-bypass-root-sandbox-accepted",
+        ] {
             let ready = meaning(name, 99.0);
-            assert!(matches!(&ready, ScreenMeaning::Ready(input) if input.empty), "{name}: {ready:?}");
+            assert!(
+                matches!(&ready, ScreenMeaning::Ready(input) if input.empty),
+                "{name}: {ready:?}"
+            );
         }
         assert_eq!(meaning("00-dialogs-b-authtoken", 0.5), ScreenMeaning::Unclear);
     }
@@ -255,14 +286,19 @@ mod tests {
         let typed = meaning("66-two-line-prompt", 1.551);
         let (text, empty) = text_of(&typed);
         assert_eq!((text, empty), ("첫 줄 scn=text\n둘째 줄 [SEMO:DONE] 규칙", false));
-        let ScreenMeaning::Ready(input) = &typed else { panic!("{typed:?}") };
+        let ScreenMeaning::Ready(input) = &typed else {
+            panic!("{typed:?}")
+        };
         assert!(shows_echo(input, "첫 줄 scn=text\n둘째 줄 [SEMO:DONE] 규칙"));
         assert!(!shows_echo(input, "another prompt"));
     }
 
     #[test]
     fn a_running_turn_is_busy_and_a_prompt_that_was_put_back_is_text() {
-        assert!(matches!(meaning("22-ctrlc-before-first-token", 3.0), ScreenMeaning::Busy(_)));
+        assert!(matches!(
+            meaning("22-ctrlc-before-first-token", 3.0),
+            ScreenMeaning::Busy(_)
+        ));
         let restored = meaning("22-ctrlc-before-first-token", 4.5);
         assert_eq!(text_of(&restored), ("Please do scn=hang:30", false));
         let cleared = meaning("22-ctrlc-before-first-token", 5.2);

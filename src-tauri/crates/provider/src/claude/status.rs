@@ -52,7 +52,11 @@ pub fn read_status(config_dir: &Path, pid: u32) -> Option<StatusFile> {
     use std::io::Read;
     let path = config_dir.join("sessions").join(format!("{pid}.json"));
     let mut text = Vec::new();
-    std::fs::File::open(path).ok()?.take(STATUS_BYTES_MAX).read_to_end(&mut text).ok()?;
+    std::fs::File::open(path)
+        .ok()?
+        .take(STATUS_BYTES_MAX)
+        .read_to_end(&mut text)
+        .ok()?;
     parse(&text)
 }
 
@@ -92,6 +96,9 @@ mod tests {
             })
         );
         assert_eq!(parse(&text[..40]), None, "half written");
-        assert_eq!(parse(br#"{"status":"dreaming"}"#).unwrap().activity, Activity::Unknown);
+        assert_eq!(
+            parse(br#"{"status":"dreaming"}"#).unwrap().activity,
+            Activity::Unknown
+        );
     }
 }

@@ -79,7 +79,10 @@ pub fn transcript_path(config_dir: &Path, cwd: &Path, session: SessionId) -> Pat
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect();
-    config_dir.join("projects").join(folder).join(format!("{session}.jsonl"))
+    config_dir
+        .join("projects")
+        .join(folder)
+        .join(format!("{session}.jsonl"))
 }
 
 impl TranscriptReader {
@@ -122,7 +125,9 @@ impl TranscriptReader {
         };
         file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
         let mut bytes = Vec::new();
-        file.take(READ_BYTES_MAX as u64).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(READ_BYTES_MAX as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
         self.offset += bytes.len() as u64;
         Ok(self.take_in(&bytes))
     }
@@ -263,7 +268,9 @@ mod tests {
 
     fn expected() -> Vec<TranscriptFact> {
         vec![
-            TranscriptFact::UserPrompt { text: "첫 줄\n둘째".into() },
+            TranscriptFact::UserPrompt {
+                text: "첫 줄\n둘째".into(),
+            },
             TranscriptFact::AssistantText {
                 text: "ok\n\n[SEMO:DONE]".into(),
                 stop_reason: Some("end_turn".into()),
@@ -282,7 +289,11 @@ mod tests {
     fn a_transcript_reads_the_same_however_it_is_cut() {
         for step in [1, 2, 7, 64, LINES.len()] {
             let mut reader = TranscriptReader::new(PathBuf::from("/nonexistent"));
-            let facts: Vec<_> = LINES.as_bytes().chunks(step).flat_map(|chunk| reader.take_in(chunk)).collect();
+            let facts: Vec<_> = LINES
+                .as_bytes()
+                .chunks(step)
+                .flat_map(|chunk| reader.take_in(chunk))
+                .collect();
             assert_eq!(facts, expected(), "cut every {step} bytes");
         }
     }
@@ -302,7 +313,11 @@ mod tests {
         assert_eq!(facts, expected());
         assert_eq!(reader.read().unwrap(), vec![]);
         let mut resumed = TranscriptReader::from_offset(path, resumed_at);
-        assert_eq!(resumed.read().unwrap(), expected()[1..], "an offset is the start of a line");
+        assert_eq!(
+            resumed.read().unwrap(),
+            expected()[1..],
+            "an offset is the start of a line"
+        );
     }
 
     #[test]
@@ -321,6 +336,9 @@ mod tests {
     fn the_path_is_the_one_the_program_uses() {
         let id = SessionId(uuid::Uuid::nil());
         let path = transcript_path(Path::new("/h/.claude"), Path::new("/work/notes/C_x/wt.1"), id);
-        assert_eq!(path, Path::new(&format!("/h/.claude/projects/-work-notes-C-x-wt-1/{id}.jsonl")));
+        assert_eq!(
+            path,
+            Path::new(&format!("/h/.claude/projects/-work-notes-C-x-wt-1/{id}.jsonl"))
+        );
     }
 }

@@ -17,8 +17,10 @@ use crate::rest::{Rest, RestError, Select};
 
 /// Ids per request in an `in` filter: 50 of 39 characters keep the request line below 4 KiB.
 const IDS_PER_REQUEST: usize = 50;
-/// Most results that are read for one batch of commands.
-const RESULTS_MAX: usize = 1000;
+/// Results per request: no more than what Supabase gives at once by default.
+const RESULTS_PER_REQUEST: usize = 1000;
+/// Requests for one batch: each of its commands may have 200 rows of progress beside the final one.
+const RESULT_PAGES_MAX: usize = 11;
 
 /// A command to be put into the office.
 #[derive(Debug, Clone, PartialEq)]
@@ -246,11 +248,22 @@ impl Rest {
     pub async fn results(&self, commands: &[CommandId]) -> Result<Vec<ResultRow>, RestError> {
         let mut results = Vec::new();
         for batch in commands.chunks(IDS_PER_REQUEST) {
+            // Rows only ever come in at the end of this order, so pages do not shift under us.
             let query = Select::columns("*")
                 .in_("command_id", batch)
-                .order("created_at.asc")
-                .limit(RESULTS_MAX);
-            results.extend(self.select::<ResultRow>("agent_command_results", query).await?);
+                .order("created_at.asc,id.asc");
+            for page in 0..RESULT_PAGES_MAX {
+                let query = query
+                    .clone()
+                    .offset(page * RESULTS_PER_REQUEST)
+                    .limit(RESULTS_PER_REQUEST);
+                let rows: Vec<ResultRow> = self.select("agent_command_results", query).await?;
+                let is_last = rows.len() < RESULTS_PER_REQUEST;
+                results.extend(rows);
+                if is_last {
+                    break;
+                }
+            }
         }
         Ok(results)
     }

@@ -59,6 +59,8 @@ pub(super) struct Purse {
     pub number: AtomicU32,
     pub refusals: AtomicU32,
     pub signed_out: AtomicBool,
+    /// Gives the same token again, as a refresh within one second does.
+    pub has_no_other: AtomicBool,
 }
 
 impl TokenSource for Purse {
@@ -71,7 +73,9 @@ impl TokenSource for Purse {
             }
             if let Wish::OtherThan(refused) = wish {
                 self.refusals.fetch_add(1, Ordering::SeqCst);
-                if refused == format!("t{}", self.number.load(Ordering::SeqCst)) {
+                if !self.has_no_other.load(Ordering::SeqCst)
+                    && refused == format!("t{}", self.number.load(Ordering::SeqCst))
+                {
                     self.number.fetch_add(1, Ordering::SeqCst);
                 }
             }

@@ -170,6 +170,19 @@ async fn a_close_of_the_channel_gets_a_new_token_and_a_new_join_on_the_same_sock
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_that_gives_the_same_token_is_not_asked_for_again_and_again() {
+    let mut bench = Bench::start(vec![doorbell_topic()]);
+    bench.purse.has_no_other.store(true, Ordering::SeqCst);
+    let (mut peer, old) = bench.joined().await;
+    peer.end_channel("phx_close", &old).await;
+    let join = peer.next("phx_join").await;
+    assert_eq!(join.payload["access_token"], "t1");
+    peer.reply(&join, "ok", json!({})).await;
+    bench.until_state(ConnectionState::Live).await;
+    assert_eq!(bench.purse.refusals.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_of_the_channel_is_joined_again_with_the_same_token() {
     let mut bench = Bench::start(vec![doorbell_topic()]);
     let (mut peer, old) = bench.joined().await;

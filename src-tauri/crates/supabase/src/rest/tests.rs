@@ -199,6 +199,7 @@ async fn values_stay_values_whatever_they_hold() {
         .in_("kind", ["x", "a,b", "q\"u\\o", ")"])
         .gt("seq", 5)
         .order("a.asc,b.desc")
+        .offset(6)
         .limit(3);
     let rows: Vec<Value> = rest.select("t", query).await.expect("rows");
     assert!(rows.is_empty());
@@ -220,7 +221,7 @@ async fn values_stay_values_whatever_they_hold() {
     assert_eq!(pairs, expected);
     assert_eq!(
         (asked.header("range"), asked.header("range-unit")),
-        (Some("0-2"), Some("items"))
+        (Some("6-8"), Some("items"))
     );
     assert_eq!(asked.header("accept-profile"), Some("public"));
 }
@@ -234,6 +235,28 @@ async fn no_rows_wanted_is_no_request() {
         .expect("none");
     assert!(rows.is_empty() && rest.results(&[]).await.expect("none").is_empty());
     assert!(stub.asked().is_empty());
+}
+
+#[tokio::test]
+async fn results_are_read_page_by_page_to_the_last() {
+    let (stub, rest) = rest_against(|asked| {
+        let first: usize = asked
+            .header("range")
+            .and_then(|range| range.split('-').next()?.parse().ok())
+            .expect("a range");
+        let row = |number: usize| {
+            json!({"id": uuid::Uuid::from_u128(number as u128), "command_id": uuid::Uuid::nil(),
+                "office_id": uuid::Uuid::nil(), "status": "progress", "created_at": "2026-01-01T00:00:00+00:00"})
+        };
+        answer(200, Value::from((first..1_003.min(first + 1_000)).map(row).collect::<Vec<_>>()))
+    })
+    .await;
+    let results = rest.results(&[uuid::Uuid::nil().into()]).await.expect("results");
+    assert_eq!(
+        (results.len(), stub.asked().len()),
+        (1_003, 2),
+        "the final result is the last row"
+    );
 }
 
 #[tokio::test]

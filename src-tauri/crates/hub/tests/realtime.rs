@@ -1,0 +1,518 @@
+//! Realtime: both serializers, private channels, the doorbell, row changes, and what strangers cannot hear.
+
+mod support;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use support::{DEADLINE, Person, TestHub, id, on_hub};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use uuid::Uuid;
+
+/// A client's socket; messages are shown in one form, whatever the serializer.
+struct Socket {
+    wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    v2: bool,
+    count: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    topic: String,
+    event: String,
+    reference: Value,
+    payload: Value,
+}
+
+impl Socket {
+    async fn open(hub: &TestHub, v2: bool) -> Socket {
+        let vsn = if v2 { "2.0.0" } else { "1.0.0" };
+        let (wire, _) = connect_async(address(hub, &format!("apikey={}&vsn={vsn}", hub.publishable)))
+            .await
+            .unwrap();
+        Socket { wire, v2, count: 5 }
+    }
+
+    async fn send(&mut self, topic: &str, event: &str, payload: Value) -> Value {
+        self.count += 1;
+        let reference = json!(self.count.to_string());
+        let text = if self.v2 {
+            json!([reference, reference, topic, event, payload])
+        } else {
+            json!({"topic": topic, "event": event, "payload": payload, "ref": reference, "join_ref": reference})
+        };
+        self.wire
+            .send(Message::Text(text.to_string().into()))
+            .await
+            .unwrap();
+        reference
+    }
+
+    /// The next message, a close frame as event `closed <code>`.
+    async fn next(&mut self) -> Seen {
+        let frame = tokio::time::timeout(DEADLINE, self.wire.next())
+            .await
+            .expect("a frame in time");
+        let seen = |topic: &Value, event: &Value, reference: &Value, payload: &Value| Seen {
+            topic: topic.as_str().unwrap_or_default().to_owned(),
+            event: event.as_str().unwrap_or_default().to_owned(),
+            reference: reference.clone(),
+            payload: payload.clone(),
+        };
+        match frame.unwrap().unwrap() {
+            Message::Text(text) => {
+                let value: Value = serde_json::from_str(&text).unwrap();
+                if self.v2 {
+                    seen(&value[2], &value[3], &value[1], &value[4])
+                } else {
+                    assert!(
+                        value.as_object().unwrap().contains_key("ref"),
+                        "one client drops messages without"
+                    );
+                    seen(&value["topic"], &value["event"], &value["ref"], &value["payload"])
+                }
+            }
+            Message::Binary(bytes) => {
+                assert_eq!((bytes[0], bytes[4]), (4, 1), "a broadcast with JSON");
+                let (topic, event) = (usize::from(bytes[1]), usize::from(bytes[2]));
+                let meta = usize::from(bytes[3]);
+                let text = |from: usize, length: usize| {
+                    String::from_utf8(bytes[from..from + length].to_vec()).unwrap()
+                };
+                let body: Value = serde_json::from_slice(&bytes[5 + topic + event + meta..]).unwrap();
+                let meta: Value = serde_json::from_str(&text(5 + topic + event, meta)).unwrap_or_default();
+                let payload = json!({"type": "broadcast", "event": text(5 + topic, event), "payload": body, "meta": meta});
+                seen(
+                    &json!(text(5, topic)),
+                    &json!("broadcast"),
+                    &Value::Null,
+                    &payload,
+                )
+            }
+            Message::Close(frame) => {
+                let code = frame.map_or(0, |frame| u16::from(frame.code));
+                seen(
+                    &Value::Null,
+                    &json!(format!("closed {code}")),
+                    &Value::Null,
+                    &Value::Null,
+                )
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn until(&mut self, event: &str) -> Seen {
+        loop {
+            let seen = self.next().await;
+            if seen.event == event {
+                return seen;
+            }
+        }
+    }
+
+    /// Nothing of what was done before reaches this socket. Proven without waiting: two messages are sent from the
+    /// database one after the other; the feed works in batches, so the second comes after all that was before the
+    /// first.
+    async fn hears_nothing(&mut self, hub: &TestHub) {
+        let name = format!("sentinel-{}", Uuid::new_v4());
+        let wire_topic = format!("realtime:{name}");
+        let reference = self.send(&wire_topic, "phx_join", json!({})).await;
+        let seen = self.next().await;
+        assert_eq!(
+            (seen.event.as_str(), &seen.reference),
+            ("phx_reply", &reference),
+            "{seen:?}"
+        );
+        let admin = hub.admin().await;
+        for _ in 0..2 {
+            admin
+                .execute("select realtime.send('{}', 'sentinel', $1, false)", &[&name])
+                .await
+                .unwrap();
+            let seen = self.next().await;
+            assert_eq!(
+                (seen.event.as_str(), &seen.topic),
+                ("broadcast", &wire_topic),
+                "{seen:?}"
+            );
+        }
+    }
+
+    async fn join(&mut self, topic: &str, token: &str, config: Value) -> Seen {
+        self.send(
+            topic,
+            "phx_join",
+            json!({"config": config, "access_token": token}),
+        )
+        .await;
+        self.until("phx_reply").await
+    }
+}
+
+fn address(hub: &TestHub, query: &str) -> String {
+    format!(
+        "{}/realtime/v1/websocket?{query}",
+        hub.url.replace("http://", "ws://")
+    )
+}
+
+fn topic(office: Uuid) -> String {
+    format!("realtime:office:{office}:commands")
+}
+
+fn private() -> Value {
+    json!({"private": true, "broadcast": {"self": false, "ack": true}})
+}
+
+#[test]
+fn a_member_hears_the_doorbell_in_both_serializers() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let client = hub.client(&owner, office).await;
+        let mut sockets = [Socket::open(&hub, false).await, Socket::open(&hub, true).await];
+        for socket in &mut sockets {
+            let joined = socket.join(&topic(office), &owner.token, private()).await;
+            assert_eq!(
+                joined.payload,
+                json!({"status": "ok", "response": {"postgres_changes": []}})
+            );
+        }
+        let command = hub.enqueue(&owner, office, "key").await;
+        for socket in &mut sockets {
+            let rung = socket.until("broadcast").await.payload;
+            assert_eq!(
+                (&rung["event"], &rung["payload"]["id"]),
+                (&json!("command"), &command["id"])
+            );
+            assert!(rung["meta"]["id"].is_string());
+            assert!(
+                !rung.to_string().contains("prompt"),
+                "ids only: arguments may hold secrets"
+            );
+        }
+        let claim = hub.claim(&owner, office, client, 1).await.remove(0);
+        let complete = json!({"p_command": claim["id"], "p_token": claim["lease_token"],
+                              "p_result": Uuid::new_v4(), "p_status": "succeeded"});
+        hub.ok(&owner, "complete_command", complete).await;
+        for socket in &mut sockets {
+            let rung = socket.until("broadcast").await.payload;
+            assert_eq!(
+                (&rung["event"], &rung["payload"]["state"]),
+                (&json!("result"), &json!("succeeded"))
+            );
+        }
+    });
+}
+
+#[test]
+fn strangers_cannot_join_and_the_public_channel_of_that_name_is_useless() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let (_, stranger) = hub.office().await;
+        for person in [hub.anon(), stranger] {
+            let mut socket = Socket::open(&hub, true).await;
+            let refused = socket.join(&topic(office), &person.token, private()).await;
+            assert_eq!(refused.payload["status"], json!("error"));
+            let reason = refused.payload["response"]["reason"].as_str().unwrap();
+            assert!(
+                reason.starts_with("Unauthorized: You do not have permissions to read"),
+                "{reason}"
+            );
+            let public = socket
+                .join(&topic(office), &person.token, json!({"private": false}))
+                .await;
+            assert_eq!(public.payload["status"], json!("ok"));
+            hub.enqueue(&owner, office, &Uuid::new_v4().to_string()).await;
+            socket.hears_nothing(&hub).await;
+        }
+        for hostile in [
+            "realtime:office:':commands",
+            "realtime:office:%00:commands",
+            "realtime:x\u{0}y",
+        ] {
+            let mut socket = Socket::open(&hub, true).await;
+            let refused = socket.join(hostile, &owner.token, private()).await;
+            assert_eq!(refused.payload["status"], json!("error"), "{hostile:?}");
+        }
+    });
+}
+
+#[test]
+fn nobody_rings_the_doorbell_by_hand() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let mut listener = Socket::open(&hub, true).await;
+        listener.join(&topic(office), &owner.token, private()).await;
+        let mut sender = Socket::open(&hub, false).await;
+        sender.join(&topic(office), &owner.token, private()).await;
+        let push = json!({"type": "broadcast", "event": "command", "payload": {"id": "forged"}});
+        sender.send(&topic(office), "broadcast", push).await;
+        for person in [hub.anon(), owner.clone()] {
+            let path = "/realtime/v1/api/broadcast";
+            let message = json!({"topic": format!("office:{office}:commands"), "event": "command", "payload": {}, "private": true});
+            let sent = hub
+                .request(&person, reqwest::Method::POST, path)
+                .json(&json!({"messages": [message]}));
+            assert_eq!(
+                sent.send().await.unwrap().status(),
+                202,
+                "dropped without a word, as in the original"
+            );
+            let path = format!("{path}/office%3A{office}%3Acommands/events/command?private=true");
+            let sent = hub
+                .request(&person, reqwest::Method::POST, &path)
+                .json(&json!({}));
+            assert_eq!(sent.send().await.unwrap().status(), 403);
+        }
+        let row =
+            json!({"topic": format!("office:{office}:commands"), "extension": "broadcast", "private": true});
+        let insert = hub
+            .request(&owner, reqwest::Method::POST, "/rest/v1/messages")
+            .json(&row);
+        assert_eq!(
+            insert.send().await.unwrap().status(),
+            404,
+            "realtime's tables are not exposed"
+        );
+        listener.hears_nothing(&hub).await;
+    });
+}
+
+#[test]
+fn public_broadcasts_reach_the_others_and_are_acknowledged() {
+    on_hub(async |hub| {
+        let name = format!("realtime:room-{}", Uuid::new_v4());
+        let config = json!({"broadcast": {"ack": true, "self": false}});
+        let (mut one, mut two) = (Socket::open(&hub, false).await, Socket::open(&hub, true).await);
+        one.join(&name, &hub.publishable, config.clone()).await;
+        two.join(&name, &hub.publishable, config).await;
+        let push = json!({"type": "broadcast", "event": "hi", "payload": {"a": 1}});
+        let reference = one.send(&name, "broadcast", push).await;
+        assert_eq!(one.until("phx_reply").await.reference, reference);
+        let heard = two.until("broadcast").await.payload;
+        assert_eq!(
+            (&heard["event"], &heard["payload"]),
+            (&json!("hi"), &json!({"a": 1}))
+        );
+        one.hears_nothing(&hub).await;
+    });
+}
+
+#[test]
+fn row_changes_reach_members_only() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let (_, stranger) = hub.office().await;
+        let binding = json!({"event": "INSERT", "schema": "public", "table": "agent_commands",
+                             "filter": format!("office_id=eq.{office}")});
+        let config = json!({"postgres_changes": [binding]});
+        let mut sockets = Vec::new();
+        for (person, v2) in [(&owner, false), (&owner, true), (&stranger, true)] {
+            let mut socket = Socket::open(&hub, v2).await;
+            let joined = socket
+                .join("realtime:any-name", &person.token, config.clone())
+                .await;
+            let echo = &joined.payload["response"]["postgres_changes"][0];
+            for (key, value) in binding.as_object().unwrap() {
+                assert_eq!(&echo[key], value, "the echo");
+            }
+            let system = socket.until("system").await.payload;
+            let expected = json!({"extension": "postgres_changes", "status": "ok",
+                                  "message": "Subscribed to PostgreSQL", "channel": "any-name"});
+            assert_eq!(system, expected);
+            sockets.push((socket, echo["id"].clone()));
+        }
+        let (mut outsider, _) = sockets.pop().unwrap();
+        let command = hub.enqueue(&owner, office, "key").await;
+        hub.claim(&owner, office, hub.client(&owner, office).await, 1)
+            .await;
+        for (socket, binding) in &mut sockets {
+            let change = socket.until("postgres_changes").await.payload;
+            assert_eq!(change["ids"], json!([binding]));
+            let data = &change["data"];
+            assert_eq!(
+                (&data["type"], &data["record"]["id"]),
+                (&json!("INSERT"), &command["id"])
+            );
+            assert!(data.as_object().unwrap().contains_key("errors") && data["errors"].is_null());
+            let columns = data["columns"].as_array().unwrap();
+            assert!(
+                columns.contains(&json!({"name": "args", "type": "jsonb"})),
+                "{columns:?}"
+            );
+            assert_eq!(data["record"]["args"], json!({"prompt": "hi"}));
+        }
+        outsider.hears_nothing(&hub).await;
+        let mut anon = Socket::open(&hub, true).await;
+        anon.join("realtime:any-name", &hub.publishable, config).await;
+        let system = anon.until("system").await.payload;
+        assert_eq!(system["status"], json!("error"), "{system}");
+        let mut socket = Socket::open(&hub, true).await;
+        let secret =
+            json!({"postgres_changes": [{"event": "*", "schema": "private", "table": "command_leases"}]});
+        socket.join("realtime:x", &owner.token, secret).await;
+        assert_eq!(socket.until("system").await.payload["status"], json!("error"));
+    });
+}
+
+#[test]
+fn a_token_that_runs_out_ends_the_channel_and_a_new_one_keeps_it() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let short = hub.user_token(owner.id, 2);
+        let (mut lazy, mut keen) = (Socket::open(&hub, true).await, Socket::open(&hub, false).await);
+        for socket in [&mut lazy, &mut keen] {
+            assert_eq!(
+                socket.join(&topic(office), &short, private()).await.payload["status"],
+                json!("ok")
+            );
+        }
+        keen.send(
+            &topic(office),
+            "access_token",
+            json!({"access_token": owner.token}),
+        )
+        .await;
+        let system = lazy.until("system").await.payload;
+        assert!(
+            system["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("Token has expired"),
+            "{system}"
+        );
+        assert_eq!(lazy.next().await.event, "phx_close");
+        keen.hears_nothing(&hub).await;
+        let command = hub.enqueue(&owner, office, "key").await;
+        assert_eq!(
+            keen.until("broadcast").await.payload["payload"]["id"],
+            command["id"]
+        );
+        keen.send(&topic(office), "access_token", json!({"access_token": ""}))
+            .await;
+        assert_eq!(
+            keen.until("system").await.payload["message"],
+            json!("The token provided is not a valid JWT")
+        );
+        assert_eq!(keen.next().await.event, "phx_close");
+        let expired = hub.user_token(owner.id, -5);
+        let refused = lazy.join(&topic(office), &expired, private()).await.payload;
+        let reason = refused["response"]["reason"].as_str().unwrap().to_owned();
+        assert!(
+            reason.starts_with("InvalidJWTToken: Token has expired"),
+            "{reason}"
+        );
+    });
+}
+
+#[test]
+fn a_removed_member_loses_the_channel_with_the_next_token() {
+    on_hub(async |hub| {
+        let (office, _) = hub.office().await;
+        let viewer = hub.member(office, "viewer").await;
+        let mut socket = Socket::open(&hub, true).await;
+        assert_eq!(
+            socket
+                .join(&topic(office), &viewer.token, private())
+                .await
+                .payload["status"],
+            json!("ok")
+        );
+        let admin = hub.admin().await;
+        let remove = "delete from public.office_members where user_id = $1";
+        admin.execute(remove, &[&viewer.id]).await.unwrap();
+        let token = hub.user_token(viewer.id, 1800);
+        socket
+            .send(&topic(office), "access_token", json!({"access_token": token}))
+            .await;
+        let system = socket.until("system").await.payload;
+        assert!(
+            system["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("You no longer have permission"),
+            "{system}"
+        );
+        assert_eq!(socket.next().await.event, "phx_close");
+    });
+}
+
+#[test]
+fn leaving_joining_again_and_unknown_topics_are_answered_as_phoenix_does() {
+    on_hub(async |hub| {
+        let mut socket = Socket::open(&hub, true).await;
+        let name = "realtime:room";
+        socket.join(name, &hub.publishable, json!({})).await;
+        let again = socket.send(name, "phx_join", json!({})).await;
+        assert_eq!(socket.next().await.event, "phx_close", "the old one first");
+        assert_eq!(socket.next().await.reference, again);
+        let left = socket.send(name, "phx_leave", json!({})).await;
+        assert_eq!(socket.next().await.reference, left);
+        assert_eq!(socket.next().await.event, "phx_close");
+        for (topic, event) in [(name, "broadcast"), ("nonsense", "phx_join")] {
+            socket.send(topic, event, json!({})).await;
+            let seen = socket.until("phx_reply").await.payload;
+            assert_eq!(
+                seen,
+                json!({"status": "error", "response": {"reason": "unmatched topic"}})
+            );
+        }
+        socket.wire.send(Message::Text("no json".into())).await.unwrap();
+        socket
+            .wire
+            .send(Message::Binary(vec![9, 9].into()))
+            .await
+            .unwrap();
+        socket.hears_nothing(&hub).await;
+        let mut old = Socket::open(&hub, false).await;
+        let beat =
+            json!({"event": "heartbeat", "payload": {}, "topic": "phoenix", "ref": null, "join_ref": null});
+        old.wire
+            .send(Message::Text(beat.to_string().into()))
+            .await
+            .unwrap();
+        let reply = old.next().await;
+        assert_eq!(
+            (reply.event.as_str(), &reply.reference),
+            ("phx_reply", &Value::Null)
+        );
+    });
+}
+
+#[test]
+fn a_handshake_is_refused_by_status() {
+    on_hub(async |hub| {
+        let expired = hub.user_token(Uuid::new_v4(), -5);
+        for (query, status) in [
+            ("vsn=2.0.0".to_owned(), 401),
+            ("apikey=nonsense".to_owned(), 401),
+            (format!("apikey={expired}"), 401),
+            (format!("apikey={}&vsn=3.0.0", hub.publishable), 403),
+        ] {
+            let Err(Error::Http(response)) = connect_async(address(&hub, &query)).await else {
+                panic!("{query} was let in")
+            };
+            assert_eq!(response.status(), status, "{query}");
+        }
+    });
+}
+
+#[test]
+fn a_message_sent_before_joining_is_not_replayed() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        hub.enqueue(&owner, office, "before").await;
+        let person: &Person = &owner;
+        let mut socket = Socket::open(&hub, true).await;
+        let config = json!({"private": true, "broadcast": {"replay": {"since": 0, "limit": 25}}});
+        socket.join(&topic(office), &person.token, config).await;
+        socket.hears_nothing(&hub).await;
+        let command = hub.enqueue(&owner, office, "after").await;
+        assert_eq!(
+            id(&socket.until("broadcast").await.payload["payload"]["id"]),
+            id(&command["id"])
+        );
+    });
+}
