@@ -36,7 +36,10 @@ pub struct Inside {
 
 impl Inside {
     pub fn new() -> Inside {
-        Inside { outcome: watch::Sender::new(None), core: Mutex::new(None) }
+        Inside {
+            outcome: watch::Sender::new(None),
+            core: Mutex::new(None),
+        }
     }
 
     /// Starts the core; the window is told when it is up, or why it is not.
@@ -50,14 +53,20 @@ impl Inside {
         };
         let outcome = match started {
             Ok(core) => {
-                let backend = Backend { url: core.api_url().to_owned(), token: core.token().to_owned() };
+                let backend = Backend {
+                    url: core.api_url().to_owned(),
+                    token: core.token().to_owned(),
+                };
                 *self.core.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
                 Ok(backend)
             }
             Err(failure) => {
                 tracing::error!(message = %failure.message, "the core did not start");
                 eprintln!("error: {}\nhint: {}", failure.message, failure.hint);
-                Err(NoBackend { message: failure.message, hint: failure.hint })
+                Err(NoBackend {
+                    message: failure.message,
+                    hint: failure.hint,
+                })
             }
         };
         self.outcome.send_replace(Some(outcome));
@@ -66,9 +75,16 @@ impl Inside {
     /// Waits until the core is up or has failed.
     pub async fn reached(&self) -> Result<Backend, NoBackend> {
         let mut outcome = self.outcome.subscribe();
-        let known = outcome.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+        let known = outcome
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|known| known.clone());
         known.unwrap_or_else(|| {
-            Err(NoBackend { message: "SEMO Office is ending".to_owned(), hint: "Start it again.".to_owned() })
+            Err(NoBackend {
+                message: "SEMO Office is ending".to_owned(),
+                hint: "Start it again.".to_owned(),
+            })
         })
     }
 

@@ -18,9 +18,14 @@ async fn backend(inside: State<'_, Arc<Inside>>) -> Result<Backend, NoBackend> {
 #[tauri::command]
 fn open_external(app: AppHandle, url: String) -> Result<(), String> {
     if !(url.starts_with("https://") || url.starts_with("http://")) {
-        return Err(format!("`{}` is not a web address", url.chars().take(100).collect::<String>()));
+        return Err(format!(
+            "`{}` is not a web address",
+            url.chars().take(100).collect::<String>()
+        ));
     }
-    app.opener().open_url(&url, None::<&str>).map_err(|error| format!("could not open {url}: {error}"))
+    app.opener()
+        .open_url(&url, None::<&str>)
+        .map_err(|error| format!("could not open {url}: {error}"))
 }
 
 /// Opens the window and runs until the user quits; then the core ends in order before the process does.
@@ -69,7 +74,8 @@ pub fn run() {
 fn end_on_signals(app: AppHandle) {
     use tokio::signal::unix::{SignalKind, signal};
     tauri::async_runtime::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
             return;
         };

@@ -3,6 +3,8 @@
 
 pub mod claude;
 pub mod clock;
+pub mod program;
+pub mod remote;
 pub mod stub;
 pub mod wait;
 pub mod world;

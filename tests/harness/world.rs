@@ -13,7 +13,10 @@ use client::paths::Paths;
 use client::settings::Settings;
 use domain::{AgentId, CommandId, SessionId};
 use serde_json::{Value, json};
-use supabase::{AgentRow, Auth, CommandRow, MemoryTokenStore, NewCommand, OfficeRow, Project, Rest, ResultRow, ResultStatus};
+use supabase::{
+    AgentRow, Auth, CommandRow, MemoryTokenStore, NewCommand, OfficeRow, Project, Rest, ResultRow,
+    ResultStatus,
+};
 use uuid::Uuid;
 
 use crate::claude::{ClaudeHome, program};
@@ -59,55 +62,96 @@ impl World {
         settings.claude.program = Some(program());
         change(&mut settings);
         let world = surroundings(dir.path(), &home, &stub.url(), settings);
-        let core = Core::start(&world).await.unwrap_or_else(|failure| panic!("the core starts: {failure:?}"));
-        let account = Account::read_or_make(&world.paths.local_account(), String::new()).expect("the account");
+        let core = Core::start(&world)
+            .await
+            .unwrap_or_else(|failure| panic!("the core starts: {failure:?}"));
+        let account =
+            Account::read_or_make(&world.paths.local_account(), String::new()).expect("the account");
         let (rest, office) = door(core.project_url(), &publishable_key(&world.paths), &account).await;
         let agents = rest.agents(office.id).await.expect("the agents");
-        World { core, stub, rest, office, agents, paths: world.paths, home, dir }
+        World {
+            core,
+            stub,
+            rest,
+            office,
+            agents,
+            paths: world.paths,
+            home,
+            dir,
+        }
     }
 
     /// The id of the agent with this role.
     pub fn agent(&self, role: &str) -> AgentId {
-        self.agents.iter().find(|agent| agent.role == role).unwrap_or_else(|| panic!("an agent {role}")).id
+        self.agents
+            .iter()
+            .find(|agent| agent.role == role)
+            .unwrap_or_else(|| panic!("an agent {role}"))
+            .id
     }
 
     /// Enqueues any command, as a remote server would.
-    pub async fn enqueue(&self, kind: &str, args: Value, agent: Option<AgentId>, session: Option<SessionId>) -> CommandId {
+    pub async fn enqueue(
+        &self,
+        kind: &str,
+        args: Value,
+        agent: Option<AgentId>,
+        session: Option<SessionId>,
+    ) -> CommandId {
         let key = Uuid::new_v4().to_string();
-        let command = NewCommand { office: self.office.id, kind: kind.to_owned(), args, key, agent, session };
-        self.rest.enqueue_command(&command).await.expect("the command is taken").id
+        let command = NewCommand {
+            office: self.office.id,
+            kind: kind.to_owned(),
+            args,
+            key,
+            agent,
+            session,
+        };
+        self.rest
+            .enqueue_command(&command)
+            .await
+            .expect("the command is taken")
+            .id
     }
 
     /// Enqueues a prompt for the agent with this role.
     pub async fn send(&self, role: &str, prompt: &str) -> CommandId {
-        self.enqueue("send_prompt", json!({ "prompt": prompt }), Some(self.agent(role)), None).await
+        self.enqueue(
+            "send_prompt",
+            json!({ "prompt": prompt }),
+            Some(self.agent(role)),
+            None,
+        )
+        .await
     }
 
     /// Waits for the end of a command and returns its row and its final result.
     pub async fn result(&self, id: CommandId) -> (CommandRow, ResultRow) {
-        wait_for(&format!("the end of command {id}"), RESULT_WAIT, || async {
-            let row = self.rest.command(id).await.ok().flatten()?;
-            if !row.state.is_final() {
-                return None;
-            }
-            let results = self.rest.results(&[id]).await.ok()?;
-            let result = results.into_iter().find(|row| row.status != ResultStatus::Late)?;
-            Some((row, result))
-        })
-        .await
+        result_of(&self.rest, id).await
     }
 
     /// Starts a session and returns its id.
     pub async fn session(&self, role: &str) -> SessionId {
-        let id = self.enqueue("create_session", json!({}), Some(self.agent(role)), None).await;
+        let id = self
+            .enqueue("create_session", json!({}), Some(self.agent(role)), None)
+            .await;
         let (_, result) = self.result(id).await;
-        let session = result.output.as_ref().and_then(|output| output["session_id"].as_str()).map(str::parse);
-        session.unwrap_or_else(|| panic!("a session: {result:?}")).expect("its id")
+        let session = result
+            .output
+            .as_ref()
+            .and_then(|output| output["session_id"].as_str())
+            .map(str::parse);
+        session
+            .unwrap_or_else(|| panic!("a session: {result:?}"))
+            .expect("its id")
     }
 
     /// One call of the local API, as a window makes it.
     pub async fn call(&self, method: &str, body: Value) -> (u16, Value) {
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("an HTTP client");
         let answer = http
             .post(format!("{}/api/v1/rpc/{method}", self.core.api_url()))
             .bearer_auth(self.core.token())
@@ -115,14 +159,15 @@ impl World {
             .send()
             .await
             .expect("an answer");
-        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+        (
+            answer.status().as_u16(),
+            answer.json().await.unwrap_or(Value::Null),
+        )
     }
 
     /// The state as windows see it.
     pub async fn state(&self) -> Value {
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let answer = http.get(format!("{}/api/v1/state", self.core.api_url())).bearer_auth(self.core.token()).send().await;
-        answer.expect("an answer").json().await.expect("a state")
+        state_of(&self.core).await
     }
 
     /// The repository that sessions work in.
@@ -143,7 +188,58 @@ impl World {
 pub fn surroundings(dir: &Path, home: &ClaudeHome, model_url: &str, settings: Settings) -> cli::world::World {
     let environment: BTreeMap<String, String> = home.env(model_url).into_iter().collect();
     let paths = Paths::choose(Some(dir.join("config")), Some(dir.join("data"))).expect("folders");
-    cli::world::World { environment, paths, settings }
+    cli::world::World {
+        environment,
+        paths,
+        settings,
+    }
+}
+
+/// The state of a core as windows see it.
+pub async fn state_of(core: &Core) -> Value {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("an HTTP client");
+    let answer = http
+        .get(format!("{}/api/v1/state", core.api_url()))
+        .bearer_auth(core.token())
+        .send()
+        .await;
+    answer.expect("an answer").json().await.expect("a state")
+}
+
+/// Waits until the core tells of a problem with this code, and returns it.
+pub async fn problem_of(core: &Core, code: &str) -> Value {
+    wait_for(
+        &format!("the problem {code}"),
+        Duration::from_secs(30),
+        || async {
+            let state = state_of(core).await;
+            state["problems"]
+                .as_array()?
+                .iter()
+                .find(|problem| problem["code"] == code)
+                .cloned()
+        },
+    )
+    .await
+}
+
+/// Waits for the end of a command and returns its row and its final result.
+pub async fn result_of(rest: &Rest, id: CommandId) -> (CommandRow, ResultRow) {
+    wait_for(&format!("the end of command {id}"), RESULT_WAIT, || async {
+        let row = rest.command(id).await.ok().flatten()?;
+        if !row.state.is_final() {
+            // A look every 10 ms would be most of what the machine does.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return None;
+        }
+        let results = rest.results(&[id]).await.ok()?;
+        let result = results.into_iter().find(|row| row.status != ResultStatus::Late)?;
+        Some((row, result))
+    })
+    .await
 }
 
 /// The key that the running core tells other programs of the user.
@@ -155,13 +251,24 @@ fn publishable_key(paths: &Paths) -> String {
 
 async fn door(url: &str, key: &str, account: &Account) -> (Rest, OfficeRow) {
     let project = Project::new(url, key).expect("a project");
-    let auth = Auth::new(project.clone(), Arc::new(SystemClock), Arc::new(MemoryTokenStore::default())).expect("auth");
-    auth.sign_in(&account.email, account.password.as_deref().unwrap_or_default()).await.expect("the sign-in");
+    let auth = Auth::new(
+        project.clone(),
+        Arc::new(SystemClock),
+        Arc::new(MemoryTokenStore::default()),
+    )
+    .expect("auth");
+    auth.sign_in(&account.email, account.password.as_deref().unwrap_or_default())
+        .await
+        .expect("the sign-in");
     let rest = Rest::new(project, auth);
-    let office = wait_for("the first office with its agents", Duration::from_secs(20), || async {
-        let office = rest.offices().await.ok()?.into_iter().next()?;
-        (rest.agents(office.id).await.ok()?.len() == 3).then_some(office)
-    })
+    let office = wait_for(
+        "the first office with its agents",
+        Duration::from_secs(20),
+        || async {
+            let office = rest.offices().await.ok()?.into_iter().next()?;
+            (rest.agents(office.id).await.ok()?.len() == 3).then_some(office)
+        },
+    )
     .await;
     (rest, office)
 }

@@ -44,6 +44,7 @@ struct Place {
     session: Session,
     notes: mpsc::Receiver<SessionNote>,
     tasks: TaskTracker,
+    session_in: watch::Sender<Option<Session>>,
 }
 
 struct Endpoint {
@@ -80,12 +81,21 @@ impl Place {
         home: ClaudeHome,
         env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
     ) -> Place {
+        Place::started(hooks, home, env, &[]).await
+    }
+
+    async fn started(
+        hooks: Hooks,
+        home: ClaudeHome,
+        env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
+        extra_args: &[&str],
+    ) -> Place {
         let stub = Stub::start().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let repository = worktree::sample_repository(&folder.path().join("repository"))
             .await
             .unwrap();
-        let (session_in, session_out) = watch::channel(None);
+        let (session_in, session_out) = watch::channel::<Option<Session>>(None);
         let endpoint = Arc::new(Endpoint {
             session: session_out,
             hooks,
@@ -115,7 +125,7 @@ impl Place {
                 },
                 runtime_dir: folder.path().join("run"),
                 permission_mode: PermissionMode::AsConfigured,
-                extra_args: Vec::new(),
+                extra_args: extra_args.iter().map(|arg| (*arg).to_owned()).collect(),
             },
             size: Size { cols: 120, rows: 40 },
             config_dir: home.config_dir(),
@@ -130,6 +140,7 @@ impl Place {
             session,
             notes,
             tasks,
+            session_in,
         }
     }
 
@@ -554,6 +565,133 @@ async fn ending_a_session_ends_what_its_agent_left_running() {
     let again = place.session.terminate().await.unwrap();
     assert!(again.is_proven(), "ending it again is harmless");
     place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_that_are_cancelled_in_a_hurry_neither_end_the_program_nor_leak_into_the_next() {
+    let mut place = Place::new().await;
+    let mut turns = Vec::new();
+    for n in 0..4 {
+        let turn = place.submit(&format!("scn=hang number {n}"), Marker::None, LIMIT);
+        // At another point of its submission every time, from before the paste to after the Enter.
+        tokio::time::sleep(Duration::from_millis(150 * n)).await;
+        place.session.cancel(WhichTurn::Id(turn)).unwrap();
+        turns.push(turn);
+    }
+    for turn in turns {
+        let report = place.ended(turn).await;
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Cancelled,
+            "{report:?}\n{}",
+            place.screen()
+        );
+    }
+    let report = place.turn("The last one. scn=text").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert_eq!(place.prompts().pop().unwrap().trim(), "The last one. scn=text");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_the_keyboard_is_seen_at_work_and_left_alone() {
+    let mut place = Place::new().await;
+    place
+        .state("it is ready", |state| *state == SessionState::Idle)
+        .await;
+    place
+        .session
+        .keys(Bytes::from_static(b"typed by hand scn=think:2"))
+        .await
+        .unwrap();
+    harness::wait::wait_until("the echo", LIMIT, || {
+        let echoed = place.screen().contains("by hand scn=think:2");
+        async move { echoed }
+    })
+    .await;
+    place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
+    place
+        .state("a person's turn", |state| {
+            *state == SessionState::Working { turn: None }
+        })
+        .await;
+    let report = place.turn("And a command. scn=text").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert_eq!(
+        place.prompts(),
+        ["typed by hand scn=think:2", "And a command. scn=text"]
+    );
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_ends_at_once_leaves_its_words_and_fails_what_waited() {
+    let mut place = Place::started(
+        Hooks::Delivered,
+        ClaudeHome::new(),
+        |home, url| home.env(url),
+        &["--no-such-flag"],
+    )
+    .await;
+    let turn = TurnId(Uuid::new_v4());
+    let request = TurnRequest {
+        id: turn,
+        prompt: "x".into(),
+        marker: Marker::None,
+        timeout: LIMIT,
+    };
+    if place.session.submit(request).is_ok() {
+        let report = place.ended(turn).await;
+        assert!(matches!(report.outcome, TurnOutcome::Failed { .. }), "{report:?}");
+    }
+    let exit = place
+        .note("the exit", |note| match note {
+            SessionNote::Exited { exit, .. } => Some(exit.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(exit.code, Some(1));
+    assert!(
+        exit.words.as_deref().unwrap().contains("--no-such-flag"),
+        "{exit:?}"
+    );
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_holds_any_more_is_ended() {
+    let Place {
+        session,
+        tasks,
+        mut notes,
+        session_in,
+        ..
+    } = Place::new().await;
+    let terminal = session.terminal().clone();
+    drop(session_in);
+    drop(session);
+    tasks.close();
+    let ended = tokio::time::timeout(LIMIT, async {
+        while let Some(note) = notes.recv().await {
+            if let SessionNote::Exited { .. } = note {
+                return;
+            }
+        }
+        panic!("the last note is the exit");
+    });
+    ended.await.unwrap();
+    tokio::time::timeout(LIMIT, tasks.wait()).await.unwrap();
+    assert!(terminal.exited().borrow().is_some());
 }
 
 /// How many `sleep` processes belong to this test's home.

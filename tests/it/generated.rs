@@ -41,21 +41,38 @@ fn the_typescript_of_the_view_is_the_committed_one() {
         std::fs::write(&file, &text).expect("the file can be written");
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(committed == text, "{} is not what the Rust types say; make it anew as its first lines tell", file.display());
+    assert!(
+        committed == text,
+        "{} is not what the Rust types say; make it anew as its first lines tell",
+        file.display()
+    );
 }
 
 #[test]
 fn the_domain_types_of_the_view_are_as_declared() {
     let check = |state: SessionState, expected: Value| {
-        assert_eq!(serde_json::to_value(state).expect("JSON"), expected, "DOMAIN_TYPESCRIPT must say the same");
+        assert_eq!(
+            serde_json::to_value(state).expect("JSON"),
+            expected,
+            "DOMAIN_TYPESCRIPT must say the same"
+        );
     };
     check(SessionState::Starting, json!({"state": "starting"}));
     check(SessionState::Idle, json!({"state": "idle"}));
-    check(SessionState::Working { turn: None }, json!({"state": "working", "turn": null}));
     check(
-        SessionState::AwaitingPerson { turn: None, ask: Ask::Permission },
+        SessionState::Working { turn: None },
+        json!({"state": "working", "turn": null}),
+    );
+    check(
+        SessionState::AwaitingPerson {
+            turn: None,
+            ask: Ask::Permission,
+        },
         json!({"state": "awaiting_person", "turn": null, "ask": "permission"}),
     );
     check(SessionState::Stopping, json!({"state": "stopping"}));
-    check(SessionState::Exited { code: Some(1) }, json!({"state": "exited", "code": 1}));
+    check(
+        SessionState::Exited { code: Some(1) },
+        json!({"state": "exited", "code": 1}),
+    );
 }

@@ -10,9 +10,9 @@ use harness::clock::{SystemClock, TestClock};
 use hub::{Hub, HubConfig};
 use serde_json::{Value, json};
 use supabase::{
-    AgentDraft, Auth, AuthError, CancelAnswer, ClaimedCommand, CommandState, CompleteArgs, Completion, ConnectionState,
-    FinalStatus, MemoryTokenStore, NewCommand, Project, Realtime, RealtimeEvent, RealtimeHandle, Renewal, Rest,
-    RestError, ResultStatus, SessionDraft, Topic,
+    AgentDraft, Auth, AuthError, CancelAnswer, ClaimedCommand, CommandState, CompleteArgs, Completion,
+    ConnectionState, FinalStatus, MemoryTokenStore, NewCommand, Project, Realtime, RealtimeEvent,
+    RealtimeHandle, Renewal, Rest, RestError, ResultStatus, SessionDraft, Topic,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -25,7 +25,12 @@ const SOON: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "correct horse battery staple";
 
 async fn start_hub(folder: &Path, listen: SocketAddr, clock: Arc<dyn Clock>) -> Hub {
-    let config = HubConfig { data_dir: folder.to_owned(), listen, postgres_bin: None, clock };
+    let config = HubConfig {
+        data_dir: folder.to_owned(),
+        listen,
+        postgres_bin: None,
+        clock,
+    };
     Hub::start(config).await.expect("the hub starts")
 }
 
@@ -57,9 +62,20 @@ struct Ear {
 impl Ear {
     fn listen(rest: &Rest, topic: Topic, clock: Arc<dyn Clock>) -> Ear {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (handle, heard) =
-            Realtime::start(rest.project().clone(), rest.auth().clone(), vec![topic], clock, &tasks, stop.clone());
-        Ear { handle, heard, tasks, stop }
+        let (handle, heard) = Realtime::start(
+            rest.project().clone(),
+            rest.auth().clone(),
+            vec![topic],
+            clock,
+            &tasks,
+            stop.clone(),
+        );
+        Ear {
+            handle,
+            heard,
+            tasks,
+            stop,
+        }
     }
 
     async fn live(&self) {
@@ -76,14 +92,18 @@ impl Ear {
         let ring = async {
             loop {
                 match self.heard.recv().await.expect("an event") {
-                    RealtimeEvent::Doorbell { event, payload, .. } if event == name && payload["id"] == wanted => {
+                    RealtimeEvent::Doorbell { event, payload, .. }
+                        if event == name && payload["id"] == wanted =>
+                    {
                         return payload;
                     }
                     _ => {}
                 }
             }
         };
-        timeout(SOON, ring).await.unwrap_or_else(|_| panic!("no doorbell {name} for {id}"))
+        timeout(SOON, ring)
+            .await
+            .unwrap_or_else(|_| panic!("no doorbell {name} for {id}"))
     }
 
     async fn end(self) {
@@ -136,11 +156,24 @@ async fn furnish(owner: &Rest) -> Setting {
         core_skills: vec!["svelte".to_owned()],
     };
     let agent = owner.upsert_agent(office, &draft).await.expect("an agent");
-    assert_eq!((agent.id, &agent.persona().scope_patterns), (draft.agent, &draft.scope_patterns));
+    assert_eq!(
+        (agent.id, &agent.persona().scope_patterns),
+        (draft.agent, &draft.scope_patterns)
+    );
     let client = ClientId(Uuid::new_v4());
-    owner.register_client(office, client, "desk", "linux", "0.1.0").await.expect("registered");
-    owner.register_client(office, client, "desk", "linux", "0.1.1").await.expect("registered again");
-    Setting { office, agent: agent.id, client }
+    owner
+        .register_client(office, client, "desk", "linux", "0.1.0")
+        .await
+        .expect("registered");
+    owner
+        .register_client(office, client, "desk", "linux", "0.1.1")
+        .await
+        .expect("registered again");
+    Setting {
+        office,
+        agent: agent.id,
+        client,
+    }
 }
 
 #[tokio::test]
@@ -149,47 +182,119 @@ async fn a_command_goes_from_the_doorbell_to_its_recorded_result() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let hub = start_hub(folder.path(), any_port(), clock.clone()).await;
     let owner = member(&hub, "owner@semo.test", clock.clone()).await;
-    let wrong = auth_for(&hub, clock.clone()).sign_in("owner@semo.test", "guess").await;
+    let wrong = auth_for(&hub, clock.clone())
+        .sign_in("owner@semo.test", "guess")
+        .await;
     assert!(matches!(wrong, Err(AuthError::WrongPassword)), "{wrong:?}");
 
-    let Setting { office, agent, client } = furnish(&owner).await;
-    assert_eq!(owner.offices().await.expect("offices").iter().map(|row| row.id).collect::<Vec<_>>(), [office]);
+    let Setting {
+        office,
+        agent,
+        client,
+    } = furnish(&owner).await;
+    assert_eq!(
+        owner
+            .offices()
+            .await
+            .expect("offices")
+            .iter()
+            .map(|row| row.id)
+            .collect::<Vec<_>>(),
+        [office]
+    );
     assert_eq!(owner.agents(office).await.expect("agents")[0].name, "Mina");
     let mut ear = Ear::listen(&owner, Topic::office_commands(office), clock.clone());
     let mut inserts = Ear::listen(&owner, Topic::office_commands_and_inserts(office), clock.clone());
     ear.live().await;
     inserts.live().await;
 
-    let command = owner.enqueue_command(&prompt(office, Some(agent), "k1")).await.expect("enqueued");
-    assert_eq!((command.state, command.agent_id), (CommandState::Queued, Some(agent)));
-    let again = owner.enqueue_command(&prompt(office, Some(agent), "k1")).await.expect("the first one back");
+    let command = owner
+        .enqueue_command(&prompt(office, Some(agent), "k1"))
+        .await
+        .expect("enqueued");
+    assert_eq!(
+        (command.state, command.agent_id),
+        (CommandState::Queued, Some(agent))
+    );
+    let again = owner
+        .enqueue_command(&prompt(office, Some(agent), "k1"))
+        .await
+        .expect("the first one back");
     assert_eq!(again.id, command.id, "one key, one command");
     let other = owner.enqueue_command(&prompt(office, None, "k1")).await;
     assert!(matches!(other, Err(RestError::Conflict { .. })), "{other:?}");
     let bell = ear.doorbell("command", command.id).await;
     assert!(bell.get("args").is_none(), "a doorbell carries ids only: {bell}");
-    assert_eq!(inserts.doorbell("INSERT", command.id).await["kind"], "send_prompt");
+    assert_eq!(
+        inserts.doorbell("INSERT", command.id).await["kind"],
+        "send_prompt"
+    );
 
-    let claimed = owner.claim_commands(office, client, 10, 60).await.expect("claimed");
-    let [claimed] = claimed.as_slice() else { panic!("one command, not {claimed:?}") };
-    assert_eq!((claimed.id, claimed.attempt, &claimed.args), (command.id, 1, &command.args));
-    assert_eq!(owner.claim_commands(office, client, 10, 60).await.expect("none left"), []);
-    let renewal = owner.renew_lease(claimed.id, claimed.lease_token, 60).await.expect("renewed");
-    assert_eq!(renewal, Renewal { held: true, cancel: false });
-    let stale = owner.renew_lease(claimed.id, Uuid::new_v4(), 60).await.expect("an answer");
+    let claimed = owner
+        .claim_commands(office, client, 10, 60)
+        .await
+        .expect("claimed");
+    let [claimed] = claimed.as_slice() else {
+        panic!("one command, not {claimed:?}")
+    };
+    assert_eq!(
+        (claimed.id, claimed.attempt, &claimed.args),
+        (command.id, 1, &command.args)
+    );
+    assert_eq!(
+        owner
+            .claim_commands(office, client, 10, 60)
+            .await
+            .expect("none left"),
+        []
+    );
+    let renewal = owner
+        .renew_lease(claimed.id, claimed.lease_token, 60)
+        .await
+        .expect("renewed");
+    assert_eq!(
+        renewal,
+        Renewal {
+            held: true,
+            cancel: false
+        }
+    );
+    let stale = owner
+        .renew_lease(claimed.id, Uuid::new_v4(), 60)
+        .await
+        .expect("an answer");
     assert!(!stale.held, "another token holds nothing");
 
     let report = done(claimed);
-    assert_eq!(owner.complete_command(&report).await.expect("an answer"), Completion::Recorded);
-    assert_eq!(owner.complete_command(&report).await.expect("an answer"), Completion::Duplicate);
-    assert_eq!(owner.complete_command(&done(claimed)).await.expect("an answer"), Completion::Late);
+    assert_eq!(
+        owner.complete_command(&report).await.expect("an answer"),
+        Completion::Recorded
+    );
+    assert_eq!(
+        owner.complete_command(&report).await.expect("an answer"),
+        Completion::Duplicate
+    );
+    assert_eq!(
+        owner.complete_command(&done(claimed)).await.expect("an answer"),
+        Completion::Late
+    );
     ear.doorbell("result", command.id).await;
-    let row = owner.command(command.id).await.expect("a row").expect("the command");
-    assert!(row.state == CommandState::Succeeded && row.finished_at.is_some(), "{row:?}");
+    let row = owner
+        .command(command.id)
+        .await
+        .expect("a row")
+        .expect("the command");
+    assert!(
+        row.state == CommandState::Succeeded && row.finished_at.is_some(),
+        "{row:?}"
+    );
     let results = owner.results(&[command.id]).await.expect("results");
     let statuses: Vec<ResultStatus> = results.iter().map(|result| result.status).collect();
     assert_eq!(statuses, [ResultStatus::Succeeded, ResultStatus::Late]);
-    assert_eq!((results[0].id, &results[0].output), (report.result, &report.output));
+    assert_eq!(
+        (results[0].id, &results[0].output),
+        (report.result, &report.output)
+    );
 
     ear.end().await;
     inserts.end().await;
@@ -202,14 +307,30 @@ async fn a_command_can_be_given_up_before_and_during_its_work() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let hub = start_hub(folder.path(), any_port(), clock.clone()).await;
     let owner = member(&hub, "owner@semo.test", clock.clone()).await;
-    let Setting { office, agent, client } = furnish(&owner).await;
+    let Setting {
+        office,
+        agent,
+        client,
+    } = furnish(&owner).await;
     let mut ear = Ear::listen(&owner, Topic::office_commands(office), clock.clone());
     ear.live().await;
 
-    let waiting = owner.enqueue_command(&prompt(office, Some(agent), "k1")).await.expect("enqueued");
-    assert_eq!(owner.cancel_command(waiting.id).await.expect("an answer"), CancelAnswer::Cancelled);
-    assert_eq!(owner.cancel_command(waiting.id).await.expect("an answer"), CancelAnswer::Cancelled);
-    assert_eq!(owner.claim_commands(office, client, 10, 60).await.expect("none"), []);
+    let waiting = owner
+        .enqueue_command(&prompt(office, Some(agent), "k1"))
+        .await
+        .expect("enqueued");
+    assert_eq!(
+        owner.cancel_command(waiting.id).await.expect("an answer"),
+        CancelAnswer::Cancelled
+    );
+    assert_eq!(
+        owner.cancel_command(waiting.id).await.expect("an answer"),
+        CancelAnswer::Cancelled
+    );
+    assert_eq!(
+        owner.claim_commands(office, client, 10, 60).await.expect("none"),
+        []
+    );
 
     let session = SessionDraft {
         session: SessionId(Uuid::new_v4()),
@@ -221,21 +342,56 @@ async fn a_command_can_be_given_up_before_and_during_its_work() {
         branch: "semo/fe".to_owned(),
     };
     owner.upsert_session(&session).await.expect("a session");
-    assert_eq!(owner.sessions(office).await.expect("sessions")[0].id, session.session);
-    let of_session = NewCommand { session: Some(session.session), ..prompt(office, Some(agent), "k2") };
+    assert_eq!(
+        owner.sessions(office).await.expect("sessions")[0].id,
+        session.session
+    );
+    let of_session = NewCommand {
+        session: Some(session.session),
+        ..prompt(office, Some(agent), "k2")
+    };
     let running = owner.enqueue_command(&of_session).await.expect("enqueued");
-    let claimed = owner.claim_commands(office, client, 1, 60).await.expect("claimed").remove(0);
+    let claimed = owner
+        .claim_commands(office, client, 1, 60)
+        .await
+        .expect("claimed")
+        .remove(0);
     assert_eq!(claimed.session_id, Some(session.session));
     ear.doorbell("command", running.id).await;
-    assert_eq!(owner.cancel_command(running.id).await.expect("an answer"), CancelAnswer::Requested);
+    assert_eq!(
+        owner.cancel_command(running.id).await.expect("an answer"),
+        CancelAnswer::Requested
+    );
     assert_eq!(ear.doorbell("command", running.id).await["cancel"], true);
-    let renewal = owner.renew_lease(running.id, claimed.lease_token, 60).await.expect("renewed");
-    assert_eq!(renewal, Renewal { held: true, cancel: true });
-    let given_up = CompleteArgs { status: FinalStatus::Cancelled, outcome: None, ..done(&claimed) };
-    assert_eq!(owner.complete_command(&given_up).await.expect("an answer"), Completion::Recorded);
-    assert_eq!(owner.cancel_command(running.id).await.expect("an answer"), CancelAnswer::Cancelled);
+    let renewal = owner
+        .renew_lease(running.id, claimed.lease_token, 60)
+        .await
+        .expect("renewed");
+    assert_eq!(
+        renewal,
+        Renewal {
+            held: true,
+            cancel: true
+        }
+    );
+    let given_up = CompleteArgs {
+        status: FinalStatus::Cancelled,
+        outcome: None,
+        ..done(&claimed)
+    };
+    assert_eq!(
+        owner.complete_command(&given_up).await.expect("an answer"),
+        Completion::Recorded
+    );
+    assert_eq!(
+        owner.cancel_command(running.id).await.expect("an answer"),
+        CancelAnswer::Cancelled
+    );
     let newest = owner.commands(office, 1).await.expect("rows");
-    assert_eq!((newest.len(), newest[0].id, newest[0].state), (1, running.id, CommandState::Cancelled));
+    assert_eq!(
+        (newest.len(), newest[0].id, newest[0].state),
+        (1, running.id, CommandState::Cancelled)
+    );
 
     ear.end().await;
     hub.stop().await.expect("the hub stops");
@@ -253,11 +409,20 @@ async fn a_stranger_sees_hears_and_does_nothing() {
     let ear = Ear::listen(&stranger, Topic::office_commands(office), clock.clone());
     let mut watch = ear.handle.watch();
     let refused = watch.wait_for(|state| matches!(state, ConnectionState::Backoff { permanent: true, .. }));
-    let refused = timeout(SOON, refused).await.expect("refused in time").expect("a state").clone();
-    let ConnectionState::Backoff { why, .. } = &refused else { unreachable!() };
+    let refused = timeout(SOON, refused)
+        .await
+        .expect("refused in time")
+        .expect("a state")
+        .clone();
+    let ConnectionState::Backoff { why, .. } = &refused else {
+        unreachable!()
+    };
     assert!(why.contains("permissions"), "{why}");
 
-    let command = owner.enqueue_command(&prompt(office, Some(agent), "k1")).await.expect("enqueued");
+    let command = owner
+        .enqueue_command(&prompt(office, Some(agent), "k1"))
+        .await
+        .expect("enqueued");
     assert_eq!(stranger.offices().await.expect("none"), []);
     assert_eq!(stranger.agents(office).await.expect("none"), []);
     assert_eq!(stranger.commands(office, 10).await.expect("none"), []);
@@ -266,17 +431,34 @@ async fn a_stranger_sees_hears_and_does_nothing() {
     let unknown = OfficeId(Uuid::new_v4());
     for place in [office, unknown] {
         let tried = stranger.enqueue_command(&prompt(place, None, "k2")).await;
-        let Err(RestError::Forbidden { message, .. }) = &tried else { panic!("{tried:?}") };
-        assert_eq!(message, "not allowed in this office", "a foreign office is as unknown as one that is not there");
-        let tried = stranger.claim_commands(place, ClientId(Uuid::new_v4()), 10, 60).await;
+        let Err(RestError::Forbidden { message, .. }) = &tried else {
+            panic!("{tried:?}")
+        };
+        assert_eq!(
+            message, "not allowed in this office",
+            "a foreign office is as unknown as one that is not there"
+        );
+        let tried = stranger
+            .claim_commands(place, ClientId(Uuid::new_v4()), 10, 60)
+            .await;
         assert!(matches!(tried, Err(RestError::Forbidden { .. })), "{tried:?}");
     }
     let tried = stranger.cancel_command(command.id).await;
     assert!(matches!(tried, Err(RestError::NotFound { .. })), "{tried:?}");
-    assert_eq!(owner.command(command.id).await.expect("a row").map(|row| row.state), Some(CommandState::Queued));
+    assert_eq!(
+        owner
+            .command(command.id)
+            .await
+            .expect("a row")
+            .map(|row| row.state),
+        Some(CommandState::Queued)
+    );
 
     stranger.auth().sign_out().await.expect("signed out");
-    assert!(matches!(stranger.offices().await, Err(RestError::Unauthorized { .. })));
+    assert!(matches!(
+        stranger.offices().await,
+        Err(RestError::Unauthorized { .. })
+    ));
     ear.end().await;
     hub.stop().await.expect("the hub stops");
 }
@@ -308,27 +490,50 @@ async fn a_hub_that_was_restarted_finds_its_clients_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let hub = start_hub(folder.path(), any_port(), clock.clone()).await;
-    let listen: SocketAddr = hub.url().trim_start_matches("http://").parse().expect("an address");
+    let listen: SocketAddr = hub
+        .url()
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
     let owner = member(&hub, "owner@semo.test", clock.clone()).await;
-    let Setting { office, agent, client } = furnish(&owner).await;
+    let Setting {
+        office,
+        agent,
+        client,
+    } = furnish(&owner).await;
     let mut ear = Ear::listen(&owner, Topic::office_commands(office), clock.clone());
     ear.live().await;
-    let kept = owner.enqueue_command(&prompt(office, Some(agent), "k1")).await.expect("enqueued");
+    let kept = owner
+        .enqueue_command(&prompt(office, Some(agent), "k1"))
+        .await
+        .expect("enqueued");
 
     hub.stop().await.expect("the hub stops");
     let mut watch = ear.handle.watch();
     let away = watch.wait_for(|state| matches!(state, ConnectionState::Backoff { .. }));
-    timeout(SOON, away).await.expect("noticed in time").expect("a state");
+    timeout(SOON, away)
+        .await
+        .expect("noticed in time")
+        .expect("a state");
     let error = owner.offices().await.expect_err("nobody there");
     assert!(error.is_passing(), "{error}");
 
     let hub = start_hub(folder.path(), listen, clock.clone()).await;
     ear.handle.nudge();
     ear.live().await;
-    let fresh = owner.enqueue_command(&prompt(office, Some(agent), "k2")).await.expect("enqueued");
+    let fresh = owner
+        .enqueue_command(&prompt(office, Some(agent), "k2"))
+        .await
+        .expect("enqueued");
     ear.doorbell("command", fresh.id).await;
-    let claimed = owner.claim_commands(office, client, 10, 60).await.expect("claimed");
-    assert_eq!(claimed.iter().map(|command| command.id).collect::<Vec<_>>(), [kept.id, fresh.id]);
+    let claimed = owner
+        .claim_commands(office, client, 10, 60)
+        .await
+        .expect("claimed");
+    assert_eq!(
+        claimed.iter().map(|command| command.id).collect::<Vec<_>>(),
+        [kept.id, fresh.id]
+    );
     ear.end().await;
     hub.stop().await.expect("the hub stops");
 }

@@ -42,6 +42,7 @@ export function session(patch = {}) {
     agent_id: "a-fe",
     title: "Mina (FE)",
     state: { state: "idle" },
+    asks: null,
     repository: "sample",
     branch: "semo/mina-7f3a",
     worktree: "/home/person/.local/share/semo/worktrees/sample/mina-7f3a",
@@ -127,7 +128,6 @@ const EVERY_STATUS = [
     session_id: "s-3",
     status: "running",
     started_at: NOW - 95_000,
-    reason: "The agent asks for permission: Bash(psql -f migrations/0007.sql)",
   }),
   command({ summary: "Reporting: rename the settings page", status: "reporting", started_at: NOW - 95_000, finished_at: NOW - 2_000 }),
   DONE,
@@ -167,7 +167,7 @@ export function baseState(patch = {}) {
 const BUSY_SESSIONS = [
   session(),
   session({ id: "s-2", agent_id: "a-be", title: "Jonas (BE)", branch: "semo/jonas-11c2", state: { state: "working", turn: "t-1" } }),
-  session({ id: "s-3", agent_id: "a-qa", title: "소연 (QA)", branch: "semo/soyeon-90d4", state: { state: "awaiting_person", ask: "permission", turn: "t-2" } }),
+  session({ id: "s-3", agent_id: "a-qa", title: "소연 (QA)", branch: "semo/soyeon-90d4", state: { state: "awaiting_person", ask: "permission", turn: "t-2" }, asks: "May it use Bash: psql -f migrations/0007.sql?" }),
 ];
 
 /** Name → what the core says. `link` scenarios have no state: the core itself misbehaves. */

@@ -17,7 +17,7 @@ const MUST_SAY = {
   live: ["Ready", "Working", "Asks permission", "Unconfirmed", "Done", "semo/mina-7f3a"],
   "every-status": [
     ...["Queued", "Taken", "In line", "Running", "Waits for you", "Reporting", "Done", "Unconfirmed", "Failed"],
-    ...["Cancelled", "Expired", "Given up", "OK", "How do we know?", "verified", "observed", "claimed"],
+    ...["Cancelled", "Expired", "Given up", "OK", "May it use Bash: psql", "How do we know?", "verified", "observed", "claimed"],
   ],
   "two-sessions": ["semo/mina-c0de", "semo/mina-7f3a"],
   "session-ended": ["ended with exit code 1", "Start a new session"],

@@ -16,6 +16,17 @@ export function ago(then: number, now: number): string {
   return days === 1 ? "yesterday" : `${days} days ago`;
 }
 
+/**
+ * How long something has been going on: “12 s”, “3 min”, “1 h 12 min”. Coarse on purpose: after the first minute the
+ * text, and with it the picture, changes once a minute and not once a second.
+ */
+export function elapsed(ms: number): string {
+  const passed = Math.max(0, ms);
+  if (passed < MINUTE) return `${Math.floor(passed / SECOND)} s`;
+  if (passed < HOUR) return `${Math.floor(passed / MINUTE)} min`;
+  return `${Math.floor(passed / HOUR)} h ${Math.floor((passed % HOUR) / MINUTE)} min`;
+}
+
 /** “0.8 s”, “12 s”, “3 min 05 s”, “1 h 12 min”. */
 export function duration(ms: number): string {
   const passed = Math.max(0, ms);

@@ -6,7 +6,7 @@ import { connectionWords } from "./connection";
 import { claimName, claimValue, ruleSentence, sourceWords, tierWords } from "./evidence";
 import { PROMPT_BYTES_MAX, promptFault } from "./prompt";
 import { exitSentence, isInterruptible, leadingSession, livingSessions, sessionWords } from "./sessions";
-import { ago, duration } from "./time";
+import { ago, duration, elapsed } from "./time";
 
 const STATUSES: CommandStatus[] = [
   "queued",
@@ -32,6 +32,7 @@ function session(id: string, state: SessionState, startedAt = 0, agentId = "a"):
     agent_id: agentId,
     title: id,
     state,
+    asks: null,
     repository: null,
     branch: null,
     worktree: "/w",
@@ -180,6 +181,10 @@ describe("time", () => {
     [80 * 3_600_000, "3 days ago"],
   ])("%i ms ago is “%s”", (passed, expected) => {
     expect(ago(now - passed, now)).toBe(expected);
+  });
+
+  test("what goes on changes its words once a minute after the first", () => {
+    expect([0, 59_999, 60_000, 119_999, 72 * 60_000].map(elapsed)).toEqual(["0 s", "59 s", "1 min", "1 min", "1 h 12 min"]);
   });
 
   test.each([

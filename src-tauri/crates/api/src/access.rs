@@ -30,7 +30,12 @@ impl Token {
     /// Compares without telling by its duration where the first difference is.
     pub fn matches(&self, given: &str) -> bool {
         self.0.len() == given.len()
-            && self.0.bytes().zip(given.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+            && self
+                .0
+                .bytes()
+                .zip(given.bytes())
+                .fold(0, |difference, (a, b)| difference | (a ^ b))
+                == 0
     }
 }
 
@@ -45,7 +50,11 @@ impl std::fmt::Debug for Token {
 pub const SUBPROTOCOL: &str = "semo.v1";
 
 /// Origins of the desktop window, by platform.
-const WINDOW_ORIGINS: &[&str] = &["tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"];
+const WINDOW_ORIGINS: &[&str] = &[
+    "tauri://localhost",
+    "http://tauri.localhost",
+    "https://tauri.localhost",
+];
 
 /// Refuses requests whose Host is not ours or whose Origin is foreign, and answers preflights of the window.
 pub async fn check_place(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -72,7 +81,10 @@ pub async fn check_place(State(shared): State<Shared>, request: Request, next: N
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static("authorization, content-type"),
         );
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST"),
+        );
     }
     response
 }
@@ -83,7 +95,10 @@ pub async fn check_token(State(shared): State<Shared>, request: Request, next: N
     if given.is_some_and(|given| shared.token.matches(given)) {
         next.run(request).await
     } else {
-        refuse(StatusCode::UNAUTHORIZED, "the token is missing or not the one of this launch")
+        refuse(
+            StatusCode::UNAUTHORIZED,
+            "the token is missing or not the one of this launch",
+        )
     }
 }
 
@@ -97,16 +112,24 @@ fn refuse(status: StatusCode, message: &str) -> Response {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
 }
 
 fn subprotocol_token(headers: &HeaderMap) -> Option<&str> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    offered.split(',').find_map(|protocol| protocol.trim().strip_prefix("token."))
+    offered
+        .split(',')
+        .find_map(|protocol| protocol.trim().strip_prefix("token."))
 }
 
 fn host_is_ours(headers: &HeaderMap, port: u16) -> bool {
-    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
     [format!("127.0.0.1:{port}"), format!("localhost:{port}")].contains(&host.to_owned())
 }
 
@@ -145,7 +168,11 @@ mod tests {
             ("https://evil.example", false),
             ("null", false),
         ] {
-            assert_eq!(origin_is_ours(&HeaderValue::from_static(origin), 4100), ours, "{origin}");
+            assert_eq!(
+                origin_is_ours(&HeaderValue::from_static(origin), 4100),
+                ours,
+                "{origin}"
+            );
         }
     }
 }

@@ -21,7 +21,13 @@ pub async fn serve(uri: Uri) -> Response {
         _ => match Dist::get("index.html") {
             Some(file) if path.is_empty() || !path.contains('.') => ("index.html", file),
             Some(_) => return StatusCode::NOT_FOUND.into_response(),
-            None => return (StatusCode::NOT_FOUND, "The UI was not built into this program: run `make ui`.").into_response(),
+            None => {
+                return (
+                    StatusCode::NOT_FOUND,
+                    "The UI was not built into this program: run `make ui`.",
+                )
+                    .into_response();
+            }
         },
     };
     let kind = mime_guess::from_path(name).first_or_octet_stream();
@@ -30,8 +36,14 @@ pub async fn serve(uri: Uri) -> Response {
     if let Ok(kind) = HeaderValue::from_str(kind.as_ref()) {
         headers.insert(header::CONTENT_TYPE, kind);
     }
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response

@@ -20,7 +20,9 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Upgrades and follows.
 pub async fn open(State(shared): State<Shared>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.protocols([SUBPROTOCOL]).on_upgrade(move |socket| follow(shared, socket))
+    upgrade
+        .protocols([SUBPROTOCOL])
+        .on_upgrade(move |socket| follow(shared, socket))
 }
 
 async fn follow(shared: Shared, mut socket: WebSocket) {

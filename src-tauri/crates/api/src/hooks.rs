@@ -19,7 +19,10 @@ pub async fn take(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
-    let secret = headers.get(SECRET_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let secret = headers
+        .get(SECRET_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     match shared.client.hook(session, secret, body) {
         Ok(()) => StatusCode::NO_CONTENT,
         Err(refusal) => {

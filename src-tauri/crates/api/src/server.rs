@@ -22,7 +22,9 @@ const HOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The port is taken or may not be used.
-    #[error("could not listen on 127.0.0.1:{port} for the local API; choose another with SEMO_API_PORT or setting api.port (0 takes a free one)")]
+    #[error(
+        "could not listen on 127.0.0.1:{port} for the local API; choose another with SEMO_API_PORT or setting api.port (0 takes a free one)"
+    )]
     Bind {
         /// The port that was asked for.
         port: u16,
@@ -48,8 +50,9 @@ impl Listener {
     /// Binds 127.0.0.1 on `port`; 0 takes a free one.
     pub async fn bind(port: u16) -> Result<Listener, ApiError> {
         let failed = |source| ApiError::Bind { port, source };
-        let socket =
-            TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.map_err(failed)?;
+        let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .await
+            .map_err(failed)?;
         let port = socket.local_addr().map_err(failed)?.port();
         Ok(Listener { socket, port })
     }
@@ -76,7 +79,12 @@ pub async fn serve(
     token: Token,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
-    let shared = Shared { client, token, port: listener.port, stop: stop.clone() };
+    let shared = Shared {
+        client,
+        token,
+        port: listener.port,
+        stop: stop.clone(),
+    };
     axum::serve(listener.socket, routes(shared))
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
@@ -91,7 +99,9 @@ fn routes(shared: Shared) -> Router {
         .route("/api/v1/sessions/{id}/terminal", get(terminal_stream::open))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(shared.clone(), access::check_token));
-    let hooks = Router::new().route("/hooks/{session}", post(hooks::take)).layer(DefaultBodyLimit::max(HOOK_BYTES_MAX));
+    let hooks = Router::new()
+        .route("/hooks/{session}", post(hooks::take))
+        .layer(DefaultBodyLimit::max(HOOK_BYTES_MAX));
     guarded
         .merge(hooks)
         .fallback(get(assets::serve))

@@ -44,13 +44,25 @@ pub async fn open(
 ) -> Response {
     let Some(session) = shared.client.session(id) else {
         let message = format!("there is no session {id} on this machine");
-        return Failure(RequestError::new(ErrorCode::NotFound, message, "It may have ended; start a new one."))
-            .into_response();
+        return Failure(RequestError::new(
+            ErrorCode::NotFound,
+            message,
+            "It may have ended; start a new one.",
+        ))
+        .into_response();
     };
     upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(INPUT_BYTES_MAX)
-        .on_upgrade(move |socket| Viewer { shared, session, socket, unacked: 0 }.run())
+        .on_upgrade(move |socket| {
+            Viewer {
+                shared,
+                session,
+                socket,
+                unacked: 0,
+            }
+            .run()
+        })
 }
 
 struct Viewer {
@@ -62,7 +74,9 @@ struct Viewer {
 
 impl Viewer {
     async fn run(mut self) {
-        let Some(mut output) = self.paint().await else { return };
+        let Some(mut output) = self.paint().await else {
+            return;
+        };
         loop {
             let may_send = self.unacked < UNACKED_BYTES_MAX;
             let alive = tokio::select! {
@@ -84,7 +98,9 @@ impl Viewer {
         });
         self.send(text(&head)).await.then_some(())?;
         self.unacked = 0;
-        self.send(Message::Binary(Bytes::from(snapshot.ansi))).await.then_some(())?;
+        self.send(Message::Binary(Bytes::from(snapshot.ansi)))
+            .await
+            .then_some(())?;
         Some(self.session.terminal().subscribe(snapshot.offset))
     }
 
@@ -102,7 +118,8 @@ impl Viewer {
                 None => false,
             },
             Seen::Ended(exit) => {
-                self.send(text(&json!({ "type": "exited", "code": exit.code }))).await;
+                self.send(text(&json!({ "type": "exited", "code": exit.code })))
+                    .await;
                 false
             }
         }
@@ -134,7 +151,10 @@ impl Viewer {
     }
 
     async fn send(&mut self, message: Message) -> bool {
-        matches!(tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await, Ok(Ok(())))
+        matches!(
+            tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await,
+            Ok(Ok(()))
+        )
     }
 }
 

@@ -30,11 +30,21 @@ struct Finding {
 
 impl Finding {
     fn good(what: &'static str, found: impl Into<String>) -> Finding {
-        Finding { what, ok: true, found: found.into(), hint: String::new() }
+        Finding {
+            what,
+            ok: true,
+            found: found.into(),
+            hint: String::new(),
+        }
     }
 
     fn bad(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
-        Finding { what, ok: false, found: found.into(), hint: hint.into() }
+        Finding {
+            what,
+            ok: false,
+            found: found.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -56,7 +66,12 @@ pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
         println!("{}", serde_json::json!({ "ok": ok, "findings": findings }));
     } else {
         for finding in &findings {
-            println!("{} {:<16} {}", if finding.ok { "✓" } else { "✗" }, finding.what, finding.found);
+            println!(
+                "{} {:<16} {}",
+                if finding.ok { "✓" } else { "✗" },
+                finding.what,
+                finding.found
+            );
             if !finding.hint.is_empty() {
                 println!("  → {}", finding.hint);
             }
@@ -67,13 +82,19 @@ pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
 
 fn settings(world: &World) -> Finding {
     let file = world.paths.settings();
-    let found = if file.exists() { file.display().to_string() } else { format!("none at {} (defaults)", file.display()) };
+    let found = if file.exists() {
+        file.display().to_string()
+    } else {
+        format!("none at {} (defaults)", file.display())
+    };
     Finding::good("settings", found)
 }
 
 fn folder(what: &'static str, dir: &Path) -> Finding {
     let probe = dir.join(".doctor");
-    let tried = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"x")).and_then(|()| std::fs::remove_file(&probe));
+    let tried = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe));
     match tried {
         Ok(()) => Finding::good(what, dir.display().to_string()),
         Err(error) => Finding::bad(
@@ -86,7 +107,9 @@ fn folder(what: &'static str, dir: &Path) -> Finding {
 
 async fn git(path: &str, environment: &[(String, String)]) -> Finding {
     const HINT: &str = "Install git: `apt-get install git`, `brew install git`, or from git-scm.com.";
-    let Some(program) = find(path, "git") else { return Finding::bad("git", "not found on PATH", HINT) };
+    let Some(program) = find(path, "git") else {
+        return Finding::bad("git", "not found on PATH", HINT);
+    };
     match run_once(&program, &["--version"], environment, VERSION_WAIT).await {
         Ok(output) if output.code == Some(0) => Finding::good("git", output.stdout.trim()),
         Ok(output) => Finding::bad("git", format!("does not work: {}", output.stderr.trim()), HINT),
@@ -97,18 +120,28 @@ async fn git(path: &str, environment: &[(String, String)]) -> Finding {
 async fn postgres(world: &World) -> Finding {
     match hub::find_postgres(world.settings.hub.postgres_bin.as_deref()).await {
         Ok(bin) => Finding::good("postgres", bin.display().to_string()),
-        Err(error) => Finding::bad("postgres", error.to_string(), "Needed for the profile \"This machine\" only."),
+        Err(error) => Finding::bad(
+            "postgres",
+            error.to_string(),
+            "Needed for the profile \"This machine\" only.",
+        ),
     }
 }
 
 async fn repositories(world: &World) -> Finding {
     let repositories = &world.settings.repositories;
     if repositories.is_empty() {
-        return Finding::good("repositories", "none set: a sample is made for the profile \"This machine\"");
+        return Finding::good(
+            "repositories",
+            "none set: a sample is made for the profile \"This machine\"",
+        );
     }
     for (name, path) in repositories {
         if let Err(error) = worktree::Repository::open(path).await {
-            let hint = format!("Correct repositories.{name} in {}.", world.paths.settings().display());
+            let hint = format!(
+                "Correct repositories.{name} in {}.",
+                world.paths.settings().display()
+            );
             return Finding::bad("repositories", format!("{name}: {}", chain(&error)), hint);
         }
     }
@@ -128,11 +161,15 @@ async fn agent_program(world: &World, path: &str, environment: &[(String, String
     };
     let signed_in = match run_once(&program, &["auth", "status"], environment, VERSION_WAIT).await {
         Ok(output) => match serde_json::from_str::<serde_json::Value>(&output.stdout) {
-            Ok(status) if status["loggedIn"] == true => {
-                Finding::good("claude sign-in", format!("signed in ({})", status["authMethod"].as_str().unwrap_or("?")))
-            }
+            Ok(status) if status["loggedIn"] == true => Finding::good(
+                "claude sign-in",
+                format!("signed in ({})", status["authMethod"].as_str().unwrap_or("?")),
+            ),
             Ok(_) => Finding::bad("claude sign-in", "not signed in", claude::SIGN_IN_HINT),
-            Err(_) => Finding::good("claude sign-in", "cannot be told by this version; a session will show"),
+            Err(_) => Finding::good(
+                "claude sign-in",
+                "cannot be told by this version; a session will show",
+            ),
         },
         Err(error) => Finding::bad("claude sign-in", chain(&error), claude::SIGN_IN_HINT),
     };
@@ -147,5 +184,7 @@ fn core(world: &World) -> Finding {
 }
 
 fn find(path: &str, program: &str) -> Option<PathBuf> {
-    std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| file.is_file())
+    std::env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }

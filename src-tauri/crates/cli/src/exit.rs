@@ -43,7 +43,11 @@ pub struct Failure {
 impl Failure {
     /// Shorthand.
     pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into(), hint: hint.into() }
+        Failure {
+            exit,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// A failure that is an error with causes.

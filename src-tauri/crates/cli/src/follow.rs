@@ -64,7 +64,10 @@ impl Bell {
 /// The final result among a command's results.
 pub fn final_result(results: &[ResultRow]) -> Option<&ResultRow> {
     results.iter().find(|row| match row.status {
-        ResultStatus::Succeeded | ResultStatus::Unconfirmed | ResultStatus::Failed | ResultStatus::Cancelled => true,
+        ResultStatus::Succeeded
+        | ResultStatus::Unconfirmed
+        | ResultStatus::Failed
+        | ResultStatus::Cancelled => true,
         ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
     })
 }

@@ -34,18 +34,20 @@ pub struct Core {
     _claim: Claim,
 }
 
-
 impl Core {
     /// Starts hub, client and local API on the data folder of `world`.
     pub async fn start(world: &World) -> Result<Core, Failure> {
         let claim = Claim::take(&world.paths)?;
-        let listener =
-            Listener::bind(world.settings.api.port).await.map_err(|error| Failure::of(Exit::Failed, &error))?;
+        let listener = Listener::bind(world.settings.api.port)
+            .await
+            .map_err(|error| Failure::of(Exit::Failed, &error))?;
         let mut settings = world.settings.clone();
         let (hub, project, account) = match settings.profile {
             Profile::ThisMachine => {
                 if settings.repositories.is_empty() {
-                    settings.repositories.insert("sample".to_owned(), sample_repository(world).await?);
+                    settings
+                        .repositories
+                        .insert("sample".to_owned(), sample_repository(world).await?);
                 }
                 let (hub, project, account) = start_hub(world).await?;
                 (Some(hub), project, account)
@@ -55,7 +57,12 @@ impl Core {
                 (None, project, account)
             }
         };
-        let parts = Parts { world, settings, project, account };
+        let parts = Parts {
+            world,
+            settings,
+            project,
+            account,
+        };
         parts.start(claim, listener, hub).await
     }
 
@@ -104,7 +111,11 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     async fn start(self, claim: Claim, listener: Listener, hub: Option<Hub>) -> Result<Core, Failure> {
-        let (tasks, stop, stop_api) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let (tasks, stop, stop_api) = (
+            TaskTracker::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+        );
         let mut random = [0; 32];
         rand::rng().fill_bytes(&mut random);
         let token = Token::new(random);
@@ -119,8 +130,16 @@ impl Parts<'_> {
         let this_machine = self.settings.profile == Profile::ThisMachine;
         let config = ClientConfig {
             profile: ProfileView {
-                name: if this_machine { "This machine".to_owned() } else { self.project.url.clone() },
-                kind: if this_machine { ProfileKind::ThisMachine } else { ProfileKind::Supabase },
+                name: if this_machine {
+                    "This machine".to_owned()
+                } else {
+                    self.project.url.clone()
+                },
+                kind: if this_machine {
+                    ProfileKind::ThisMachine
+                } else {
+                    ProfileKind::Supabase
+                },
                 url: self.project.url.clone(),
             },
             settings: self.settings,
@@ -150,7 +169,14 @@ impl Parts<'_> {
             }
         });
         claim.announce(&running)?;
-        Ok(Core { running, tasks, stop, stop_api, hub, _claim: claim })
+        Ok(Core {
+            running,
+            tasks,
+            stop,
+            stop_api,
+            hub,
+            _claim: claim,
+        })
     }
 }
 
@@ -161,7 +187,9 @@ async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
         postgres_bin: world.settings.hub.postgres_bin.clone(),
         clock: Arc::new(SystemClock),
     };
-    let hub = Hub::start(config).await.map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let hub = Hub::start(config)
+        .await
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let password = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -170,22 +198,27 @@ async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
     hub.ensure_user(&account.email, account.password.as_deref().unwrap_or_default())
         .await
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let project = Project::new(hub.url(), &hub.keys().publishable).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let project = Project::new(hub.url(), &hub.keys().publishable)
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
     Ok((hub, project, account))
 }
 
 fn remote(world: &World) -> Result<(Project, Account), Failure> {
     let settings = &world.settings.supabase;
-    let project =
-        Project::new(&settings.url, &settings.publishable_key).map_err(|error| Failure::of(Exit::Usage, &error))?;
-    let account =
-        Account { email: settings.email.clone(), password: world.variable("SEMO_PASSWORD").map(str::to_owned) };
+    let project = Project::new(&settings.url, &settings.publishable_key)
+        .map_err(|error| Failure::of(Exit::Usage, &error))?;
+    let account = Account {
+        email: settings.email.clone(),
+        password: world.variable("SEMO_PASSWORD").map(str::to_owned),
+    };
     Ok((project, account))
 }
 
 async fn sample_repository(world: &World) -> Result<std::path::PathBuf, Failure> {
     let dir = world.paths.sample_repository();
-    worktree::sample_repository(&dir).await.map_err(|error| Failure::of(Exit::Failed, &error))?;
+    worktree::sample_repository(&dir)
+        .await
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
     Ok(dir)
 }
 
@@ -206,7 +239,11 @@ fn first_office() -> FirstOffice {
                 "Mina",
                 "You build what people see and touch. Keep it simple, accessible and fast; look at the result before you call it done.",
                 &["ui/**", "web/**", "src/components/**", "*.html", "*.css"],
-                &["HTML, CSS and TypeScript", "accessibility", "small, finished changes"],
+                &[
+                    "HTML, CSS and TypeScript",
+                    "accessibility",
+                    "small, finished changes",
+                ],
             ),
             agent(
                 "BE",

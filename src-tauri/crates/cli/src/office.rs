@@ -29,30 +29,54 @@ impl Office {
             (_, Ok(_)) => {}
             (Some(password), Err(_)) => {
                 auth.sign_in(&account.email, password).await.map_err(|error| {
-                    let exit = if error.is_passing() { Exit::Unreachable } else { Exit::Failed };
+                    let exit = if error.is_passing() {
+                        Exit::Unreachable
+                    } else {
+                        Exit::Failed
+                    };
                     Failure::of(exit, &error)
                 })?;
             }
             (None, Err(error)) => {
-                return Err(Failure::new(Exit::Failed, error.to_string(), "Give the password as SEMO_PASSWORD."));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    error.to_string(),
+                    "Give the password as SEMO_PASSWORD.",
+                ));
             }
         }
         let rest = Rest::new(project.clone(), auth.clone());
-        let offices = rest.offices().await.map_err(|error| Failure::of(Exit::Unreachable, &error))?;
+        let offices = rest
+            .offices()
+            .await
+            .map_err(|error| Failure::of(Exit::Unreachable, &error))?;
         let row = match world.settings.office.id {
             Some(id) => offices.into_iter().find(|row| row.id == id),
             None => offices.into_iter().next(),
         };
         let row = row.ok_or_else(|| {
             let message = format!("{} belongs to no such office", account.email);
-            Failure::new(Exit::Failed, message, "Name one with SEMO_OFFICE, or ask its owner to add you.")
+            Failure::new(
+                Exit::Failed,
+                message,
+                "Name one with SEMO_OFFICE, or ask its owner to add you.",
+            )
         })?;
-        Ok(Office { project, auth, rest, row })
+        Ok(Office {
+            project,
+            auth,
+            rest,
+            row,
+        })
     }
 
     /// An agent by role or name, without regard to case; the only one that fits.
     pub async fn agent(&self, wanted: &str) -> Result<AgentRow, Failure> {
-        let agents = self.rest.agents(self.row.id).await.map_err(|error| Failure::of(Exit::Unreachable, &error))?;
+        let agents = self
+            .rest
+            .agents(self.row.id)
+            .await
+            .map_err(|error| Failure::of(Exit::Unreachable, &error))?;
         let fits = |row: &&AgentRow| {
             row.id.to_string() == wanted
                 || row.role.eq_ignore_ascii_case(wanted)
@@ -62,13 +86,24 @@ impl Office {
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             several => {
-                let known: Vec<_> = agents.iter().map(|row| format!("{} ({})", row.role, row.name)).collect();
+                let known: Vec<_> = agents
+                    .iter()
+                    .map(|row| format!("{} ({})", row.role, row.name))
+                    .collect();
                 let message = if several.is_empty() {
                     format!("office {} has no agent `{wanted}`", self.row.name)
                 } else {
-                    format!("`{wanted}` names {} agents of office {}", several.len(), self.row.name)
+                    format!(
+                        "`{wanted}` names {} agents of office {}",
+                        several.len(),
+                        self.row.name
+                    )
                 };
-                Err(Failure::new(Exit::Usage, message, format!("Its agents are: {}.", known.join(", "))))
+                Err(Failure::new(
+                    Exit::Usage,
+                    message,
+                    format!("Its agents are: {}.", known.join(", ")),
+                ))
             }
         }
     }
@@ -95,7 +130,14 @@ fn door(world: &World) -> Result<(Project, Account, Arc<dyn TokenStore>), Failur
                 Some(_) => Arc::new(MemoryTokenStore::default()),
                 None => Arc::new(FileTokenStore::new(world.paths.tokens())),
             };
-            Ok((project, Account { email: settings.email.clone(), password }, store))
+            Ok((
+                project,
+                Account {
+                    email: settings.email.clone(),
+                    password,
+                },
+                store,
+            ))
         }
     }
 }

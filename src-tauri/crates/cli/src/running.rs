@@ -52,10 +52,16 @@ impl Claim {
             .open(paths.lock())
             .map_err(|error| refused("write in the data folder:", &paths.lock(), &error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Claim { _lock: lock, file: paths.running() }),
+            Ok(()) => Ok(Claim {
+                _lock: lock,
+                file: paths.running(),
+            }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let whose = read(paths).map_or_else(String::new, |running| {
-                    format!(" (process {}; its UI: {}/#token={})", running.pid, running.url, running.token)
+                    format!(
+                        " (process {}; its UI: {}/#token={})",
+                        running.pid, running.url, running.token
+                    )
                 });
                 Err(Failure::new(
                     Exit::Failed,
@@ -95,7 +101,11 @@ pub fn find(paths: &Paths) -> Result<Running, Failure> {
         return Err(nobody());
     }
     read(paths).ok_or_else(|| {
-        Failure::new(Exit::Unreachable, "SEMO Office is still starting", "Try again in a moment.")
+        Failure::new(
+            Exit::Unreachable,
+            "SEMO Office is still starting",
+            "Try again in a moment.",
+        )
     })
 }
 

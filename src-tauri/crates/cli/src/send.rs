@@ -15,12 +15,20 @@ use crate::world::World;
 
 /// Runs the order.
 pub async fn run(world: &World, order: Send) -> Result<Exit, Failure> {
-    let prompt = if order.prompt == "-" { from_stdin()? } else { order.prompt.clone() };
+    let prompt = if order.prompt == "-" {
+        from_stdin()?
+    } else {
+        order.prompt.clone()
+    };
     let office = Office::open(world).await?;
     // Listening begins before the command exists, so that its end cannot come unheard.
     let bell = order.wait.then(|| Bell::at(&office));
     let command = command(&office, &order, prompt).await?;
-    let row = office.rest.enqueue_command(&command).await.map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let row = office
+        .rest
+        .enqueue_command(&command)
+        .await
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let Some(mut bell) = bell else {
         if order.json {
             println!("{}", json!({ "command_id": row.id, "state": word(&row) }));
@@ -37,8 +45,15 @@ pub async fn run(world: &World, order: Send) -> Result<Exit, Failure> {
     match ended? {
         Some((row, results)) => Ok(report(&order, &row, &results)),
         None => {
-            let message = format!("{} is not finished after {} seconds; it goes on", row.id, order.timeout);
-            Err(Failure::new(Exit::StillRunning, message, "Follow it with `semo tail`."))
+            let message = format!(
+                "{} is not finished after {} seconds; it goes on",
+                row.id, order.timeout
+            );
+            Err(Failure::new(
+                Exit::StillRunning,
+                message,
+                "Follow it with `semo tail`.",
+            ))
         }
     }
 }
@@ -50,7 +65,11 @@ async fn command(office: &Office, order: &Send, prompt: String) -> Result<NewCom
     };
     let session = match &order.session {
         Some(id) => Some(id.parse().map_err(|_| {
-            Failure::new(Exit::Usage, format!("`{id}` is not the id of a session"), "`semo status` shows them.")
+            Failure::new(
+                Exit::Usage,
+                format!("`{id}` is not the id of a session"),
+                "`semo status` shows them.",
+            )
         })?),
         None => None,
     };
@@ -71,7 +90,10 @@ async fn command(office: &Office, order: &Send, prompt: String) -> Result<NewCom
         office: office.row.id,
         kind: "send_prompt".to_owned(),
         args,
-        key: order.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        key: order
+            .key
+            .clone()
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         agent,
         session,
     })
@@ -89,7 +111,11 @@ async fn wait_for_end(
         // The network may be away for a while; the command is not lost by that.
         if let Ok(Some(row)) = office.rest.command(row.id).await {
             if row.state.is_final() {
-                let results = office.rest.results(&[row.id]).await.map_err(|error| Failure::of(Exit::Unreachable, &error))?;
+                let results = office
+                    .rest
+                    .results(&[row.id])
+                    .await
+                    .map_err(|error| Failure::of(Exit::Unreachable, &error))?;
                 return Ok(Some((row, results)));
             }
             if row.state != told && !order.json {
@@ -111,9 +137,11 @@ fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Exit {
         CommandState::Unconfirmed => Exit::Unconfirmed,
         CommandState::Cancelled => Exit::Cancelled,
         CommandState::Expired => Exit::Expired,
-        CommandState::Failed | CommandState::Dead | CommandState::Queued | CommandState::Leased | CommandState::Other => {
-            Exit::Failed
-        }
+        CommandState::Failed
+        | CommandState::Dead
+        | CommandState::Queued
+        | CommandState::Leased
+        | CommandState::Other => Exit::Failed,
     };
     if order.json {
         println!("{}", json!({ "command": row, "result": result }));
@@ -122,7 +150,9 @@ fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Exit {
     if let Some(message) = result.and_then(|row| text(row.output.as_ref(), "final_message")) {
         println!("{message}");
     }
-    let outcome = result.and_then(|row| row.outcome.as_deref()).unwrap_or_else(|| word(row));
+    let outcome = result
+        .and_then(|row| row.outcome.as_deref())
+        .unwrap_or_else(|| word(row));
     eprintln!("\n{outcome}{}", reason(result));
     for line in facts(result) {
         eprintln!("  {line}");
@@ -131,13 +161,20 @@ fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Exit {
 }
 
 fn reason(result: Option<&ResultRow>) -> String {
-    result.and_then(|row| text(row.error.as_ref(), "message")).map(|reason| format!(": {reason}")).unwrap_or_default()
+    result
+        .and_then(|row| text(row.error.as_ref(), "message"))
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default()
 }
 
 /// The evidence in lines for people: what, value, how it is known.
 fn facts(result: Option<&ResultRow>) -> Vec<String> {
-    let claims = result.and_then(|row| row.evidence.as_ref()).and_then(|evidence| evidence.get("claims"));
-    let Some(Value::Array(claims)) = claims else { return Vec::new() };
+    let claims = result
+        .and_then(|row| row.evidence.as_ref())
+        .and_then(|evidence| evidence.get("claims"));
+    let Some(Value::Array(claims)) = claims else {
+        return Vec::new();
+    };
     claims
         .iter()
         .filter(|claim| claim.get("what").and_then(Value::as_str) != Some("final_message"))
@@ -163,6 +200,12 @@ fn from_stdin() -> Result<String, Failure> {
     std::io::stdin()
         .take(limit)
         .read_to_string(&mut text)
-        .map_err(|error| Failure::new(Exit::Usage, format!("could not read the prompt from standard input: {error}"), ""))?;
+        .map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("could not read the prompt from standard input: {error}"),
+                "",
+            )
+        })?;
     Ok(text)
 }

@@ -21,14 +21,23 @@ pub async fn run(world: &World, order: &Status) -> Result<Exit, Failure> {
     } else {
         print!("{}", in_words(&core.url, &state));
     }
-    let problems = state["problems"].as_array().is_some_and(|problems| !problems.is_empty());
+    let problems = state["problems"]
+        .as_array()
+        .is_some_and(|problems| !problems.is_empty());
     Ok(if problems { Exit::Failed } else { Exit::Ok })
 }
 
 async fn ask(core: &running::Running) -> Result<Value, Failure> {
     let unreachable = |reason: String| {
-        let message = format!("the core (process {}) does not answer at {}: {reason}", core.pid, core.url);
-        Failure::new(Exit::Unreachable, message, "If it stays so, end that process and start again.")
+        let message = format!(
+            "the core (process {}) does not answer at {}: {reason}",
+            core.pid, core.url
+        );
+        Failure::new(
+            Exit::Unreachable,
+            message,
+            "If it stays so, end that process and start again.",
+        )
     };
     let http = reqwest::Client::builder()
         .timeout(ANSWER_WAIT)
@@ -42,19 +51,34 @@ async fn ask(core: &running::Running) -> Result<Value, Failure> {
         .await
         .and_then(reqwest::Response::error_for_status)
         .map_err(|error| unreachable(error.to_string()))?;
-    answer.json().await.map_err(|error| unreachable(error.to_string()))
+    answer
+        .json()
+        .await
+        .map_err(|error| unreachable(error.to_string()))
 }
 
 fn in_words(url: &str, state: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut lines = vec![
         format!("SEMO Office {} at {url}", text(&state["version"])),
-        format!("profile     {} ({})", text(&state["profile"]["name"]), text(&state["profile"]["url"])),
+        format!(
+            "profile     {} ({})",
+            text(&state["profile"]["name"]),
+            text(&state["profile"]["url"])
+        ),
         format!("office      {}", text(&state["office"]["name"])),
-        format!("connection  {}{}", text(&state["connection"]["status"]), why(&state["connection"]["why"])),
+        format!(
+            "connection  {}{}",
+            text(&state["connection"]["status"]),
+            why(&state["connection"]["why"])
+        ),
     ];
     for problem in state["problems"].as_array().into_iter().flatten() {
-        lines.push(format!("problem     {}\n            {}", text(&problem["message"]), text(&problem["hint"])));
+        lines.push(format!(
+            "problem     {}\n            {}",
+            text(&problem["message"]),
+            text(&problem["hint"])
+        ));
     }
     lines.push("sessions".to_owned());
     for session in state["sessions"].as_array().into_iter().flatten() {
@@ -81,7 +105,10 @@ fn in_words(url: &str, state: &Value) -> String {
 }
 
 fn why(reason: &Value) -> String {
-    reason.as_str().map(|reason| format!(" ({reason})")).unwrap_or_default()
+    reason
+        .as_str()
+        .map(|reason| format!(" ({reason})"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -100,7 +127,14 @@ mod tests {
             "commands": [{"id": "12345678-9", "status": "failed", "summary": "x", "reason": "because"}],
         });
         let words = in_words("http://x", &state);
-        for part in ["backoff (no network)", "no claude", "install it", "awaiting person", "12345678", "(because)"] {
+        for part in [
+            "backoff (no network)",
+            "no claude",
+            "install it",
+            "awaiting person",
+            "12345678",
+            "(because)",
+        ] {
             assert!(words.contains(part), "{part} is missing in:\n{words}");
         }
         assert!(in_words("u", &json!({"sessions": 7})).contains("SEMO Office -"));

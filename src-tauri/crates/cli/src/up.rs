@@ -19,7 +19,10 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     }
     let core = Core::start(world).await?;
     if order.json {
-        println!("{}", json!({ "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url() }));
+        println!(
+            "{}",
+            json!({ "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url() })
+        );
     } else {
         println!("\n  Open the office:  {}", core.ui_url());
         println!("  Give it work:     semo send --agent FE \"Add a dark theme to ui/index.html\" --wait");
@@ -41,18 +44,31 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
 
 /// Logs go to a file, so that the terminal stays readable; `SEMO_LOG` sets what is logged (e.g. `debug`).
 pub fn keep_log(world: &World) {
-    let filter = world.variable("SEMO_LOG").unwrap_or("info,hyper=warn,tokio_postgres=warn").to_owned();
+    let filter = world
+        .variable("SEMO_LOG")
+        .unwrap_or("info,hyper=warn,tokio_postgres=warn")
+        .to_owned();
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
     let opened = std::fs::create_dir_all(&world.paths.data_dir).and_then(|()| {
         use std::os::unix::fs::OpenOptionsExt;
-        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(world.paths.log())
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(world.paths.log())
     });
     match opened {
         Ok(file) => {
-            let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::sync::Mutex::new(file));
+            let subscriber = tracing_subscriber::fmt()
+                .json()
+                .with_env_filter(filter)
+                .with_writer(std::sync::Mutex::new(file));
             // A second subscriber in one process (tests) is refused; the first one goes on.
             let _ = subscriber.try_init();
         }
-        Err(error) => eprintln!("warning: no log is kept in {}: {error}", world.paths.log().display()),
+        Err(error) => eprintln!(
+            "warning: no log is kept in {}: {error}",
+            world.paths.log().display()
+        ),
     }
 }

@@ -33,7 +33,11 @@ impl World {
 
     /// The same for the desktop app, which has no arguments: folders come from the environment.
     pub fn of_desktop() -> Result<World, Failure> {
-        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(Into::into);
+        let folder = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(Into::into)
+        };
         World::of_process(&Place {
             config_dir: folder("SEMO_CONFIG_DIR"),
             data_dir: folder("SEMO_DATA_DIR"),
@@ -52,17 +56,29 @@ impl World {
         let mut overrides = Overrides::from_environment(&environment);
         for assignment in &place.set {
             let Some((name, value)) = assignment.split_once('=') else {
-                return Err(Failure::new(Exit::Usage, format!("--set {assignment}: there is no `=`"), "Write --set name=value."));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("--set {assignment}: there is no `=`"),
+                    "Write --set name=value.",
+                ));
             };
             overrides.set(name, value, "flag --set");
         }
-        let settings = Settings::load(&paths.settings(), &overrides).map_err(|error| Failure::of(Exit::Usage, &error))?;
-        Ok(World { environment, paths, settings })
+        let settings = Settings::load(&paths.settings(), &overrides)
+            .map_err(|error| Failure::of(Exit::Usage, &error))?;
+        Ok(World {
+            environment,
+            paths,
+            settings,
+        })
     }
 
     /// A variable of the environment.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.environment
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// The environment as agent programs get it; what is only for us is taken out.
@@ -79,7 +95,11 @@ impl World {
     pub fn machine(&self) -> Machine {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Machine {
-            name: if name.is_empty() { "workstation".to_owned() } else { name },
+            name: if name.is_empty() {
+                "workstation".to_owned()
+            } else {
+                name
+            },
             platform: std::env::consts::OS.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

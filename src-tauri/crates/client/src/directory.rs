@@ -23,7 +23,10 @@ pub enum HookRefusal {
 
 impl Directory {
     pub(crate) fn add(&self, session: Session, secret: String) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(session.id(), (session, secret));
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(session.id(), (session, secret));
     }
 
     pub(crate) fn remove(&self, id: SessionId) {
@@ -31,13 +34,21 @@ impl Directory {
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<Session> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(session, _)| session.clone())
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .map(|(session, _)| session.clone())
     }
 
     /// The session, for somebody who has to show its secret.
     pub(crate) fn admit(&self, id: SessionId, secret: &str) -> Result<Session, HookRefusal> {
         let sessions = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (session, expected) = sessions.get(&id).ok_or(HookRefusal::UnknownSession)?;
-        if expected == secret { Ok(session.clone()) } else { Err(HookRefusal::WrongSecret) }
+        if expected == secret {
+            Ok(session.clone())
+        } else {
+            Err(HookRefusal::WrongSecret)
+        }
     }
 }

@@ -36,7 +36,9 @@ impl std::fmt::Debug for Account {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file system refused.
-    #[error("could not {what} {path}: {source}; check that the folder exists, belongs to you and is not full")]
+    #[error(
+        "could not {what} {path}: {source}; check that the folder exists, belongs to you and is not full"
+    )]
     File {
         /// `read`, `write` …
         what: &'static str,
@@ -58,14 +60,19 @@ pub enum IdentityError {
 impl Identity {
     /// Reads the identity, or makes one with the id `fresh`.
     pub fn read_or_make(file: &Path, fresh: Uuid) -> Result<Identity, IdentityError> {
-        read_or_make(file, || Identity { client: ClientId(fresh) })
+        read_or_make(file, || Identity {
+            client: ClientId(fresh),
+        })
     }
 }
 
 impl Account {
     /// Reads the local account, or makes one with the password `fresh`.
     pub fn read_or_make(file: &Path, fresh: String) -> Result<Account, IdentityError> {
-        read_or_make(file, || Account { email: "owner@this-machine.local".to_owned(), password: Some(fresh) })
+        read_or_make(file, || Account {
+            email: "owner@this-machine.local".to_owned(),
+            password: Some(fresh),
+        })
     }
 }
 
@@ -74,22 +81,34 @@ fn read_or_make<T: Serialize + DeserializeOwned>(
     make: impl FnOnce() -> T,
 ) -> Result<T, IdentityError> {
     match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| IdentityError::Damaged { path: file.to_owned(), reason: error.to_string() }),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| IdentityError::Damaged {
+            path: file.to_owned(),
+            reason: error.to_string(),
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let value = make();
-            let text = serde_json::to_vec_pretty(&value)
-                .map_err(|error| IdentityError::Damaged { path: file.to_owned(), reason: error.to_string() })?;
+            let text = serde_json::to_vec_pretty(&value).map_err(|error| IdentityError::Damaged {
+                path: file.to_owned(),
+                reason: error.to_string(),
+            })?;
             write_private(file, &text)?;
             Ok(value)
         }
-        Err(source) => Err(IdentityError::File { what: "read", path: file.to_owned(), source }),
+        Err(source) => Err(IdentityError::File {
+            what: "read",
+            path: file.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Writes a file that only the user can read, whole or not at all.
 pub fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let failed = |what, source| IdentityError::File { what, path: file.to_owned(), source };
+    let failed = |what, source| IdentityError::File {
+        what,
+        path: file.to_owned(),
+        source,
+    };
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(|source| failed("make the folder of", source))?;
     }
@@ -101,7 +120,9 @@ pub fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
         .mode(0o600)
         .open(&draft)
         .and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()));
-    written.and_then(|()| std::fs::rename(&draft, file)).map_err(|source| failed("write", source))
+    written
+        .and_then(|()| std::fs::rename(&draft, file))
+        .map_err(|source| failed("write", source))
 }
 
 #[cfg(test)]
@@ -116,8 +137,14 @@ mod tests {
         let file = dir.path().join("deep/client.json");
         let first = Identity::read_or_make(&file, Uuid::from_u128(1)).unwrap();
         let second = Identity::read_or_make(&file, Uuid::from_u128(2)).unwrap();
-        assert_eq!((first.client.0, second.client.0), (Uuid::from_u128(1), Uuid::from_u128(1)));
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            (first.client.0, second.client.0),
+            (Uuid::from_u128(1), Uuid::from_u128(1))
+        );
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]

@@ -45,7 +45,9 @@ impl Outbox {
             }
         }
         if tokio::time::timeout(LAST_PASS, self.pass()).await.is_err() {
-            tracing::warn!("the office did not take the last results in time; they are sent at the next start");
+            tracing::warn!(
+                "the office did not take the last results in time; they are sent at the next start"
+            );
         }
     }
 
@@ -95,7 +97,13 @@ impl Outbox {
     async fn acknowledge(&self, row: &OutboxRow, how: Acknowledgement) -> Result<(), journal::JournalError> {
         self.journal.acknowledge(row.result.id, how, self.clock.now())?;
         // The loop drops the command from its view; if it has stopped, nobody looks any more.
-        let _ = self.events.send(Event::Reported { command: CommandId(row.command.0), how }).await;
+        let _ = self
+            .events
+            .send(Event::Reported {
+                command: CommandId(row.command.0),
+                how,
+            })
+            .await;
         Ok(())
     }
 }
@@ -161,11 +169,25 @@ mod tests {
     #[test]
     fn only_the_offices_own_no_ends_the_reporting() {
         let attempted = || "x".to_owned();
-        let gone = RestError::NotFound { attempted: attempted(), code: "PT404".into(), message: String::new() };
-        let unmigrated =
-            RestError::NotFound { attempted: attempted(), code: "PGRST202".into(), message: String::new() };
-        let away = RestError::Unreachable { attempted: attempted(), reason: String::new(), retry_after: None };
-        let signed_out = RestError::Unauthorized { attempted: attempted(), reason: String::new() };
+        let gone = RestError::NotFound {
+            attempted: attempted(),
+            code: "PT404".into(),
+            message: String::new(),
+        };
+        let unmigrated = RestError::NotFound {
+            attempted: attempted(),
+            code: "PGRST202".into(),
+            message: String::new(),
+        };
+        let away = RestError::Unreachable {
+            attempted: attempted(),
+            reason: String::new(),
+            retry_after: None,
+        };
+        let signed_out = RestError::Unauthorized {
+            attempted: attempted(),
+            reason: String::new(),
+        };
         assert!(is_final(&gone));
         assert!(!is_final(&unmigrated) && !is_final(&away) && !is_final(&signed_out));
     }

@@ -23,7 +23,10 @@ impl Paths {
     pub fn choose(config_dir: Option<PathBuf>, data_dir: Option<PathBuf>) -> Option<Paths> {
         let config_dir = config_dir.or_else(|| dirs::config_dir().map(|dir| dir.join(FOLDER)))?;
         let data_dir = data_dir.or_else(|| dirs::data_dir().map(|dir| dir.join(FOLDER)))?;
-        Some(Paths { config_dir: absolute(config_dir), data_dir: absolute(data_dir) })
+        Some(Paths {
+            config_dir: absolute(config_dir),
+            data_dir: absolute(data_dir),
+        })
     }
 
     /// The one settings file.

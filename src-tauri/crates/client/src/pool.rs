@@ -44,9 +44,15 @@ pub fn place(seats: &[Seat], sessions_max: usize, agent: AgentId, repository: Op
     };
     let mut free: Vec<&Seat> = open().filter(fits).collect();
     // An idle one before one that still starts; among equals the one that was used last: its context is freshest.
-    free.sort_by_key(|seat| (seat.state != SessionState::Idle, std::cmp::Reverse(seat.idle_since)));
-    if let Some(seat) =
-        free.into_iter().find(|seat| matches!(seat.state, SessionState::Idle | SessionState::Starting))
+    free.sort_by_key(|seat| {
+        (
+            seat.state != SessionState::Idle,
+            std::cmp::Reverse(seat.idle_since),
+        )
+    });
+    if let Some(seat) = free
+        .into_iter()
+        .find(|seat| matches!(seat.state, SessionState::Idle | SessionState::Starting))
     {
         return Placement::Take(seat.id);
     }
@@ -93,24 +99,54 @@ mod tests {
 
     #[test]
     fn a_free_session_of_the_agent_is_taken_and_the_freshest_first() {
-        check(&[seat(1, FE, SessionState::Idle, 5), seat(2, FE, SessionState::Idle, 9)], taken(2));
-        check(&[seat(1, FE, SessionState::Starting, 0), seat(2, FE, SessionState::Idle, 1)], taken(2));
+        check(
+            &[
+                seat(1, FE, SessionState::Idle, 5),
+                seat(2, FE, SessionState::Idle, 9),
+            ],
+            taken(2),
+        );
+        check(
+            &[
+                seat(1, FE, SessionState::Starting, 0),
+                seat(2, FE, SessionState::Idle, 1),
+            ],
+            taken(2),
+        );
         check(&[seat(1, FE, SessionState::Starting, 0)], taken(1));
     }
 
     #[test]
     fn a_busy_agent_gets_a_second_session_while_there_is_room() {
-        check(&[seat(1, FE, SessionState::Working { turn: None }, 0)], Placement::Start);
+        check(
+            &[seat(1, FE, SessionState::Working { turn: None }, 0)],
+            Placement::Start,
+        );
         check(&[seat(1, BE, SessionState::Idle, 0)], Placement::Start);
-        check(&[seat(1, FE, SessionState::Exited { code: Some(0) }, 0)], Placement::Start);
+        check(
+            &[seat(1, FE, SessionState::Exited { code: Some(0) }, 0)],
+            Placement::Start,
+        );
     }
 
     #[test]
     fn when_full_the_longest_idle_session_is_given_up_and_never_a_busy_one() {
         let busy = || seat(1, FE, SessionState::Working { turn: None }, 0);
-        check(&[busy(), seat(2, BE, SessionState::Idle, 3)], Placement::GiveUp(SessionId(Uuid::from_u128(2))));
-        check(&[busy(), seat(2, BE, SessionState::Working { turn: None }, 3)], Placement::Wait);
-        check(&[seat(1, BE, SessionState::Idle, 0), seat(2, BE, SessionState::Stopping, 3)], Placement::Wait);
+        check(
+            &[busy(), seat(2, BE, SessionState::Idle, 3)],
+            Placement::GiveUp(SessionId(Uuid::from_u128(2))),
+        );
+        check(
+            &[busy(), seat(2, BE, SessionState::Working { turn: None }, 3)],
+            Placement::Wait,
+        );
+        check(
+            &[
+                seat(1, BE, SessionState::Idle, 0),
+                seat(2, BE, SessionState::Stopping, 3),
+            ],
+            Placement::Wait,
+        );
     }
 
     #[test]

@@ -7,7 +7,12 @@ use ts_rs::TS;
 
 /// A request to the core. On the wire: `POST /api/v1/rpc/<method>` with the fields as a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "method", content = "params", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(
+    tag = "method",
+    content = "params",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
 pub enum Request {
     /// Serve another office of the signed-in user.
     SelectOffice {
@@ -102,7 +107,11 @@ pub enum ErrorCode {
 impl RequestError {
     /// Shorthand.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> RequestError {
-        RequestError { code, message: message.into(), hint: hint.into() }
+        RequestError {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -110,7 +119,11 @@ impl Request {
     /// Reads the method and the JSON body of a call.
     pub fn parse(method: &str, body: &[u8]) -> Result<Request, RequestError> {
         let invalid = |reason: String| {
-            RequestError::new(ErrorCode::Invalid, format!("`{method}` cannot be understood: {reason}"), "")
+            RequestError::new(
+                ErrorCode::Invalid,
+                format!("`{method}` cannot be understood: {reason}"),
+                "",
+            )
         };
         let params: serde_json::Value = if body.is_empty() {
             serde_json::json!({})
@@ -132,7 +145,9 @@ mod tests {
         let body = format!(r#"{{"session_id":"{id}"}}"#);
         assert_eq!(
             Request::parse("cancel_turn", body.as_bytes()).unwrap(),
-            Request::CancelTurn { session_id: id.parse().unwrap() }
+            Request::CancelTurn {
+                session_id: id.parse().unwrap()
+            }
         );
         assert_eq!(Request::parse("refresh", b"").unwrap(), Request::Refresh {});
         for (method, body, expected) in [

@@ -82,7 +82,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { sessions_max: SESSIONS_MAX_DEFAULT, idle_minutes: IDLE_MINUTES_DEFAULT }
+        Limits {
+            sessions_max: SESSIONS_MAX_DEFAULT,
+            idle_minutes: IDLE_MINUTES_DEFAULT,
+        }
     }
 }
 
@@ -147,7 +150,8 @@ impl Overrides {
 
     /// Sets one setting by its dotted name; `source` is told to the user when the value is wrong.
     pub fn set(&mut self, setting: &str, value: &str, source: &str) {
-        self.0.push((setting.to_owned(), value.to_owned(), source.to_owned()));
+        self.0
+            .push((setting.to_owned(), value.to_owned(), source.to_owned()));
     }
 }
 
@@ -198,9 +202,17 @@ impl Settings {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(SettingsError::Read { path: file.to_owned(), source }),
+            Err(source) => {
+                return Err(SettingsError::Read {
+                    path: file.to_owned(),
+                    source,
+                });
+            }
         };
-        let in_file = |reason: String| SettingsError::File { path: file.to_owned(), reason };
+        let in_file = |reason: String| SettingsError::File {
+            path: file.to_owned(),
+            reason,
+        };
         let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
         // The file is checked by itself first, so that its faults are told with its line numbers.
         toml::from_str::<Settings>(&text).map_err(|error| in_file(error.to_string()))?;
@@ -215,13 +227,19 @@ impl Settings {
                 }
             })?;
         }
-        let settings = Settings::deserialize(toml::Value::Table(table)).map_err(|error| in_file(error.to_string()))?;
+        let settings =
+            Settings::deserialize(toml::Value::Table(table)).map_err(|error| in_file(error.to_string()))?;
         settings.check()?;
         Ok(settings)
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        let invalid = |setting, reason: &str| Err(SettingsError::Invalid { setting, reason: reason.to_owned() });
+        let invalid = |setting, reason: &str| {
+            Err(SettingsError::Invalid {
+                setting,
+                reason: reason.to_owned(),
+            })
+        };
         if !(1..=24).contains(&self.limits.sessions_max) {
             return invalid("limits.sessions_max", "it must be between 1 and 24");
         }
@@ -233,20 +251,32 @@ impl Settings {
                 return invalid("supabase.url", "the profile `supabase` needs the project's URL");
             }
             if self.supabase.publishable_key.is_empty() {
-                return invalid("supabase.publishable_key", "the profile `supabase` needs the publishable key");
+                return invalid(
+                    "supabase.publishable_key",
+                    "the profile `supabase` needs the publishable key",
+                );
             }
             if self.supabase.publishable_key.starts_with("sb_secret_") {
-                return invalid("supabase.publishable_key", "this is a secret key; it must never be on a workstation");
+                return invalid(
+                    "supabase.publishable_key",
+                    "this is a secret key; it must never be on a workstation",
+                );
             }
             if self.supabase.email.is_empty() {
-                return invalid("supabase.email", "the profile `supabase` needs the account to sign in with");
+                return invalid(
+                    "supabase.email",
+                    "the profile `supabase` needs the account to sign in with",
+                );
             }
         }
         for (name, path) in &self.repositories {
             if !path.is_absolute() {
                 return Err(SettingsError::Invalid {
                     setting: "repositories",
-                    reason: format!("the path of `{name}` is `{}`; it must be absolute", path.display()),
+                    reason: format!(
+                        "the path of `{name}` is `{}`; it must be absolute",
+                        path.display()
+                    ),
                 });
             }
         }
@@ -262,7 +292,9 @@ fn put(table: &mut toml::Table, setting: &str, value: &str) {
     };
     let mut at = table;
     for parent in parents {
-        let entry = at.entry(parent).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry = at
+            .entry(parent)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
         if !entry.is_table() {
             *entry = toml::Value::Table(toml::Table::new());
         }
@@ -271,7 +303,9 @@ fn put(table: &mut toml::Table, setting: &str, value: &str) {
             _ => return,
         }
     }
-    let value = value.parse::<i64>().map_or_else(|_| toml::Value::String(value.to_owned()), toml::Value::Integer);
+    let value = value
+        .parse::<i64>()
+        .map_or_else(|_| toml::Value::String(value.to_owned()), toml::Value::Integer);
     at.insert(last.to_owned(), value);
 }
 
@@ -283,8 +317,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("settings.toml");
         std::fs::write(&file, text).unwrap();
-        let environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         Settings::load(&file, &Overrides::from_environment(&environment))
     }
 
@@ -292,14 +328,23 @@ mod tests {
     fn without_a_file_the_machine_serves_itself_with_the_default_limits() {
         let settings = Settings::load(Path::new("no/such/file"), &Overrides::default()).unwrap();
         assert_eq!(settings, Settings::default());
-        assert_eq!((settings.profile, settings.limits.sessions_max), (Profile::ThisMachine, 6));
+        assert_eq!(
+            (settings.profile, settings.limits.sessions_max),
+            (Profile::ThisMachine, 6)
+        );
     }
 
     #[test]
     fn the_environment_wins_over_the_file() {
-        let settings =
-            load("[limits]\nsessions_max = 3\nidle_minutes = 4", &[("SEMO_SESSIONS_MAX", "5")]).unwrap();
-        assert_eq!((settings.limits.sessions_max, settings.limits.idle_minutes), (5, 4));
+        let settings = load(
+            "[limits]\nsessions_max = 3\nidle_minutes = 4",
+            &[("SEMO_SESSIONS_MAX", "5")],
+        )
+        .unwrap();
+        assert_eq!(
+            (settings.limits.sessions_max, settings.limits.idle_minutes),
+            (5, 4)
+        );
     }
 
     #[test]
@@ -310,11 +355,23 @@ mod tests {
                 assert!(error.contains(part), "`{part}` is missing in: {error}");
             }
         };
-        check("[limits]\nsessions = 3", &[], &["settings.toml", "line 2", "sessions"]);
+        check(
+            "[limits]\nsessions = 3",
+            &[],
+            &["settings.toml", "line 2", "sessions"],
+        );
         check("profile = 'cloud'", &[], &["cloud", "this-machine"]);
         check("profile = [", &[], &["line 1"]);
-        check("", &[("SEMO_SESSIONS_MAX", "many")], &["SEMO_SESSIONS_MAX", "limits.sessions_max", "many"]);
-        check("[limits]\nsessions_max = 0", &[], &["limits.sessions_max", "between 1 and 24"]);
+        check(
+            "",
+            &[("SEMO_SESSIONS_MAX", "many")],
+            &["SEMO_SESSIONS_MAX", "limits.sessions_max", "many"],
+        );
+        check(
+            "[limits]\nsessions_max = 0",
+            &[],
+            &["limits.sessions_max", "between 1 and 24"],
+        );
         check("profile = 'supabase'", &[], &["supabase.url"]);
         check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);
         check("", &[("SEMO_OFFICE", "nonsense")], &["SEMO_OFFICE", "office.id"]);

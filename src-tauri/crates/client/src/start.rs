@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::event_loop::{EventLoop, EVENT_QUEUE_MAX, Event, Ground};
 use crate::directory::{Directory, HookRefusal};
+use crate::event_loop::{EVENT_QUEUE_MAX, Event, EventLoop, Ground};
 use crate::identity::{Account, Identity, IdentityError};
 use crate::outbox::Outbox;
 use crate::paths::Paths;
@@ -100,7 +100,11 @@ pub struct Client {
 
 impl Client {
     /// Starts the loop and the outbox on `tasks`, to end when `stop` fires.
-    pub fn start(config: ClientConfig, tasks: &TaskTracker, stop: CancellationToken) -> Result<Client, StartError> {
+    pub fn start(
+        config: ClientConfig,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Client, StartError> {
         let journal = Arc::new(Journal::open(&config.paths.journal())?);
         let identity = Identity::read_or_make(&config.paths.identity(), Uuid::new_v4())?;
         let store = Arc::new(FileTokenStore::new(config.paths.tokens()));
@@ -137,12 +141,21 @@ impl Client {
             stop,
         };
         let directory = Directory::default();
-        let (core, state) = EventLoop::new(ground, (events_in.clone(), events), directory.clone(), outbox_bell);
+        let (core, state) = EventLoop::new(
+            ground,
+            (events_in.clone(), events),
+            directory.clone(),
+            outbox_bell,
+        );
         tasks.spawn(async move {
             core.run().await;
             loop_ended.cancel();
         });
-        Ok(Client { events: events_in, state, directory })
+        Ok(Client {
+            events: events_in,
+            state,
+            directory,
+        })
     }
 
     /// The state, now and as it changes.
@@ -167,8 +180,10 @@ impl Client {
             RequestError::new(ErrorCode::NotReady, message, "Start it again.")
         };
         let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Asked { request, reply }).await.map_err(|_| stopping())?;
+        self.events
+            .send(Event::Asked { request, reply })
+            .await
+            .map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
-
 }

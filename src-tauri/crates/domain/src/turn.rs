@@ -106,7 +106,10 @@ impl TurnSigns {
             return verdict(failed(*class, detail.clone()), "provider-failure");
         }
         // With background work still running the agent will stop again: this stop is no end, but other ends can come.
-        let pending = self.stopped.as_ref().is_some_and(|stopped| stopped.pending_work > 0);
+        let pending = self
+            .stopped
+            .as_ref()
+            .is_some_and(|stopped| stopped.pending_work > 0);
         if let Some(stopped) = self.stopped.as_ref().filter(|_| !pending) {
             return self.verdict_of_stop(stopped);
         }
@@ -114,7 +117,8 @@ impl TurnSigns {
             return verdict(
                 failed(
                     FailureClass::Timeout,
-                    "the turn reached its time limit, could not be interrupted, and the session was ended".to_owned(),
+                    "the turn reached its time limit, could not be interrupted, and the session was ended"
+                        .to_owned(),
                 ),
                 "timeout-session-ended",
             );
@@ -231,7 +235,11 @@ mod tests {
         signs.stopped.as_mut().unwrap().pending_work = 1;
         assert_eq!(signs.verdict(), None);
         signs.idle_again = true;
-        assert_eq!(signs.verdict(), None, "an idle prompt is what background work looks like");
+        assert_eq!(
+            signs.verdict(),
+            None,
+            "an idle prompt is what background work looks like"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
      range-unit, x-supabase-api-version, x-retry-count, traceparent, tracestate, baggage",
 );
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "content-range, content-location, location, preference-applied, x-sb-error-code, retry-after",
+    "content-range, content-location, location, preference-applied, x-sb-error-code, x-supabase-api-version, retry-after",
 );
 
 /// What every request handler needs.

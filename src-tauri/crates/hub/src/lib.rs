@@ -76,9 +76,9 @@ impl Hub {
     ///
     /// Fails with what to do: no Postgres, folder not writable, another hub on the folder, port taken, …
     pub async fn start(config: HubConfig) -> Result<Hub, HubError> {
-        let binaries = postgres::locate(config.postgres_bin.as_deref()).await?;
         let data_dir = config.data_dir.clone();
         let cluster = Cluster::open(&data_dir)?;
+        let binaries = postgres::locate(config.postgres_bin.as_deref(), cluster.made_by()).await?;
         let keys = Keys::load_or_create(&data_dir, config.clock.now())?;
         // The port first: when it is taken, nothing has to be undone.
         let fault = |source| HubError::Listen {

@@ -1,4 +1,9 @@
 //! Auth and the port's guard, as the official clients see them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -127,6 +132,19 @@ fn a_wrong_password_and_an_unknown_address_look_the_same_and_guessing_ends() {
             json!("invalid_credentials"),
             "the older shape: {body}"
         );
+    });
+}
+
+#[test]
+fn the_shape_of_an_error_is_told_in_the_header_official_clients_read() {
+    on_hub(async |hub| {
+        let body = json!({"refresh_token": "nonsense"});
+        let response = post(&hub, "token?grant_type=refresh_token", &body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.headers()["x-supabase-api-version"], "2024-01-01");
+        assert_eq!(response.headers()["x-sb-error-code"], "refresh_token_not_found");
     });
 }
 

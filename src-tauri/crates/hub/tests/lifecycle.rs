@@ -1,4 +1,9 @@
 //! Starting, stopping, starting again; the migrations on an empty database and twice; a hub that was killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -128,6 +133,25 @@ async fn stopping_closes_sockets_with_1012_and_never_closes_their_channels() {
         panic!("a close frame, nothing before")
     };
     assert_eq!(u16::from(frame.code), 1012);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_in_a_closed_home_is_fine_also_where_postgres_may_not_run_as_this_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let data = home.path().join("hub");
+    for _ in 0..2 {
+        let hub = Hub::start(config(data.clone())).await.unwrap();
+        let client = database(hub.database_url()).await;
+        let listens: String = client
+            .query_one("show listen_addresses", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(listens, "", "the database is not on the network");
+        hub.stop().await.unwrap();
+    }
 }
 
 /// The process that is killed: the test below starts this binary again with the folder in the environment.

@@ -1,4 +1,9 @@
 //! Realtime: both serializers, private channels, the doorbell, row changes, and what strangers cannot hear.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

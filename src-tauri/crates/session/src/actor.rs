@@ -26,7 +26,7 @@ use crate::ending::{end_program, git_facts};
 use crate::error::SessionError;
 use crate::handle::{Control, SessionSpec, WhichTurn};
 use crate::report::SessionNote;
-use crate::submission::{NotSubmitted, Submission, Submitted};
+use crate::submission::{Keyboard, NotSubmitted, Submission, Submitted};
 use crate::turn::{QueuedTurn, Turn};
 
 /// After a change of the screen: how soon it is looked at. Bursts of output cost one look.
@@ -46,7 +46,7 @@ pub(crate) struct ActorParts {
     pub(crate) hooks: mpsc::Receiver<Bytes>,
     pub(crate) notes: mpsc::Sender<SessionNote>,
     pub(crate) open_turns: Arc<AtomicUsize>,
-    pub(crate) keyboard: Arc<Mutex<()>>,
+    pub(crate) keyboard: Arc<Mutex<Keyboard>>,
 }
 
 /// What a piece of work has brought.
@@ -283,6 +283,7 @@ impl Actor {
         };
         let worktree = self.worktree.clone();
         tracing::info!(turn = %turn.id(), "turn begins");
+        self.skip_transcript();
         self.turn = Some(turn);
         self.idle_since = None;
         self.interrupt = None;

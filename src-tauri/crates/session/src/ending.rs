@@ -209,7 +209,7 @@ impl Actor {
             if facts.is_empty() {
                 return;
             }
-            facts.iter().for_each(|fact| turn.fact(fact));
+            facts.into_iter().for_each(|fact| turn.fact(fact));
         }
     }
 }

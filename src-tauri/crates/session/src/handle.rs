@@ -20,6 +20,7 @@ use tracing::Instrument;
 use crate::actor::{Actor, ActorParts};
 use crate::error::SessionError;
 use crate::report::SessionNote;
+use crate::submission::Keyboard;
 use crate::turn::QueuedTurn;
 
 /// Turns that may wait in one session behind the one that runs; more are refused.
@@ -95,7 +96,7 @@ pub struct Session {
     hooks: mpsc::Sender<Bytes>,
     /// Turns accepted and not yet ended.
     open_turns: Arc<AtomicUsize>,
-    keyboard: Arc<Mutex<()>>,
+    keyboard: Arc<Mutex<Keyboard>>,
 }
 
 impl Session {

@@ -67,7 +67,7 @@ impl Actor {
                 }
             }
             HookKind::Stop { .. } | HookKind::StopFailure { .. } if !from_subagent => match &mut self.turn {
-                Some(turn) if turn.signs.acknowledged || *turn.acknowledged.borrow() => {
+                Some(turn) if turn.signs.acknowledged || turn.acknowledged.borrow().is_some() => {
                     turn.hook(&event.kind)
                 }
                 Some(_) => {}
@@ -95,12 +95,17 @@ impl Actor {
         }
     }
 
+    /// Leaves out what was written before a turn begins.
+    pub(crate) fn skip_transcript(&mut self) {
+        while self.transcript.read().is_ok_and(|facts| !facts.is_empty()) {}
+    }
+
     fn read_transcript(&mut self) {
         let Some(turn) = &mut self.turn else { return };
         for _ in 0..READS_MAX {
             match self.transcript.read() {
                 Ok(facts) if facts.is_empty() => return,
-                Ok(facts) => facts.iter().for_each(|fact| turn.fact(fact)),
+                Ok(facts) => facts.into_iter().for_each(|fact| turn.fact(fact)),
                 Err(error) => {
                     tracing::warn!(%error, "the transcript cannot be read");
                     return;

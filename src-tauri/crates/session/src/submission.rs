@@ -14,7 +14,7 @@ use provider::claude::{
 };
 use terminal::{Terminal, TerminalError};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long the input box may take to be ready: a cold start of many sessions at once, or a person's own turn.
@@ -23,7 +23,7 @@ const READY_WAIT_MAX: Duration = Duration::from_secs(90);
 const ECHO_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the box may take to show that it is empty again.
 const CLEAR_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Pause before the box is emptied a second time: a Ctrl+C within the program's own two seconds would end it.
+/// Between two Ctrl+C: a second one within the program's own two seconds would end it.
 const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(4);
 /// Attempts to empty the box, and to paste.
 const TRIES_MAX: u32 = 2;
@@ -45,14 +45,21 @@ pub(crate) struct Submission {
     pub(crate) terminal: Terminal,
     /// The prompt, guarded (see [`claude::guard_prompt`]).
     pub(crate) guarded: String,
-    /// Becomes true when a hook or the transcript has shown our prompt as taken.
-    pub(crate) acknowledged: watch::Receiver<bool>,
+    /// Says where our prompt was seen as taken: in a hook, or in the transcript.
+    pub(crate) acknowledged: watch::Receiver<Option<&'static str>>,
     /// Ends the submission before Enter is pressed.
     pub(crate) cancel: CancellationToken,
     /// Held while we type, so that a person's keys do not land in the middle of a prompt.
-    pub(crate) keyboard: Arc<Mutex<()>>,
+    pub(crate) keyboard: Arc<Mutex<Keyboard>>,
     pub(crate) config_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Who holds it may type.
+#[derive(Default)]
+pub(crate) struct Keyboard {
+    /// When Ctrl+C was last pressed by us: a second one soon after would end the program.
+    cleared_at: Option<Instant>,
 }
 
 /// A prompt that was taken, or that was at least sent.
@@ -98,34 +105,42 @@ pub(crate) enum NotSubmitted {
 
 impl Submission {
     pub(crate) async fn run(mut self) -> Result<Submitted, NotSubmitted> {
-        let keyboard = Arc::clone(&self.keyboard);
-        let _typing = keyboard.lock().await;
-        let mut tries = 0;
-        let first_byte = loop {
-            tries += 1;
-            let input = self.ready_box().await?;
+        let first_byte = self.type_prompt().await?;
+        self.acknowledgement(first_byte, self.clock.now()).await
+    }
+
+    /// Brings the prompt into the box and presses Enter, undisturbed by a person's keys.
+    async fn type_prompt(&self) -> Result<FirstByte, NotSubmitted> {
+        let mut pastes = 0;
+        while pastes < TRIES_MAX {
+            // A person may need the keyboard until the box is free.
+            self.ready_box().await?;
+            let mut keyboard = self.keyboard.lock().await;
+            let ScreenMeaning::Ready(input) = self.meaning() else {
+                continue;
+            };
             if !input.empty {
-                self.clear_box().await?;
+                self.clear_box(&mut keyboard).await?;
             }
             let written = self.terminal.write(claude::paste(&self.guarded)).await?;
-            let since = u64::try_from(written.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let now = self.clock.now();
+            let since = i64::try_from(written.started.elapsed().as_millis()).unwrap_or(0);
             let first_byte = FirstByte {
-                at: now.plus_ms(-i64::try_from(since).unwrap_or(0)),
+                at: self.clock.now().plus_ms(-since),
                 instant: written.started,
             };
-            if self.echoed().await? {
-                break first_byte;
+            let echoed = self.echoed().await;
+            if self.cancel.is_cancelled() {
+                self.clear_box(&mut keyboard).await?;
+                return Err(NotSubmitted::Cancelled);
             }
-            if tries == TRIES_MAX {
-                return Err(NotSubmitted::NoEcho);
+            if echoed {
+                self.terminal.write(claude::ENTER).await?;
+                return Ok(first_byte);
             }
-        };
-        if self.cancel.is_cancelled() {
-            self.clear_box().await?;
-            return Err(NotSubmitted::Cancelled);
+            pastes += 1;
+            tracing::warn!(pastes, "a pasted prompt did not appear");
         }
-        self.enter(first_byte).await
+        Err(NotSubmitted::NoEcho)
     }
 
     /// Waits until the box is there and free.
@@ -168,26 +183,26 @@ impl Submission {
     }
 
     /// Empties the box: what is in it was put back by the program after a cancel, or left by a person.
-    async fn clear_box(&self) -> Result<(), NotSubmitted> {
-        for attempt in 1..=TRIES_MAX {
-            self.terminal.write(claude::CLEAR_BOX).await?;
-            let cleared =
-                |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
-            if self.until(CLEAR_WAIT_MAX, cleared).await {
-                return Ok(());
-            }
-            if attempt < TRIES_MAX {
-                sleep(CLEAR_AGAIN_AFTER).await;
+    async fn clear_box(&self, keyboard: &mut Keyboard) -> Result<(), NotSubmitted> {
+        let cleared = |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
+        for _ in 0..TRIES_MAX {
+            if let Some(last) = keyboard.cleared_at {
+                sleep_until(last + CLEAR_AGAIN_AFTER).await;
                 // It may have become empty meanwhile: a Ctrl+C on an empty box asks to end the program.
                 if cleared(&self.meaning()) {
                     return Ok(());
                 }
             }
+            keyboard.cleared_at = Some(Instant::now());
+            self.terminal.write(claude::CLEAR_BOX).await?;
+            if self.until(CLEAR_WAIT_MAX, cleared).await {
+                return Ok(());
+            }
         }
         Err(NotSubmitted::NotCleared)
     }
 
-    async fn echoed(&self) -> Result<bool, NotSubmitted> {
+    async fn echoed(&self) -> bool {
         let shows = |meaning: &ScreenMeaning| match meaning {
             ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => {
                 claude::echo_shown(input, &self.guarded)
@@ -197,30 +212,26 @@ impl Submission {
             | ScreenMeaning::NotSignedIn
             | ScreenMeaning::Fault(_) => false,
         };
-        Ok(self.until(ECHO_WAIT_MAX, shows).await)
+        self.until(ECHO_WAIT_MAX, shows).await
     }
 
-    /// Presses Enter until the prompt is taken.
-    async fn enter(&mut self, first_byte: FirstByte) -> Result<Submitted, NotSubmitted> {
-        self.terminal.write(claude::ENTER).await?;
-        let submitted_at = self.clock.now();
+    /// Waits until the prompt is taken; presses Enter again while it stands in the box.
+    async fn acknowledgement(
+        &mut self,
+        first_byte: FirstByte,
+        submitted_at: Timestamp,
+    ) -> Result<Submitted, NotSubmitted> {
         let (mut enters, mut pressed) = (1, Instant::now());
         let deadline = pressed + ACK_WAIT_MAX;
         let mut busy_since = None;
         loop {
-            let acknowledged = self.acknowledged.wait_for(|taken| *taken);
-            let taken = timeout(LOOK_EVERY, acknowledged)
-                .await
-                .is_ok_and(|taken| taken.is_ok());
+            let acknowledged = self.acknowledged.wait_for(Option::is_some);
+            let seen = timeout(LOOK_EVERY, acknowledged).await;
+            let seen = seen.ok().and_then(|seen| seen.ok().and_then(|seen| *seen));
             busy_since = self.is_busy().then(|| busy_since.unwrap_or_else(Instant::now));
-            let source = if taken {
-                Some("hook:UserPromptSubmit")
-            } else {
-                let busy_for = busy_since.map(|since: Instant| since.elapsed());
-                busy_for
-                    .is_some_and(|busy| busy >= BUSY_IS_ACK_AFTER)
-                    .then_some("status")
-            };
+            let busy_for = busy_since.map(|since: Instant| since.elapsed());
+            let busy = busy_for.is_some_and(|busy| busy >= BUSY_IS_ACK_AFTER);
+            let source = seen.or(busy.then_some("status"));
             if let Some(source) = source {
                 return Ok(Submitted {
                     first_byte,

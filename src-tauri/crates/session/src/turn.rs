@@ -1,12 +1,13 @@
 //! One turn while it runs: the signs of its end and the facts that will back it.
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use domain::evidence::{Evidence, Tier};
 use domain::marker::MarkerSign;
 use domain::turn::{FailureClass, Stopped, TurnOutcome, TurnSigns, Verdict};
 use domain::{Timestamp, TurnId};
-use provider::claude::{HookKind, SIGN_IN_HINT, TranscriptFact, failure_class};
+use provider::claude::{DatedFact, HookKind, SIGN_IN_HINT, TranscriptFact, failure_class};
 use regex::Regex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -27,6 +28,9 @@ const PULL_REQUESTS_MAX: usize = 10;
 /// Characters of one tool output that are searched for a pull request.
 const TOOL_OUTPUT_CHARS_MAX: usize = 64 * 1024;
 
+/// Facts of the transcript that are kept until the prompt itself is seen in it.
+const EARLY_FACTS_MAX: usize = 256;
+
 static PULL_REQUEST: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/pull/[0-9]+").ok());
 
@@ -39,19 +43,33 @@ pub(crate) struct QueuedTurn {
     pub(crate) requested: Instant,
 }
 
-/// What the transcript has said since the turn began.
+/// What the transcript has said of the turn.
 #[derive(Default)]
 struct Transcript {
+    /// The prompt has been seen.
     prompt_seen: bool,
-    last_text: Option<String>,
+    /// The prompt's time: what is older belongs to another turn.
+    since: Option<Timestamp>,
+    /// Seen before the prompt was: lines are not always written in the order of time.
+    early: VecDeque<DatedFact>,
+    /// The newest text of the agent, with its time.
+    last_text: Option<(Option<Timestamp>, String)>,
+    /// The turn's end has been seen.
     ended: bool,
+}
+
+impl Transcript {
+    fn last_text(&self) -> Option<&str> {
+        self.last_text.as_ref().map(|(_, text)| text.as_str())
+    }
 }
 
 /// A turn from its submission to its report.
 pub(crate) struct Turn {
     pub(crate) queued: QueuedTurn,
     pub(crate) signs: TurnSigns,
-    pub(crate) acknowledged: watch::Sender<bool>,
+    /// Where the prompt was seen as taken, once it was.
+    pub(crate) acknowledged: watch::Sender<Option<&'static str>>,
     pub(crate) cancel: CancellationToken,
     /// When its time is over; set by the acknowledgement.
     pub(crate) deadline: Option<Instant>,
@@ -73,7 +91,7 @@ impl Turn {
         Turn {
             queued,
             signs: TurnSigns::default(),
-            acknowledged: watch::Sender::new(false),
+            acknowledged: watch::Sender::new(None),
             cancel: CancellationToken::new(),
             deadline: None,
             stopped_at: None,
@@ -131,7 +149,7 @@ impl Turn {
     pub(crate) fn hook(&mut self, kind: &HookKind) {
         match kind {
             HookKind::PromptSubmitted { .. } => {
-                self.acknowledged.send_replace(true);
+                self.acknowledged.send_replace(Some("hook:UserPromptSubmit"));
             }
             HookKind::ToolDone {
                 name,
@@ -156,32 +174,56 @@ impl Turn {
         }
     }
 
-    /// Takes in a fact of the transcript. Facts before our own prompt belong to older turns.
-    pub(crate) fn fact(&mut self, fact: &TranscriptFact) {
-        if let TranscriptFact::UserPrompt { text } = fact
+    /// Takes in a fact of the transcript.
+    pub(crate) fn fact(&mut self, dated: DatedFact) {
+        if let TranscriptFact::UserPrompt { text } = &dated.fact
             && self.is_prompt(text)
+            && (!self.transcript.prompt_seen || dated.at > self.transcript.since)
         {
-            self.acknowledged.send_replace(true);
+            self.acknowledged.send_replace(Some("transcript"));
+            let early = std::mem::take(&mut self.transcript.early);
             self.transcript = Transcript {
                 prompt_seen: true,
+                since: dated.at,
                 ..Transcript::default()
             };
-            return;
+            for dated in early
+                .into_iter()
+                .filter(|early| early.at.is_some() && early.at >= dated.at)
+            {
+                self.own_fact(dated);
+            }
+        } else if !self.transcript.prompt_seen {
+            if self.transcript.early.len() == EARLY_FACTS_MAX {
+                self.transcript.early.pop_front();
+            }
+            self.transcript.early.push_back(dated);
+        } else if dated.at.is_none() || dated.at >= self.transcript.since {
+            self.own_fact(dated);
         }
-        if !self.transcript.prompt_seen {
-            return;
-        }
-        match fact {
+    }
+
+    fn own_fact(&mut self, dated: DatedFact) {
+        match dated.fact {
             // A queued prompt of a person, or a note of the program's own: the turn goes on.
             TranscriptFact::UserPrompt { .. } => {}
-            TranscriptFact::AssistantText { text, .. } => self.transcript.last_text = Some(text.clone()),
+            TranscriptFact::AssistantText { text, .. } => {
+                let newest = self
+                    .transcript
+                    .last_text
+                    .as_ref()
+                    .is_none_or(|(at, _)| dated.at >= *at);
+                if newest {
+                    self.transcript.last_text = Some((dated.at, text));
+                }
+            }
             TranscriptFact::ApiError {
                 status,
                 error,
                 message,
             } => {
                 if self.signs.failure.is_none() && self.signs.stopped.is_none() {
-                    self.fail(failure_class(error, *status, message), message, "transcript");
+                    self.fail(failure_class(&error, status, &message), &message, "transcript");
                 }
             }
             TranscriptFact::Interrupted => {
@@ -191,7 +233,7 @@ impl Turn {
             }
             TranscriptFact::TurnDuration { ms } => {
                 self.transcript.ended = true;
-                self.evidence.add("turn_ms", *ms, Tier::Observed, "transcript");
+                self.evidence.add("turn_ms", ms, Tier::Observed, "transcript");
             }
         }
     }
@@ -206,7 +248,7 @@ impl Turn {
             return true;
         }
         let essence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Some(text) = &self.transcript.last_text else {
+        let Some(text) = self.transcript.last_text() else {
             return false;
         };
         // A message of several blocks has several lines in the transcript, of which this is the last.
@@ -227,7 +269,7 @@ impl Turn {
     /// For a turn whose hooks were lost: the end as the transcript tells it. False when it tells none.
     pub(crate) fn stop_from_transcript(&mut self) -> bool {
         let told = self.transcript.ended && self.signs.stopped.is_none();
-        if let Some(text) = self.transcript.last_text.clone().filter(|_| told) {
+        if let Some(text) = self.transcript.last_text().filter(|_| told).map(str::to_owned) {
             self.stop(text, 0, Some(true));
             return true;
         }
@@ -241,7 +283,7 @@ impl Turn {
             "hook:Stop"
         };
         let message = if message.is_empty() {
-            self.transcript.last_text.clone().unwrap_or_default()
+            self.transcript.last_text().unwrap_or_default().to_owned()
         } else {
             message
         };
@@ -348,9 +390,11 @@ impl Turn {
         TurnReport {
             turn: self.id(),
             outcome: verdict.outcome,
-            final_message: self
-                .final_message
-                .or(self.transcript.last_text.filter(|_| !failed)),
+            final_message: self.final_message.or(self
+                .transcript
+                .last_text
+                .map(|(_, text)| text)
+                .filter(|_| !failed)),
             evidence: self.evidence,
             timings: TurnTimings {
                 requested_at: self.queued.requested_at,
@@ -372,4 +416,151 @@ impl Turn {
 
 fn clipped(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::marker::Marker;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn turn(prompt: &str) -> Turn {
+        Turn::new(QueuedTurn {
+            request: TurnRequest {
+                id: TurnId(Uuid::nil()),
+                prompt: prompt.into(),
+                marker: Marker::Plain,
+                timeout: Duration::from_secs(1),
+            },
+            guarded: prompt.into(),
+            requested_at: Timestamp(0),
+            requested: Instant::now(),
+        })
+    }
+
+    fn at(ms: i64, fact: TranscriptFact) -> DatedFact {
+        DatedFact {
+            at: Some(Timestamp(ms)),
+            fact,
+        }
+    }
+
+    fn prompt(text: &str) -> TranscriptFact {
+        TranscriptFact::UserPrompt { text: text.into() }
+    }
+
+    fn answer(text: &str) -> TranscriptFact {
+        TranscriptFact::AssistantText {
+            text: text.into(),
+            stop_reason: Some("end_turn".into()),
+        }
+    }
+
+    fn stop(message: &str) -> HookKind {
+        HookKind::Stop {
+            last_message: message.into(),
+            background_tasks: 0,
+        }
+    }
+
+    fn agrees(turn: &Turn) -> Option<bool> {
+        turn.signs
+            .stopped
+            .as_ref()
+            .and_then(|stopped| stopped.transcript_agrees)
+    }
+
+    #[test]
+    fn a_transcript_that_is_written_out_of_order_tells_the_same() {
+        let mut turn = turn("do it");
+        turn.hook(&stop("ok\n[SEMO:DONE]"));
+        turn.fact(at(10, answer("of an older turn")));
+        turn.fact(at(12, TranscriptFact::TurnDuration { ms: 1 }));
+        turn.fact(at(30, answer("ok\n\n[SEMO:DONE]")));
+        turn.fact(at(31, TranscriptFact::TurnDuration { ms: 1 }));
+        assert!(
+            !turn.settle(),
+            "whose answer that is cannot be told before the prompt is seen"
+        );
+        turn.fact(at(20, prompt("do it")));
+        assert!(turn.settle());
+        assert_eq!(agrees(&turn), Some(true));
+    }
+
+    #[test]
+    fn what_an_older_turn_left_behind_neither_ends_nor_disputes_this_one() {
+        let mut turn = turn("do it");
+        turn.fact(at(20, prompt("do it")));
+        turn.fact(at(15, answer("of an older turn")));
+        turn.fact(at(16, TranscriptFact::Interrupted));
+        turn.fact(at(16, TranscriptFact::TurnDuration { ms: 1 }));
+        assert!(!turn.stop_from_transcript());
+        turn.hook(&stop("mine"));
+        assert!(!turn.settle() && agrees(&turn).is_none() && !turn.signs.interrupted);
+    }
+
+    #[test]
+    fn a_transcript_with_another_last_word_disputes_the_stop() {
+        let mut turn = turn("do it");
+        turn.fact(at(20, prompt("do it")));
+        turn.fact(at(21, answer("Tests fail.")));
+        turn.hook(&stop("All good.\n[SEMO:DONE]"));
+        assert!(!turn.settle(), "the last word may still come");
+        turn.fact(at(22, TranscriptFact::TurnDuration { ms: 1 }));
+        assert!(turn.settle());
+        assert_eq!(agrees(&turn), Some(false));
+        turn.signs.acknowledged = true;
+        assert_eq!(turn.signs.verdict().unwrap().rule, "stop-disputed");
+    }
+
+    #[test]
+    fn without_hooks_the_transcript_alone_ends_the_turn() {
+        let mut turn = turn("do it");
+        turn.fact(at(20, prompt("do it")));
+        turn.fact(at(21, answer("ok\n[SEMO:DONE]")));
+        assert!(!turn.stop_from_transcript(), "an answer is no end");
+        turn.fact(at(22, TranscriptFact::TurnDuration { ms: 1 }));
+        assert!(turn.stop_from_transcript());
+        assert_eq!(turn.signs.verdict().unwrap().outcome, TurnOutcome::Done);
+    }
+
+    #[test]
+    fn commands_and_pull_requests_come_from_tool_output_and_are_bounded() {
+        let mut turn = turn("do it");
+        for n in 0..COMMANDS_MAX + 20 {
+            turn.hook(&HookKind::ToolDone {
+                name: "Bash".into(),
+                input: json!({ "command": "x".repeat(COMMAND_CHARS_MAX + n) }),
+                response: json!({ "stdout": format!("see https://github.com/o/r/pull/{}\n", n % 3), "stderr": "" }),
+                duration_ms: Some(5),
+                ok: true,
+            });
+        }
+        turn.hook(&stop("https://github.com/o/r/pull/99 [SEMO:DONE]"));
+        let verdict = Verdict {
+            outcome: TurnOutcome::Done,
+            rule: "r",
+        };
+        let report = turn.report(verdict, Timestamp(1), None);
+        let values = |what: &str| -> Vec<Value> {
+            let claims = report.evidence.claims.iter().filter(|claim| claim.what == what);
+            claims.map(|claim| claim.value.clone()).collect()
+        };
+        assert_eq!(values("command").len(), COMMANDS_MAX);
+        assert_eq!(values("tools_used")[0]["commands"], COMMANDS_MAX + 20);
+        assert_eq!(
+            values("pull_request"),
+            [0, 1, 2].map(|n| json!(format!("https://github.com/o/r/pull/{n}")))
+        );
+    }
+
+    #[test]
+    fn our_prompt_is_recognised_however_the_program_spaces_it() {
+        let turn = turn(" /clear\tnow\nplease");
+        assert!(turn.is_prompt("/clear    now\nplease"));
+        assert!(!turn.is_prompt("/clear"));
+    }
 }

@@ -4,7 +4,7 @@
 //! reaches none of them. A process belongs to a terminal when one of its parents does, or when the terminal's tag
 //! is in its environment. A pid alone is not an identity, because pids come again: the start time goes with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
@@ -42,13 +42,18 @@ pub(crate) fn identify(pid: u32) -> ProcessId {
 /// whatever was found before).
 pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Result<Vec<ProcessId>> {
     let listed = list()?;
+    // A known process that is gone has no children any more: whoever has its pid now is somebody else.
+    let now: HashMap<u32, ProcessId> = listed
+        .iter()
+        .map(|process| (process.id.pid, process.id))
+        .collect();
     loop {
         let before = known.len();
         for process in &listed {
-            let is_child = known
-                .iter()
-                .any(|parent| parent.pid == process.parent && parent.start_ticks <= process.id.start_ticks);
-            if !known.contains(&process.id) && is_child {
+            if now
+                .get(&process.parent)
+                .is_some_and(|parent| known.contains(parent))
+            {
                 known.insert(process.id);
             }
         }

@@ -115,6 +115,10 @@ pub(crate) fn kill_tree_now(root: ProcessId, tag: &str) {
 }
 
 fn signal(process: ProcessId, signal: Signal) {
+    // Pids come again: the process that was looked at must still be the one.
+    if process::identify(process.pid) != process {
+        return;
+    }
     let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
     // Between the look and the signal the process may have gone: that is what we want.
     if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {

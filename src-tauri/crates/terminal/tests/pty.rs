@@ -1,5 +1,7 @@
 //! Real programs in real terminals.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside a test function")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -97,7 +97,8 @@ impl Repository {
         head_branch(&self.root).await
     }
 
-    /// Makes a worktree on a new branch. On an error nothing is left behind.
+    /// Makes a worktree on a new branch. On an error nothing is left behind. Let it run to its end: dropped half-way, it
+    /// may leave a folder and a branch.
     pub async fn create(&self, spec: &WorktreeSpec) -> Result<Worktree, WorktreeError> {
         self.check_branch_name(&spec.branch).await?;
         std::fs::create_dir_all(&spec.root)

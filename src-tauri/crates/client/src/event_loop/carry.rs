@@ -55,7 +55,11 @@ impl EventLoop {
                 false
             }
             Err(error) => {
-                self.problem("journal", error.to_string(), "No new command is begun until the journal can be written.");
+                self.problem(
+                    "journal",
+                    error.to_string(),
+                    "No new command is begun until the journal can be written.",
+                );
                 self.end(id, End::failed("journal", format!("it was not begun: {error}")));
                 false
             }
@@ -63,9 +67,14 @@ impl EventLoop {
     }
 
     fn stand_in_line(&mut self, id: CommandId) {
-        let Some(work) = self.work.get_mut(&id) else { return };
+        let Some(work) = self.work.get_mut(&id) else {
+            return;
+        };
         if work.row.agent_id.is_none() {
-            self.end(id, End::failed("invalid", "`send_prompt` names neither an agent nor a session"));
+            self.end(
+                id,
+                End::failed("invalid", "`send_prompt` names neither an agent nor a session"),
+            );
             return;
         }
         work.stage = Stage::InLine;
@@ -111,12 +120,24 @@ impl EventLoop {
     /// where it works.
     fn prompt_session(&mut self, id: CommandId, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else {
-            self.end(id, End::failed("not_found", format!("there is no session {session} on this workstation")));
+            self.end(
+                id,
+                End::failed(
+                    "not_found",
+                    format!("there is no session {session} on this workstation"),
+                ),
+            );
             return;
         };
         match live.state {
             SessionState::Exited { .. } | SessionState::Stopping => {
-                self.end(id, End::failed("not_found", format!("session {session} has ended or is being ended")));
+                self.end(
+                    id,
+                    End::failed(
+                        "not_found",
+                        format!("session {session} has ended or is being ended"),
+                    ),
+                );
             }
             SessionState::Starting => {
                 live.holder.get_or_insert(id);
@@ -133,9 +154,14 @@ impl EventLoop {
     /// Hands the prompt over. The turn is in the journal before its first byte goes to the agent.
     pub(super) fn submit(&mut self, id: CommandId, session: SessionId) {
         let Some(work) = self.work.get(&id) else { return };
-        let Command::SendPrompt(args) = work.command.clone() else { return };
+        let Command::SendPrompt(args) = work.command.clone() else {
+            return;
+        };
         let Some(handle) = self.sessions.get(&session).and_then(|live| live.session.clone()) else {
-            self.end(id, End::failed("not_found", format!("session {session} has ended")));
+            self.end(
+                id,
+                End::failed("not_found", format!("session {session} has ended")),
+            );
             return;
         };
         let turn = TurnId(Uuid::new_v4());
@@ -164,8 +190,16 @@ impl EventLoop {
     }
 
     fn note_turn(&mut self, id: CommandId, session: SessionId, turn: TurnId, args: &SendPrompt) -> bool {
-        let prompt_sha256 = Sha256::digest(args.prompt.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let note = NewTurn { id: turn, session, command: Some(id), prompt_sha256 };
+        let prompt_sha256 = Sha256::digest(args.prompt.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let note = NewTurn {
+            id: turn,
+            session,
+            command: Some(id),
+            prompt_sha256,
+        };
         match self.ground.journal.start_turn(&note, self.now()) {
             Ok(()) => true,
             Err(error) => {
@@ -181,9 +215,15 @@ impl EventLoop {
             self.end(id, End::failed("invalid", "`create_session` names no agent"));
             return;
         };
-        let open = self.sessions.values().filter(|live| !live.state.is_over()).count();
+        let open = self
+            .sessions
+            .values()
+            .filter(|live| !live.state.is_over())
+            .count();
         if open >= self.sessions_max() {
-            let reason = format!("{open} sessions are open on this workstation, the most it takes (setting limits.sessions_max); end one first");
+            let reason = format!(
+                "{open} sessions are open on this workstation, the most it takes (setting limits.sessions_max); end one first"
+            );
             self.end(id, End::failed("full", reason));
             return;
         }
@@ -191,8 +231,18 @@ impl EventLoop {
     }
 
     fn send_keys(&mut self, id: CommandId, args: SendKeys) {
-        let Some(handle) = self.sessions.get(&args.session).and_then(|live| live.session.clone()) else {
-            self.end(id, End::failed("not_found", format!("there is no session {} on this workstation", args.session)));
+        let Some(handle) = self
+            .sessions
+            .get(&args.session)
+            .and_then(|live| live.session.clone())
+        else {
+            self.end(
+                id,
+                End::failed(
+                    "not_found",
+                    format!("there is no session {} on this workstation", args.session),
+                ),
+            );
             return;
         };
         if !self.mark_started(id) {
@@ -216,15 +266,29 @@ impl EventLoop {
             return;
         }
         if let Some(target) = args.command {
-            if target == id || !self.work.get(&target).is_some_and(|work| work.stage != Stage::Ended) {
-                self.end(id, End::ok(json!({ "command_id": target, "note": "it was not being carried out here" })));
+            if target == id
+                || !self
+                    .work
+                    .get(&target)
+                    .is_some_and(|work| work.stage != Stage::Ended)
+            {
+                self.end(
+                    id,
+                    End::ok(json!({ "command_id": target, "note": "it was not being carried out here" })),
+                );
                 return;
             }
             self.wait_for(id, Stage::UntilEnded { command: target });
             self.cancel_work(target);
         } else if let Some(session) = args.session {
             let Some(handle) = self.sessions.get(&session).and_then(|live| live.session.clone()) else {
-                self.end(id, End::failed("not_found", format!("there is no session {session} on this workstation")));
+                self.end(
+                    id,
+                    End::failed(
+                        "not_found",
+                        format!("there is no session {session} on this workstation"),
+                    ),
+                );
                 return;
             };
             let carried = self.work.iter().find_map(|(command, work)| match work.stage {
@@ -237,7 +301,10 @@ impl EventLoop {
             } else if let Err(error) = handle.cancel(WhichTurn::Current) {
                 self.end(id, End::failed("not_found", chain(&error)));
             } else {
-                self.end(id, End::ok(json!({ "session_id": session, "note": "no command was running in it" })));
+                self.end(
+                    id,
+                    End::ok(json!({ "session_id": session, "note": "no command was running in it" })),
+                );
             }
         }
     }
@@ -250,11 +317,16 @@ impl EventLoop {
 
     /// Stops the work of a command, wherever it is; its own end follows when that is proven.
     pub(super) fn cancel_work(&mut self, id: CommandId) {
-        let Some(work) = self.work.get_mut(&id) else { return };
+        let Some(work) = self.work.get_mut(&id) else {
+            return;
+        };
         work.cancel_wanted = true;
         match work.stage.clone() {
             Stage::InLine => self.end(id, End::cancelled("it was cancelled while it waited in line")),
-            Stage::Starting { .. } => self.end(id, End::cancelled("it was cancelled before its session was ready")),
+            Stage::Starting { .. } => self.end(
+                id,
+                End::cancelled("it was cancelled before its session was ready"),
+            ),
             Stage::Turn { session, turn } => {
                 let handle = self.sessions.get(&session).and_then(|live| live.session.clone());
                 if let Some(Err(error)) = handle.map(|handle| handle.cancel(WhichTurn::Id(turn))) {
@@ -266,8 +338,18 @@ impl EventLoop {
     }
 
     fn get_output(&mut self, id: CommandId, args: &GetOutput) {
-        let Some(handle) = self.sessions.get(&args.session).and_then(|live| live.session.clone()) else {
-            self.end(id, End::failed("not_found", format!("there is no session {} on this workstation", args.session)));
+        let Some(handle) = self
+            .sessions
+            .get(&args.session)
+            .and_then(|live| live.session.clone())
+        else {
+            self.end(
+                id,
+                End::failed(
+                    "not_found",
+                    format!("there is no session {} on this workstation", args.session),
+                ),
+            );
             return;
         };
         let output = match args.format {
@@ -309,7 +391,13 @@ impl EventLoop {
 
     fn terminate(&mut self, id: CommandId, session: SessionId) {
         if !self.sessions.contains_key(&session) {
-            self.end(id, End::failed("not_found", format!("there is no session {session} on this workstation")));
+            self.end(
+                id,
+                End::failed(
+                    "not_found",
+                    format!("there is no session {session} on this workstation"),
+                ),
+            );
             return;
         }
         if !self.mark_started(id) {

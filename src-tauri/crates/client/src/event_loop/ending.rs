@@ -30,7 +30,9 @@ pub(crate) enum Left {
 impl EventLoop {
     /// Ends a session: its process first, its worktree after that.
     pub(super) fn give_up(&mut self, id: SessionId, why: &'static str) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         if std::mem::replace(&mut live.ending, true) {
             return;
         }
@@ -43,9 +45,13 @@ impl EventLoop {
 
     /// Waits in a task for the proof that the process tree is gone, then looks after the worktree.
     pub(super) fn end_process(&mut self, id: SessionId) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         live.ending = true;
-        let Some(session) = live.session.take() else { return };
+        let Some(session) = live.session.take() else {
+            return;
+        };
         let place = live.place.take();
         let office_ended = matches!(live.state, SessionState::Exited { .. });
         if !office_ended {
@@ -54,7 +60,10 @@ impl EventLoop {
         self.start(async move {
             let left = match session.terminate().await {
                 Ok(_) => clear_away(id, place).await,
-                Err(error) => Err(format!("its processes could not be proven gone: {}", chain(&error))),
+                Err(error) => Err(format!(
+                    "its processes could not be proven gone: {}",
+                    chain(&error)
+                )),
             };
             Event::Gone { session: id, left }
         });
@@ -63,7 +72,9 @@ impl EventLoop {
     pub(super) fn gone(&mut self, id: SessionId, left: Result<Left, String>) {
         self.directory.remove(id);
         let now = self.now();
-        let Some(mut live) = self.sessions.remove(&id) else { return };
+        let Some(mut live) = self.sessions.remove(&id) else {
+            return;
+        };
         let exited = match live.state {
             SessionState::Exited { .. } => live.state.clone(),
             _ => SessionState::Exited { code: None },
@@ -80,7 +91,9 @@ impl EventLoop {
             .filter(|(_, work)| work.stage == Stage::Starting { session: id })
             .map(|(command, _)| *command)
             .collect();
-        let reason = live.asks.unwrap_or_else(|| "the agent program ended before it was ready; `semo doctor` may tell why".to_owned());
+        let reason = live.asks.unwrap_or_else(|| {
+            "the agent program ended before it was ready; `semo doctor` may tell why".to_owned()
+        });
         for command in waiting {
             self.end(command, End::failed("provider_exit", reason.clone()));
         }
@@ -123,7 +136,10 @@ impl EventLoop {
             .sessions
             .iter()
             .filter(|(_, live)| live.holder.is_none() && !live.ending)
-            .filter(|(_, live)| live.idle_since.is_some_and(|since| now.ms_since(since) >= idle_ms))
+            .filter(|(_, live)| {
+                live.idle_since
+                    .is_some_and(|since| now.ms_since(since) >= idle_ms)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
@@ -140,7 +156,10 @@ impl EventLoop {
             .collect();
         for id in stuck {
             if let Some(live) = self.sessions.get_mut(&id) {
-                live.asks = Some(format!("the agent program showed no prompt within {} seconds", START_DEADLINE.as_secs()));
+                live.asks = Some(format!(
+                    "the agent program showed no prompt within {} seconds",
+                    START_DEADLINE.as_secs()
+                ));
             }
             self.give_up(id, "it did not become ready");
         }
@@ -157,7 +176,12 @@ impl EventLoop {
             self.end_process(id);
         }
         let deadline = Instant::now() + SHUT_DOWN_WAIT;
-        while self.sessions.values().any(|live| live.session.is_some() || live.ending) && !self.sessions.is_empty() {
+        while self
+            .sessions
+            .values()
+            .any(|live| live.session.is_some() || live.ending)
+            && !self.sessions.is_empty()
+        {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::error!(sessions = self.sessions.len(), "some sessions were not proven gone in time");
@@ -172,7 +196,13 @@ impl EventLoop {
         }
         let held: Vec<_> = self.work.keys().copied().collect();
         for id in held {
-            self.end(id, End::failed("client_stopped", "SEMO Office was closed on that workstation before this was done"));
+            self.end(
+                id,
+                End::failed(
+                    "client_stopped",
+                    "SEMO Office was closed on that workstation before this was done",
+                ),
+            );
         }
         self.write_endings();
         self.publish();
@@ -181,13 +211,18 @@ impl EventLoop {
 
 /// Removes a worktree in which everything is committed; keeps any other, with a copy of its state as a ref.
 async fn clear_away(id: SessionId, place: Option<Worktree>) -> Result<Left, String> {
-    let Some(worktree) = place else { return Ok(Left::Nothing) };
+    let Some(worktree) = place else {
+        return Ok(Left::Nothing);
+    };
     let facts = worktree.facts().await.map_err(|error| chain(&error))?;
     if facts.dirty {
         worktree.preserve(id).await.map_err(|error| chain(&error))?;
-        return Ok(Left::Kept { folder: worktree.path });
+        return Ok(Left::Kept {
+            folder: worktree.path,
+        });
     }
     let preserved = worktree.remove(id).await.map_err(|error| chain(&error))?;
-    Ok(Left::Removed { preserved: preserved.map(|preserved| preserved.reference) })
+    Ok(Left::Removed {
+        preserved: preserved.map(|preserved| preserved.reference),
+    })
 }
-

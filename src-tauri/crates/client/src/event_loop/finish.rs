@@ -38,18 +38,27 @@ pub(crate) struct Ending {
 impl End {
     /// A command without a turn did what it was told.
     pub fn ok(output: Value) -> End {
-        End { output: Some(output), ..End::bare(ResultStatus::Succeeded, "ok") }
+        End {
+            output: Some(output),
+            ..End::bare(ResultStatus::Succeeded, "ok")
+        }
     }
 
     /// It was not carried out. `class` is a stable word for programs, `reason` is for people.
     pub fn failed(class: &str, reason: impl Into<String>) -> End {
         let error = json!({ "class": class, "message": reason.into() });
-        End { error: Some(error), ..End::bare(ResultStatus::Failed, "failed") }
+        End {
+            error: Some(error),
+            ..End::bare(ResultStatus::Failed, "failed")
+        }
     }
 
     /// It was stopped on request.
     pub fn cancelled(reason: &str) -> End {
-        End { error: Some(json!({ "class": "cancelled", "message": reason })), ..End::bare(ResultStatus::Cancelled, "cancelled") }
+        End {
+            error: Some(json!({ "class": "cancelled", "message": reason })),
+            ..End::bare(ResultStatus::Cancelled, "cancelled")
+        }
     }
 
     /// Its work began, and what came of it cannot be known.
@@ -66,16 +75,22 @@ impl End {
     pub fn of_turn(report: TurnReport, session: domain::SessionId) -> End {
         let (status, outcome, error) = match &report.outcome {
             TurnOutcome::Done => (ResultStatus::Succeeded, "done", None),
-            TurnOutcome::Unconfirmed { why } => {
-                (ResultStatus::Unconfirmed, "unconfirmed", Some(json!({ "class": "unconfirmed", "message": why })))
-            }
-            TurnOutcome::Failed { class, detail } => {
-                (ResultStatus::Failed, "failed", Some(json!({ "class": class, "message": detail })))
-            }
+            TurnOutcome::Unconfirmed { why } => (
+                ResultStatus::Unconfirmed,
+                "unconfirmed",
+                Some(json!({ "class": "unconfirmed", "message": why })),
+            ),
+            TurnOutcome::Failed { class, detail } => (
+                ResultStatus::Failed,
+                "failed",
+                Some(json!({ "class": class, "message": detail })),
+            ),
             TurnOutcome::Cancelled => (
                 ResultStatus::Cancelled,
                 "cancelled",
-                Some(json!({ "class": "cancelled", "message": "the turn was interrupted and is proven stopped" })),
+                Some(
+                    json!({ "class": "cancelled", "message": "the turn was interrupted and is proven stopped" }),
+                ),
             ),
         };
         End {
@@ -93,7 +108,15 @@ impl End {
     }
 
     fn bare(status: ResultStatus, outcome: &'static str) -> End {
-        End { status, outcome, output: None, error: None, evidence: None, timings: None, turn: None }
+        End {
+            status,
+            outcome,
+            output: None,
+            error: None,
+            evidence: None,
+            timings: None,
+            turn: None,
+        }
     }
 
     /// The row for the outbox.
@@ -108,14 +131,21 @@ impl End {
             outcome: Some(self.outcome.to_owned()),
             output: self.output.clone(),
             error: self.error.clone(),
-            evidence: self.evidence.as_ref().and_then(|evidence| serde_json::to_value(evidence).ok()),
+            evidence: self
+                .evidence
+                .as_ref()
+                .and_then(|evidence| serde_json::to_value(evidence).ok()),
             timings: self.timings.clone(),
         }
     }
 
     fn ending(&self) -> Ending {
         let text = |value: &Option<Value>, key: &str| {
-            value.as_ref().and_then(|value| value.get(key)).and_then(Value::as_str).map(str::to_owned)
+            value
+                .as_ref()
+                .and_then(|value| value.get(key))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         };
         Ending {
             status: match self.status {
@@ -136,7 +166,9 @@ impl End {
 impl EventLoop {
     /// Ends a command. Its slot is free at once.
     pub(super) fn end(&mut self, id: CommandId, end: End) {
-        let Some(work) = self.work.get_mut(&id) else { return };
+        let Some(work) = self.work.get_mut(&id) else {
+            return;
+        };
         if work.stage == Stage::Ended {
             return;
         }
@@ -158,7 +190,11 @@ impl EventLoop {
     /// Writes ends into the journal, oldest first. What cannot be written stays and is tried at the next tick.
     pub(super) fn write_endings(&mut self) {
         while let Some((id, end)) = self.endings.front() {
-            let finish = Finish { command: *id, result: end.result(), turn: end.turn.clone() };
+            let finish = Finish {
+                command: *id,
+                result: end.result(),
+                turn: end.turn.clone(),
+            };
             match self.ground.journal.finish(&finish, self.ground.clock.now()) {
                 Ok(Finished::Recorded | Finished::Already) => {
                     let id = *id;
@@ -183,7 +219,9 @@ impl EventLoop {
     pub(super) fn reported(&mut self, command: CommandId, how: Acknowledgement) {
         match how {
             Acknowledgement::Recorded | Acknowledgement::Duplicate => {}
-            Acknowledgement::Late => tracing::warn!(%command, "the result came too late to count; the office keeps it as evidence"),
+            Acknowledgement::Late => {
+                tracing::warn!(%command, "the result came too late to count; the office keeps it as evidence")
+            }
             Acknowledgement::Rejected => tracing::error!(%command, "the office refused the result for good"),
         }
         if let Some(ending) = self.reporting.get_mut(&command) {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::finish::End;
 use super::lease::{LEASE_S, RENEW_EVERY};
-use super::{EventLoop, Event, Stage, Work};
+use super::{Event, EventLoop, Stage, Work};
 
 /// Commands taken by one claim.
 const CLAIM_MAX: u32 = 10;
@@ -22,6 +22,8 @@ const LINE_MAX: usize = 50;
 /// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
 const POLL_ALONE: Duration = Duration::from_secs(3);
 const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
+/// How long a claimed command waits for the journal: well inside its lease. After that the office gives it out again.
+const UNWRITTEN_MAX: Duration = Duration::from_secs(LEASE_S as u64 - 15);
 
 impl EventLoop {
     /// How long until the next poll, by the state of the doorbell.
@@ -40,7 +42,7 @@ impl EventLoop {
     /// Asks for commands; a cause that comes while a claim is under way makes one more.
     pub(super) fn claim(&mut self, cause: &'static str) {
         let Some(data) = &self.office else { return };
-        if self.line.len() >= LINE_MAX || !self.program_looked_for {
+        if self.line.len() >= LINE_MAX || !self.program_looked_for || !self.unwritten.is_empty() {
             return;
         }
         if std::mem::replace(&mut self.claiming, true) {
@@ -48,9 +50,16 @@ impl EventLoop {
             return;
         }
         tracing::debug!(cause, "claiming");
-        let (rest, office, client) = (self.ground.rest.clone(), data.office.id, self.ground.identity.client);
+        let (rest, office, client) = (
+            self.ground.rest.clone(),
+            data.office.id,
+            self.ground.identity.client,
+        );
         self.start(async move {
-            Event::Claimed { office, result: rest.claim_commands(office, client, CLAIM_MAX, LEASE_S).await }
+            Event::Claimed {
+                office,
+                result: rest.claim_commands(office, client, CLAIM_MAX, LEASE_S).await,
+            }
         });
     }
 
@@ -96,19 +105,36 @@ impl EventLoop {
         };
         match self.ground.journal.receive(&note, self.now()) {
             Err(error) => {
-                // Not written down, so it must not be begun: its lease runs out and it is given out again.
-                self.problem("journal", error.to_string(), "No new command is begun until the journal can be written.");
+                self.problem(
+                    "journal",
+                    error.to_string(),
+                    "No new command is begun until the journal can be written.",
+                );
+                self.unwritten.push((row, Instant::now() + UNWRITTEN_MAX));
                 return;
             }
             Ok(_) if self.work.contains_key(&id) => return,
-            Ok(Received::New | Received::Known { phase: Phase::Received }) => {}
-            Ok(Received::Known { phase: Phase::Started }) => {
+            Ok(
+                Received::New
+                | Received::Known {
+                    phase: Phase::Received,
+                },
+            ) => {}
+            Ok(Received::Known {
+                phase: Phase::Started,
+            }) => {
                 self.solved("journal");
                 self.end_unknown(id, row);
                 return;
             }
-            Ok(Received::Known { phase: Phase::Finished }) => {
-                if let Err(error) = self.ground.journal.report_again(id, ResultId(Uuid::new_v4()), self.now()) {
+            Ok(Received::Known {
+                phase: Phase::Finished,
+            }) => {
+                if let Err(error) = self
+                    .ground
+                    .journal
+                    .report_again(id, ResultId(Uuid::new_v4()), self.now())
+                {
                     self.problem("journal", error.to_string(), "");
                 }
                 self.outbox_bell.notify_one();
@@ -120,11 +146,28 @@ impl EventLoop {
         self.begin(row);
     }
 
+    /// Tries the journal again for what it did not take.
+    pub(super) fn receive_unwritten(&mut self, now: Instant) {
+        for (row, until) in std::mem::take(&mut self.unwritten) {
+            if now >= until {
+                tracing::warn!(command = %row.id, "the journal took it too late; the office will give it out again");
+            } else {
+                self.receive(row);
+                if let Some((_, deadline)) = self.unwritten.last_mut() {
+                    *deadline = (*deadline).min(until);
+                }
+            }
+        }
+    }
+
     /// Parses, asks the policy, and carries it out.
     fn begin(&mut self, row: ClaimedCommand) {
         let id = row.id;
         let parsed = Command::parse(&row.kind, &row.args);
-        let decision = parsed.as_ref().ok().map(|command| self.ground.settings.policy.decide(row.office_id, command));
+        let decision = parsed
+            .as_ref()
+            .ok()
+            .map(|command| self.ground.settings.policy.decide(row.office_id, command));
         let cancel_wanted = row.cancel_requested_at.is_some();
         let command = parsed.as_ref().cloned().unwrap_or(Command::ListSessions);
         let work = Work {

@@ -6,7 +6,7 @@ use domain::CommandId;
 use supabase::{Renewal, RestError};
 use tokio::time::Instant;
 
-use super::{EventLoop, Event, Stage};
+use super::{Event, EventLoop, Stage};
 
 /// Length of a lease, by the database's clock.
 pub(super) const LEASE_S: u32 = 60;
@@ -28,17 +28,28 @@ impl EventLoop {
         for (command, token) in due {
             let rest = self.ground.rest.clone();
             self.start(async move {
-                Event::Renewed { command, result: rest.renew_lease(command, token, LEASE_S).await }
+                Event::Renewed {
+                    command,
+                    result: rest.renew_lease(command, token, LEASE_S).await,
+                }
             });
         }
     }
 
     pub(super) fn renewed(&mut self, command: CommandId, result: Result<Renewal, RestError>) {
-        let Some(work) = self.work.get_mut(&command) else { return };
+        let Some(work) = self.work.get_mut(&command) else {
+            return;
+        };
         work.renewing = false;
         match result {
-            Ok(Renewal { held: true, cancel: false }) => {}
-            Ok(Renewal { held: true, cancel: true }) => self.cancel_work(command),
+            Ok(Renewal {
+                held: true,
+                cancel: false,
+            }) => {}
+            Ok(Renewal {
+                held: true,
+                cancel: true,
+            }) => self.cancel_work(command),
             Ok(Renewal { held: false, .. }) => {
                 tracing::warn!(%command, "the lease is lost; the work is stopped and its result will count as late");
                 self.cancel_work(command);

@@ -24,7 +24,9 @@ use std::time::Duration;
 use domain::{Clock, CommandId, OfficeId, SessionId, Timestamp};
 use journal::{Acknowledgement, Journal};
 use session::SessionNote;
-use supabase::{Auth, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal, Rest, RestError};
+use supabase::{
+    Auth, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal, Rest, RestError,
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,23 +56,44 @@ const TICK: Duration = Duration::from_secs(1);
 /// What comes in.
 pub(crate) enum Event {
     /// A person asks.
-    Asked { request: Request, reply: oneshot::Sender<Result<Answer, RequestError>> },
+    Asked {
+        request: Request,
+        reply: oneshot::Sender<Result<Answer, RequestError>>,
+    },
     /// Signed in, office chosen, everything read.
     Joined(Box<OfficeData>),
     /// One of these steps failed.
     NotJoined(Trouble),
     /// The office was read anew.
-    Refreshed { office: OfficeId, data: Result<office::Rows, RestError> },
+    Refreshed {
+        office: OfficeId,
+        data: Result<office::Rows, RestError>,
+    },
     /// `claim_commands` answered.
-    Claimed { office: OfficeId, result: Result<Vec<ClaimedCommand>, RestError> },
+    Claimed {
+        office: OfficeId,
+        result: Result<Vec<ClaimedCommand>, RestError>,
+    },
     /// `renew_lease` answered.
-    Renewed { command: CommandId, result: Result<Renewal, RestError> },
+    Renewed {
+        command: CommandId,
+        result: Result<Renewal, RestError>,
+    },
     /// A session was started, or was not.
-    Opened { session: SessionId, result: Result<Opened, OpenFault> },
+    Opened {
+        session: SessionId,
+        result: Result<Opened, OpenFault>,
+    },
     /// A session's process tree is gone, and what became of its worktree.
-    Gone { session: SessionId, left: Result<ending::Left, String> },
+    Gone {
+        session: SessionId,
+        left: Result<ending::Left, String>,
+    },
     /// The office acknowledged a result.
-    Reported { command: CommandId, how: Acknowledgement },
+    Reported {
+        command: CommandId,
+        how: Acknowledgement,
+    },
     /// The agent program was looked for.
     ProgramChecked(Result<PathBuf, Problem>),
 }
@@ -116,7 +139,10 @@ enum Stage {
     /// Its session starts.
     Starting { session: SessionId },
     /// A turn runs for it.
-    Turn { session: SessionId, turn: domain::TurnId },
+    Turn {
+        session: SessionId,
+        turn: domain::TurnId,
+    },
     /// It waits for another command to end (it asked for that).
     UntilEnded { command: CommandId },
     /// It waits for a session to be gone.
@@ -147,6 +173,8 @@ pub(crate) struct EventLoop {
     claiming: bool,
     claim_wanted: bool,
     poll_at: Instant,
+    /// Claimed, but the journal did not take them yet; nothing more is claimed meanwhile.
+    unwritten: Vec<(ClaimedCommand, Instant)>,
 
     work: HashMap<CommandId, Work>,
     line: VecDeque<CommandId>,
@@ -192,6 +220,7 @@ impl EventLoop {
             claiming: false,
             claim_wanted: false,
             poll_at: Instant::now(),
+            unwritten: Vec::new(),
             work: HashMap::new(),
             line: VecDeque::new(),
             endings: VecDeque::new(),
@@ -255,6 +284,7 @@ impl EventLoop {
             self.refresh();
         }
         self.renew_leases(now);
+        self.receive_unwritten(now);
         self.write_endings();
         self.give_up_idle_sessions();
         self.give_up_stuck_starts(now);
@@ -274,7 +304,11 @@ impl EventLoop {
     }
 
     fn problem(&mut self, code: &'static str, message: impl Into<String>, hint: impl Into<String>) {
-        let problem = Problem { code: code.to_owned(), message: message.into(), hint: hint.into() };
+        let problem = Problem {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        };
         if self.problems.get(code) != Some(&problem) {
             tracing::warn!(code, message = %problem.message, "a problem");
             self.problems.insert(code, problem);

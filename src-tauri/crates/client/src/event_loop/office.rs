@@ -5,13 +5,13 @@ use std::time::Duration;
 use domain::OfficeId;
 use rand::Rng;
 use supabase::{
-    AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest, RestError,
-    ResultRow, Topic,
+    AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest,
+    RestError, ResultRow, Topic,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{EventLoop, Event};
+use super::{Event, EventLoop};
 use crate::identity::Account;
 use crate::start::{FirstOffice, Machine};
 
@@ -64,7 +64,11 @@ impl EventLoop {
         }
         self.joining = true;
         self.join_again_at = None;
-        let wanted = self.office.as_ref().map(|data| data.office.id).or(self.ground.settings.office.id);
+        let wanted = self
+            .office
+            .as_ref()
+            .map(|data| data.office.id)
+            .or(self.ground.settings.office.id);
         self.join_office(wanted);
     }
 
@@ -107,12 +111,19 @@ impl EventLoop {
         let pause_ms = if trouble.permanent {
             JOIN_PAUSE_MS_MAX
         } else {
-            JOIN_PAUSE_MS_MIN.saturating_mul(1 << self.join_failures.min(10)).min(JOIN_PAUSE_MS_MAX)
+            JOIN_PAUSE_MS_MIN
+                .saturating_mul(1 << self.join_failures.min(10))
+                .min(JOIN_PAUSE_MS_MAX)
         };
         self.join_failures = self.join_failures.saturating_add(1);
         let share = rand::rng().random_range(0.5..=1.0);
         self.join_again_at = Some(Instant::now() + Duration::from_millis(pause_ms).mul_f64(share));
-        self.connection = (ConnectionState::Offline { why: trouble.message.clone() }, self.now());
+        self.connection = (
+            ConnectionState::Offline {
+                why: trouble.message.clone(),
+            },
+            self.now(),
+        );
         self.problem(trouble.code, trouble.message, trouble.hint);
     }
 
@@ -175,7 +186,12 @@ impl EventLoop {
             return;
         }
         let (rest, office) = (self.ground.rest.clone(), data.office.id);
-        self.start(async move { Event::Refreshed { office, data: read(&rest, office).await } });
+        self.start(async move {
+            Event::Refreshed {
+                office,
+                data: read(&rest, office).await,
+            }
+        });
     }
 
     pub(super) fn refreshed(&mut self, office: OfficeId, data: Result<Rows, RestError>) {
@@ -199,14 +215,22 @@ impl EventLoop {
         match error {
             RestError::Unauthorized { .. } => self.join(),
             RestError::Unreachable { .. } => {
-                self.problem("office_unreachable", error.to_string(), "It is tried again by itself; running sessions go on.");
+                self.problem(
+                    "office_unreachable",
+                    error.to_string(),
+                    "It is tried again by itself; running sessions go on.",
+                );
             }
             RestError::Forbidden { .. }
             | RestError::NotFound { .. }
             | RestError::Conflict { .. }
             | RestError::Rejected { .. }
             | RestError::Malformed { .. } => {
-                self.problem("office", error.to_string(), "Ask the owner of the office, or choose another office.");
+                self.problem(
+                    "office",
+                    error.to_string(),
+                    "Ask the owner of the office, or choose another office.",
+                );
             }
         }
     }
@@ -224,11 +248,21 @@ impl Join {
         let office = self.choose(&offices)?;
         let machine = &self.machine;
         self.rest
-            .register_client(office.id, self.client, &machine.name, &machine.platform, &machine.version)
+            .register_client(
+                office.id,
+                self.client,
+                &machine.name,
+                &machine.platform,
+                &machine.version,
+            )
             .await
             .map_err(trouble)?;
         let rows = read(&self.rest, office.id).await.map_err(trouble)?;
-        Ok(OfficeData { office, offices, rows })
+        Ok(OfficeData {
+            office,
+            offices,
+            rows,
+        })
     }
 
     /// Uses the stored sign-in when it is this account's and still good, else the password.
@@ -236,7 +270,9 @@ impl Join {
         let stored = if self.auth.email().as_deref() == Some(self.account.email.as_str()) {
             self.auth.access_token().await
         } else {
-            Err(AuthError::SignedOut { reason: "nobody has signed in yet".to_owned() })
+            Err(AuthError::SignedOut {
+                reason: "nobody has signed in yet".to_owned(),
+            })
         };
         let error = match (stored, &self.account.password) {
             (Ok(_), _) => return Ok(()),
@@ -250,10 +286,15 @@ impl Join {
         };
         let permanent = !error.is_passing();
         Err(Trouble {
-            code: if permanent { "sign_in" } else { "office_unreachable" },
+            code: if permanent {
+                "sign_in"
+            } else {
+                "office_unreachable"
+            },
             message: format!("{} is not signed in: {error}", self.account.email),
             hint: if permanent {
-                "Check the account in the settings, give its password as SEMO_PASSWORD, and start again.".to_owned()
+                "Check the account in the settings, give its password as SEMO_PASSWORD, and start again."
+                    .to_owned()
             } else {
                 "It is tried again by itself.".to_owned()
             },
@@ -298,9 +339,17 @@ impl Join {
 async fn read(rest: &Rest, office: OfficeId) -> Result<Rows, RestError> {
     let agents = rest.agents(office).await?;
     let commands = rest.commands(office, COMMANDS_SHOWN).await?;
-    let ids: Vec<_> = commands.iter().filter(|row| row.state.is_final()).map(|row| row.id).collect();
+    let ids: Vec<_> = commands
+        .iter()
+        .filter(|row| row.state.is_final())
+        .map(|row| row.id)
+        .collect();
     let results = rest.results(&ids).await?;
-    Ok(Rows { agents, commands, results })
+    Ok(Rows {
+        agents,
+        commands,
+        results,
+    })
 }
 
 fn trouble(error: RestError) -> Trouble {

@@ -56,7 +56,10 @@ impl EventLoop {
     /// Looks for the agent program, so that its absence is told before anybody needs it.
     pub(super) fn check_program(&mut self) {
         let path = self.environment("PATH");
-        let (setting, environment) = (self.ground.settings.claude.program.clone(), self.ground.environment.clone());
+        let (setting, environment) = (
+            self.ground.settings.claude.program.clone(),
+            self.ground.environment.clone(),
+        );
         self.start(async move {
             let missing = |error: &dyn std::error::Error| Problem {
                 code: "claude_missing".to_owned(),
@@ -113,7 +116,12 @@ impl EventLoop {
                     work.stage = Stage::Starting { session: id };
                 }
                 self.changed = true;
-                self.start(async move { Event::Opened { session: id, result: opening.run().await } });
+                self.start(async move {
+                    Event::Opened {
+                        session: id,
+                        result: opening.run().await,
+                    }
+                });
             }
             Err(fault) => {
                 if let Some(holder) = holder {
@@ -131,16 +139,29 @@ impl EventLoop {
         base: Option<String>,
     ) -> Result<(Live, Opening), OpenFault> {
         let fault = |class, message: String| OpenFault { class, message };
-        let data = self.office.as_ref().ok_or_else(|| fault("not_ready", "no office is joined".to_owned()))?;
+        let data = self
+            .office
+            .as_ref()
+            .ok_or_else(|| fault("not_ready", "no office is joined".to_owned()))?;
         let row = data.rows.agents.iter().find(|row| row.id == agent);
         let row = row.ok_or_else(|| fault("not_found", format!("the office has no agent {agent}")))?;
         if row.provider != "claude" {
-            return Err(fault("invalid", format!("agent {} runs on `{}`, which this version cannot start", row.name, row.provider)));
+            return Err(fault(
+                "invalid",
+                format!(
+                    "agent {} runs on `{}`, which this version cannot start",
+                    row.name, row.provider
+                ),
+            ));
         }
         let (repository, path) = self.repository(repository)?;
         let program = self.program.clone().ok_or_else(|| self.no_program())?;
-        let config_dir = claude::config_dir(&self.ground.environment)
-            .ok_or_else(|| fault("not_ready", "the environment has no HOME, so Claude Code's folder cannot be found".to_owned()))?;
+        let config_dir = claude::config_dir(&self.ground.environment).ok_or_else(|| {
+            fault(
+                "not_ready",
+                "the environment has no HOME, so Claude Code's folder cannot be found".to_owned(),
+            )
+        })?;
         let name = format!("{}-{}", file_name(&row.role), id.short());
         let branch = format!("semo/{name}");
         let root = self.ground.paths.worktrees().join(data.office.id.short());
@@ -168,14 +189,22 @@ impl EventLoop {
         let launch = ClaudeLaunch {
             program,
             base_env: self.ground.environment.clone(),
-            hooks: HookEndpoint { url: self.ground.hook_url.clone(), secret },
+            hooks: HookEndpoint {
+                url: self.ground.hook_url.clone(),
+                secret,
+            },
             runtime_dir: self.ground.paths.session(id),
             permission_mode: PermissionMode::AsConfigured,
             extra_args: self.ground.settings.claude.args.clone(),
         };
         let opening = Opening {
             repository: path,
-            spec: WorktreeSpec { root, name, branch: branch.clone(), base: base.clone() },
+            spec: WorktreeSpec {
+                root,
+                name,
+                branch: branch.clone(),
+                base: base.clone(),
+            },
             persona: row.persona().render(),
             session: SessionSpec {
                 id,
@@ -213,7 +242,10 @@ impl EventLoop {
             || format!("Claude Code was not found; {}", claude::INSTALL_HINT),
             |problem| problem.message.clone(),
         );
-        OpenFault { class: "claude_missing", message }
+        OpenFault {
+            class: "claude_missing",
+            message,
+        }
     }
 
     fn repository(&self, wanted: Option<&str>) -> Result<(String, PathBuf), OpenFault> {
@@ -222,13 +254,18 @@ impl EventLoop {
             Some(name) => repositories.get_key_value(name),
             None => repositories.first_key_value(),
         };
-        found.map(|(name, path)| (name.clone(), path.clone())).ok_or_else(|| OpenFault {
-            class: "repository",
-            message: match wanted {
-                Some(name) => format!("this workstation has no repository `{name}` (setting repositories.{name})"),
-                None => "this workstation has no repository (section [repositories] of the settings)".to_owned(),
-            },
-        })
+        found
+            .map(|(name, path)| (name.clone(), path.clone()))
+            .ok_or_else(|| OpenFault {
+                class: "repository",
+                message: match wanted {
+                    Some(name) => {
+                        format!("this workstation has no repository `{name}` (setting repositories.{name})")
+                    }
+                    None => "this workstation has no repository (section [repositories] of the settings)"
+                        .to_owned(),
+                },
+            })
     }
 
     pub(super) fn opened(&mut self, id: SessionId, result: Result<Opened, OpenFault>) {
@@ -264,8 +301,13 @@ impl EventLoop {
 
 impl Opening {
     async fn run(self) -> Result<Opened, OpenFault> {
-        let repository = Repository::open(&self.repository).await.map_err(|error| open_fault("repository", &error))?;
-        let worktree = repository.create(&self.spec).await.map_err(|error| open_fault("worktree", &error))?;
+        let repository = Repository::open(&self.repository)
+            .await
+            .map_err(|error| open_fault("repository", &error))?;
+        let worktree = repository
+            .create(&self.spec)
+            .await
+            .map_err(|error| open_fault("worktree", &error))?;
         let id = self.session.id;
         match self.start_in(&worktree).await {
             Ok(session) => Ok(Opened { session, worktree }),
@@ -283,19 +325,36 @@ impl Opening {
             .write_persona(PERSONA_FILES, &self.persona)
             .await
             .map_err(|error| open_fault("worktree", &error))?;
-        let row = SessionRow { worktree: worktree.path.clone(), base: worktree.base.clone(), ..self.row };
-        self.journal.save_session(&row).map_err(|error| open_fault("journal", &error))?;
-        let spec = SessionSpec { worktree: worktree.path.clone(), ..self.session };
+        let row = SessionRow {
+            worktree: worktree.path.clone(),
+            base: worktree.base.clone(),
+            ..self.row
+        };
+        self.journal
+            .save_session(&row)
+            .map_err(|error| open_fault("journal", &error))?;
+        let spec = SessionSpec {
+            worktree: worktree.path.clone(),
+            ..self.session
+        };
         Session::start(spec, &self.tasks, self.notes).map_err(|error| open_fault("agent_program", &error))
     }
 }
 
 fn open_fault(class: &'static str, error: &dyn std::error::Error) -> OpenFault {
-    OpenFault { class, message: chain(error) }
+    OpenFault {
+        class,
+        message: chain(error),
+    }
 }
 
 /// A role as part of a folder's and a branch's name.
 fn file_name(role: &str) -> String {
-    let name: String = role.to_lowercase().chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+    let name: String = role
+        .to_lowercase()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(16)
+        .collect();
     if name.is_empty() { "agent".to_owned() } else { name }
 }

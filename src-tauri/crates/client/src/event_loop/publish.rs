@@ -9,8 +9,8 @@ use supabase::{CommandRow, CommandState, ConnectionState, ResultRow, ResultStatu
 
 use super::{EventLoop, Ground, Stage};
 use crate::view::{
-    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView, RepositoryView,
-    SessionView, State,
+    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView,
+    RepositoryView, SessionView, State,
 };
 
 /// Longest summary of a command, in characters.
@@ -22,7 +22,11 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
     State {
         profile: ground.profile.clone(),
         version: ground.machine.version.clone(),
-        connection: ConnectionView { status: ConnectionStatus::Connecting, why: None, since: now.0 },
+        connection: ConnectionView {
+            status: ConnectionStatus::Connecting,
+            why: None,
+            since: now.0,
+        },
         office: None,
         offices: Vec::new(),
         agents: Vec::new(),
@@ -38,7 +42,9 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
                 default: index == 0,
             })
             .collect(),
-        limits: LimitsView { sessions_max: ground.settings.limits.sessions_max },
+        limits: LimitsView {
+            sessions_max: ground.settings.limits.sessions_max,
+        },
     }
 }
 
@@ -53,7 +59,10 @@ impl EventLoop {
         state.problems = self.problems.values().cloned().collect();
         state.sessions = self.session_views();
         if let Some(data) = &self.office {
-            let office = |row: &supabase::OfficeRow| OfficeView { id: row.id.to_string(), name: row.name.clone() };
+            let office = |row: &supabase::OfficeRow| OfficeView {
+                id: row.id.to_string(),
+                name: row.name.clone(),
+            };
             state.office = Some(office(&data.office));
             state.offices = data.offices.iter().map(office).collect();
             state.agents = data.rows.agents.iter().map(agent).collect();
@@ -84,17 +93,38 @@ impl EventLoop {
 
     /// The office's rows, with what we know better laid over them; then ours that the office has not shown yet.
     fn command_views(&mut self) -> Vec<CommandView> {
-        let Some(data) = &self.office else { return Vec::new() };
-        let results: HashMap<CommandId, &ResultRow> =
-            data.rows.results.iter().filter(|row| is_final(row.status)).map(|row| (row.command_id, row)).collect();
+        let Some(data) = &self.office else {
+            return Vec::new();
+        };
+        let results: HashMap<CommandId, &ResultRow> = data
+            .rows
+            .results
+            .iter()
+            .filter(|row| is_final(row.status))
+            .map(|row| (row.command_id, row))
+            .collect();
         // What the office itself shows as ended needs no memory of ours any more.
-        let shown: Vec<CommandId> =
-            data.rows.commands.iter().filter(|row| row.state.is_final()).map(|row| row.id).collect();
-        self.reporting.retain(|id, ending| !(ending.acknowledged && shown.contains(id)));
-        let mut views: Vec<CommandView> =
-            data.rows.commands.iter().map(|row| self.command_view(row, results.get(&row.id).copied())).collect();
+        let shown: Vec<CommandId> = data
+            .rows
+            .commands
+            .iter()
+            .filter(|row| row.state.is_final())
+            .map(|row| row.id)
+            .collect();
+        self.reporting
+            .retain(|id, ending| !(ending.acknowledged && shown.contains(id)));
+        let mut views: Vec<CommandView> = data
+            .rows
+            .commands
+            .iter()
+            .map(|row| self.command_view(row, results.get(&row.id).copied()))
+            .collect();
         let known: Vec<String> = views.iter().map(|view| view.id.clone()).collect();
-        for work in self.work.values().filter(|work| !known.contains(&work.row.id.to_string())) {
+        for work in self
+            .work
+            .values()
+            .filter(|work| !known.contains(&work.row.id.to_string()))
+        {
             views.push(self.command_view(&row_of(&work.row), None));
         }
         views.sort_by_key(|view| std::cmp::Reverse(view.created_at));
@@ -103,7 +133,10 @@ impl EventLoop {
 
     fn command_view(&self, row: &CommandRow, result: Option<&ResultRow>) -> CommandView {
         let text = |value: Option<&Value>, key: &str| {
-            value.and_then(|value| value.get(key)).and_then(Value::as_str).map(str::to_owned)
+            value
+                .and_then(|value| value.get(key))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         };
         let mut view = CommandView {
             id: row.id.to_string(),
@@ -139,11 +172,15 @@ impl EventLoop {
             view.status = match &work.stage {
                 Stage::InLine => CommandStatus::Waiting,
                 Stage::Starting { .. } => CommandStatus::Claimed,
-                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } => CommandStatus::Running,
+                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } => {
+                    CommandStatus::Running
+                }
                 Stage::Ended => CommandStatus::Reporting,
             };
             let session = match &work.stage {
-                Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => Some(session),
+                Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
+                    Some(session)
+                }
                 Stage::InLine | Stage::UntilEnded { .. } | Stage::Ended => None,
             };
             if let Some(session) = session {
@@ -155,7 +192,11 @@ impl EventLoop {
             && !recorded
         {
             view.mine = true;
-            view.status = if ending.acknowledged { ending.status } else { CommandStatus::Reporting };
+            view.status = if ending.acknowledged {
+                ending.status
+            } else {
+                CommandStatus::Reporting
+            };
             view.outcome = Some(ending.outcome.clone());
             view.final_message = ending.final_message.clone();
             view.reason = ending.reason.clone();
@@ -166,7 +207,10 @@ impl EventLoop {
 
 fn is_final(status: ResultStatus) -> bool {
     match status {
-        ResultStatus::Succeeded | ResultStatus::Unconfirmed | ResultStatus::Failed | ResultStatus::Cancelled => true,
+        ResultStatus::Succeeded
+        | ResultStatus::Unconfirmed
+        | ResultStatus::Failed
+        | ResultStatus::Cancelled => true,
         ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
     }
 }
@@ -202,7 +246,11 @@ fn connection(state: &ConnectionState, since: Timestamp) -> ConnectionView {
         ConnectionState::Backoff { why, .. } => (ConnectionStatus::Backoff, Some(why.clone())),
         ConnectionState::Stopped => (ConnectionStatus::Stopped, None),
     };
-    ConnectionView { status, why, since: since.0 }
+    ConnectionView {
+        status,
+        why,
+        since: since.0,
+    }
 }
 
 fn agent(row: &supabase::AgentRow) -> AgentView {
@@ -234,7 +282,13 @@ fn status(state: CommandState) -> CommandStatus {
 fn summary(kind: &str, args: &Value) -> String {
     let line = match Command::parse(kind, args) {
         Ok(Command::SendPrompt(prompt)) => {
-            let line = prompt.prompt.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+            let line = prompt
+                .prompt
+                .lines()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
             return clipped(&line);
         }
         Ok(Command::CreateSession(_)) => "Start a session",
@@ -264,9 +318,20 @@ mod tests {
 
     #[test]
     fn a_summary_is_one_short_line_whatever_the_command_holds() {
-        assert_eq!(summary("send_prompt", &json!({"prompt": "\n  첫 줄 \n둘째"})), "첫 줄");
-        assert_eq!(summary("terminate", &json!({"session": uuid::Uuid::nil()})), "End a session");
+        assert_eq!(
+            summary("send_prompt", &json!({"prompt": "\n  첫 줄 \n둘째"})),
+            "첫 줄"
+        );
+        assert_eq!(
+            summary("terminate", &json!({"session": uuid::Uuid::nil()})),
+            "End a session"
+        );
         assert_eq!(summary("reboot", &json!({})), "Not understood: reboot");
-        assert_eq!(summary("send_prompt", &json!({"prompt": "가".repeat(500)})).chars().count(), 121);
+        assert_eq!(
+            summary("send_prompt", &json!({"prompt": "가".repeat(500)}))
+                .chars()
+                .count(),
+            121
+        );
     }
 }

@@ -20,9 +20,15 @@ impl EventLoop {
     pub(super) fn answer(&mut self, request: Request, reply: Reply) {
         match request {
             Request::SelectOffice { office_id } => {
-                let known = self.office.as_ref().is_some_and(|data| data.offices.iter().any(|row| row.id == office_id));
+                let known = self
+                    .office
+                    .as_ref()
+                    .is_some_and(|data| data.offices.iter().any(|row| row.id == office_id));
                 if !known {
-                    say(reply, Err(not_found(format!("you are not a member of office {office_id}"))));
+                    say(
+                        reply,
+                        Err(not_found(format!("you are not a member of office {office_id}"))),
+                    );
                     return;
                 }
                 if !std::mem::replace(&mut self.joining, true) {
@@ -31,11 +37,26 @@ impl EventLoop {
                 say(reply, Ok(Answer { command_id: None }));
             }
             Request::CreateSession { agent_id, repository } => {
-                let args = CreateSession { repository, base: None };
+                let args = CreateSession {
+                    repository,
+                    base: None,
+                };
                 self.enqueue("create_session", &args, Some(agent_id), None, reply);
             }
-            Request::SendPrompt { agent_id, session_id, prompt, marker, repository } => {
-                let args = SendPrompt { prompt, session: session_id, marker, timeout_s: None, repository };
+            Request::SendPrompt {
+                agent_id,
+                session_id,
+                prompt,
+                marker,
+                repository,
+            } => {
+                let args = SendPrompt {
+                    prompt,
+                    session: session_id,
+                    marker,
+                    timeout_s: None,
+                    repository,
+                };
                 self.enqueue("send_prompt", &args, agent_id, session_id, reply);
             }
             Request::CancelTurn { session_id } => say(reply, self.interrupt(session_id)),
@@ -44,7 +65,14 @@ impl EventLoop {
                 let rest = self.ground.rest.clone();
                 self.ground.tasks.spawn(async move {
                     let answer = rest.cancel_command(command_id).await;
-                    say(reply, answer.map(|_| Answer { command_id: Some(command_id.to_string()) }).map_err(refused));
+                    say(
+                        reply,
+                        answer
+                            .map(|_| Answer {
+                                command_id: Some(command_id.to_string()),
+                            })
+                            .map_err(refused),
+                    );
                 });
             }
             Request::Terminate { session_id } => {
@@ -68,7 +96,8 @@ impl EventLoop {
 
     fn interrupt(&self, session: SessionId) -> Result<Answer, RequestError> {
         let handle = self.sessions.get(&session).and_then(|live| live.session.as_ref());
-        let handle = handle.ok_or_else(|| not_found(format!("there is no session {session} on this machine")))?;
+        let handle =
+            handle.ok_or_else(|| not_found(format!("there is no session {session} on this machine")))?;
         handle
             .cancel(WhichTurn::Current)
             .map(|()| Answer { command_id: None })
@@ -85,21 +114,42 @@ impl EventLoop {
         reply: Reply,
     ) {
         let Some(data) = &self.office else {
-            let error = RequestError::new(ErrorCode::NotReady, "no office is joined yet", "See the problems at the top.");
+            let error = RequestError::new(
+                ErrorCode::NotReady,
+                "no office is joined yet",
+                "See the problems at the top.",
+            );
             say(reply, Err(error));
             return;
         };
         let args = without_nulls(serde_json::to_value(args).unwrap_or_else(|_| json!({})));
         if let Err(fault) = Command::parse(kind, &args) {
-            say(reply, Err(RequestError::new(ErrorCode::Invalid, fault.to_string(), "")));
+            say(
+                reply,
+                Err(RequestError::new(ErrorCode::Invalid, fault.to_string(), "")),
+            );
             return;
         }
         let key = Uuid::new_v4().to_string();
-        let command = NewCommand { office: data.office.id, kind: kind.to_owned(), args, key, agent, session };
+        let command = NewCommand {
+            office: data.office.id,
+            kind: kind.to_owned(),
+            args,
+            key,
+            agent,
+            session,
+        };
         let rest = self.ground.rest.clone();
         self.ground.tasks.spawn(async move {
             let answer = rest.enqueue_command(&command).await;
-            say(reply, answer.map(|row| Answer { command_id: Some(row.id.to_string()) }).map_err(refused));
+            say(
+                reply,
+                answer
+                    .map(|row| Answer {
+                        command_id: Some(row.id.to_string()),
+                    })
+                    .map_err(refused),
+            );
         });
     }
 }
@@ -123,7 +173,10 @@ fn without_nulls(mut args: Value) -> Value {
 fn refused(error: RestError) -> RequestError {
     let (code, hint) = match &error {
         RestError::Unauthorized { .. } => (ErrorCode::Unauthorized, "Sign in again."),
-        RestError::Forbidden { .. } => (ErrorCode::Forbidden, "Ask the owner of the office for the right role."),
+        RestError::Forbidden { .. } => (
+            ErrorCode::Forbidden,
+            "Ask the owner of the office for the right role.",
+        ),
         RestError::NotFound { .. } => (ErrorCode::NotFound, ""),
         RestError::Conflict { .. } => (ErrorCode::Conflict, ""),
         RestError::Rejected { .. } => (ErrorCode::Invalid, ""),

@@ -39,14 +39,17 @@ pub(crate) struct Live {
 }
 
 impl EventLoop {
-
     /// The sessions as the placing decision sees them.
     pub(super) fn seats(&self) -> Vec<Seat> {
         let seat = |(id, live): (&SessionId, &Live)| Seat {
             id: *id,
             agent: live.agent,
             repository: live.repository.clone(),
-            state: if live.ending { SessionState::Stopping } else { live.state.clone() },
+            state: if live.ending {
+                SessionState::Stopping
+            } else {
+                live.state.clone()
+            },
             taken: live.holder.is_some(),
             idle_since: live.idle_since,
         };
@@ -68,7 +71,9 @@ impl EventLoop {
 
     fn state_changed(&mut self, id: SessionId, state: SessionState) {
         let now = self.now();
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         if live.state == state {
             return;
         }
@@ -118,7 +123,9 @@ impl EventLoop {
     }
 
     fn asked(&mut self, id: SessionId, ask: Ask, text: String) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         live.asks = Some(text.clone());
         if ask == Ask::Login {
             self.problem("claude_signed_out", text.clone(), claude::SIGN_IN_HINT);
@@ -175,21 +182,31 @@ impl EventLoop {
     pub(super) fn recover(&mut self) {
         let now = self.now();
         let unfinished = self.ground.journal.unfinished().unwrap_or_default();
-        for row in unfinished.into_iter().filter(|row| row.phase == journal::Phase::Started) {
+        for row in unfinished
+            .into_iter()
+            .filter(|row| row.phase == journal::Phase::Started)
+        {
             tracing::warn!(command = %row.command.id, "an earlier core ended while it carried this out");
-            let finish = journal::Finish { command: row.command.id, result: End::unknown().into_result(), turn: None };
+            let finish = journal::Finish {
+                command: row.command.id,
+                result: End::unknown().into_result(),
+                turn: None,
+            };
             if let Err(error) = self.ground.journal.finish(&finish, now) {
                 self.problem("journal", error.to_string(), "");
             }
         }
         for row in self.ground.journal.open_sessions().unwrap_or_default() {
-            if let Err(error) = self.ground.journal.set_session_state(row.id, &SessionState::Exited { code: None }, now) {
+            if let Err(error) =
+                self.ground
+                    .journal
+                    .set_session_state(row.id, &SessionState::Exited { code: None }, now)
+            {
                 self.problem("journal", error.to_string(), "");
             }
         }
         self.outbox_bell.notify_one();
     }
-
 }
 
 /// Name of a state in the office's `sessions` rows.
@@ -203,4 +220,3 @@ fn state_name(state: &SessionState) -> &'static str {
         SessionState::Exited { .. } => "exited",
     }
 }
-

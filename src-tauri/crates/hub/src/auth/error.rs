@@ -59,9 +59,15 @@ impl AuthError {
             json!({"code": self.status.as_u16(), "error_code": self.code, "msg": self.message})
         };
         let mut response = (self.status, Json(body)).into_response();
-        response
-            .headers_mut()
-            .insert("x-sb-error-code", HeaderValue::from_static(self.code));
+        let headers = response.headers_mut();
+        headers.insert("x-sb-error-code", HeaderValue::from_static(self.code));
+        if new_shape {
+            // By this header the client knows which shape it is reading.
+            headers.insert(
+                "x-supabase-api-version",
+                HeaderValue::from_static(NEW_SHAPE_SINCE),
+            );
+        }
         response
     }
 }

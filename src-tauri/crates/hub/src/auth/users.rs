@@ -91,10 +91,10 @@ pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> 
         )
         .await
         .map_err(fault)?;
-    if let Some(row) = known {
-        if matches(password.to_owned(), row.get("encrypted_password")).await {
-            return Ok(row.get("id"));
-        }
+    if let Some(row) = known
+        && matches(password.to_owned(), row.get("encrypted_password")).await
+    {
+        return Ok(row.get("id"));
     }
     let hash = hashed(password.to_owned())
         .await

@@ -81,9 +81,10 @@ impl Cluster {
         })
     }
 
-    /// True when `initdb` has been here.
-    pub fn is_made(&self) -> bool {
-        self.pgdata.join("PG_VERSION").exists()
+    /// The major version whose `initdb` has been here; `None` when none has.
+    pub fn made_by(&self) -> Option<u32> {
+        let version = fs::read_to_string(self.pgdata.join("PG_VERSION")).ok()?;
+        version.trim().parse().ok()
     }
 }
 
@@ -195,10 +196,12 @@ fn sweep_temporary() {
         };
         let owner = Path::new(&owner);
         let running = entry.path().join("postgres/postmaster.pid").exists();
-        if owner.starts_with(&temporary) && !owner.exists() && !running {
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::debug!(folder = %entry.path().display(), %error, "a left-over cluster stays");
-            }
+        if owner.starts_with(&temporary)
+            && !owner.exists()
+            && !running
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(folder = %entry.path().display(), %error, "a left-over cluster stays");
         }
     }
 }

@@ -36,12 +36,16 @@ pub(crate) struct Binaries {
     pub initdb: PathBuf,
 }
 
-/// Looks in `setting` only when it is given, else everywhere a Postgres is usually found.
-pub(crate) async fn locate(setting: Option<&Path>) -> Result<Binaries, HubError> {
+/// Looks in `setting` only when it is given, else everywhere a Postgres is usually found. `made_by`: the major
+/// version that made the cluster, which no other version can open; it is preferred where several are installed.
+pub(crate) async fn locate(setting: Option<&Path>, made_by: Option<u32>) -> Result<Binaries, HubError> {
     if let Some(folder) = setting {
         return in_folder(folder).ok_or_else(|| HubError::NoPostgres {
             searched: format!("the setting, {}", folder.display()),
         });
+    }
+    if let Some(found) = made_by.and_then(of_version) {
+        return Ok(found);
     }
     if let Some(found) = pg_config_folder().await.and_then(|folder| in_folder(&folder)) {
         return Ok(found);
@@ -67,6 +71,14 @@ pub(crate) async fn locate(setting: Option<&Path>) -> Result<Binaries, HubError>
         .ok_or_else(|| HubError::NoPostgres {
             searched: format!("pg_config, {}, {}", VERSIONED.join(", "), PLAIN.join(", ")),
         })
+}
+
+fn of_version(major: u32) -> Option<Binaries> {
+    VERSIONED
+        .iter()
+        .map(|root| PathBuf::from(format!("{root}/{major}/bin")))
+        .chain([PathBuf::from(format!("/opt/homebrew/opt/postgresql@{major}/bin"))])
+        .find_map(|folder| in_folder(&folder))
 }
 
 fn in_folder(folder: &Path) -> Option<Binaries> {
@@ -105,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn without_postgres_the_error_says_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let error = locate(Some(empty.path())).await.unwrap_err().to_string();
+        let error = locate(Some(empty.path()), None).await.unwrap_err().to_string();
         assert!(
             error.contains("apt-get install postgresql") && error.contains("brew install"),
             "{error}"
@@ -118,7 +130,7 @@ mod tests {
         for program in ["postgres", "initdb"] {
             std::fs::write(folder.path().join(program), "").unwrap();
         }
-        let found = locate(Some(folder.path())).await.unwrap();
+        let found = locate(Some(folder.path()), None).await.unwrap();
         assert_eq!(found.initdb, folder.path().join("initdb"));
     }
 }

@@ -42,7 +42,7 @@ impl Server {
     /// Makes the cluster when there is none, ends a left-over server, starts a new one and waits for its answer.
     pub async fn start(binaries: &Binaries, cluster: Cluster) -> Result<Server, HubError> {
         end_left_over(&cluster).await?;
-        if !cluster.is_made() {
+        if cluster.made_by().is_none() {
             initdb(binaries, &cluster).await?;
         }
         let child = spawn_server(binaries, &cluster)?;
@@ -84,10 +84,10 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         // `id` is absent once the process has been waited for: no other process can be hit.
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            if let Err(error) = kill_process(pid, signal) {
-                tracing::debug!(%error, "Postgres could not be signalled");
-            }
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
+            && let Err(error) = kill_process(pid, signal)
+        {
+            tracing::debug!(%error, "Postgres could not be signalled");
         }
     }
 
@@ -219,7 +219,8 @@ fn spawn_server(binaries: &Binaries, cluster: &Cluster) -> Result<Child, HubErro
         "wal_level=logical",
         "max_wal_senders=4",
         "logging_collector=off",
-        "log_min_messages=warning",
+        // Without the errors of clients: they are answered, may hold their data, and would fill the disk.
+        "log_min_messages=log",
         "timezone=UTC",
         "jit=off",
         "cluster_name=semo-hub",

@@ -46,10 +46,10 @@ pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed,
     let (sender, notes) = mpsc::channel(NOTES_MAX);
     tasks.spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(note) = message {
-                if sender.send(note).await.is_err() {
-                    return;
-                }
+            if let AsyncMessage::Notification(note) = message
+                && sender.send(note).await.is_err()
+            {
+                return;
             }
         }
     });

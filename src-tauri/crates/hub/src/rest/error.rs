@@ -151,10 +151,9 @@ fn status_of(code: &str, anonymous: bool) -> StatusCode {
     if let Some(status) = code
         .strip_prefix("PT")
         .and_then(|digits| digits.parse::<u16>().ok())
+        && let Ok(status) = StatusCode::from_u16(status)
     {
-        if let Ok(status) = StatusCode::from_u16(status) {
-            return status;
-        }
+        return status;
     }
     match code {
         "42501" if anonymous => StatusCode::UNAUTHORIZED,

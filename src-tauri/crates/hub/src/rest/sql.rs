@@ -62,6 +62,29 @@ impl Writer {
         }
     }
 
+    /// The argument list of a call, and the FROM item (with its comma) that reads the values out of `body`.
+    fn arguments(&mut self, function: &Function, given: &[String], body: String) -> (String, String) {
+        let used: Vec<&(String, String)> = function
+            .arguments
+            .iter()
+            .filter(|(argument, _)| given.contains(argument))
+            .collect();
+        if used.is_empty() {
+            return (String::new(), String::new());
+        }
+        let body = self.value(body);
+        let named: Vec<String> = used
+            .iter()
+            .map(|(name, _)| format!("{0} := _a.{0}", ident(name)))
+            .collect();
+        let typed: Vec<String> = used
+            .iter()
+            .map(|(name, kind)| format!("{} {kind}", ident(name)))
+            .collect();
+        let from = format!("json_to_record({body}::json) AS _a({}), ", typed.join(", "));
+        (named.join(", "), from)
+    }
+
     fn condition(&mut self, scope: &Scope<'_>, condition: &Condition) -> Result<String, RestError> {
         Ok(match condition {
             Condition::All(members) => self.joined(scope, members, " AND ")?,
@@ -407,28 +430,7 @@ pub(crate) fn call(
     count: bool,
 ) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
-    let used: Vec<&(String, String)> = function
-        .arguments
-        .iter()
-        .filter(|(argument, _)| given.contains(argument))
-        .collect();
-    let (arguments, from) = if used.is_empty() {
-        (String::new(), String::new())
-    } else {
-        let body = writer.value(body);
-        let named: Vec<String> = used
-            .iter()
-            .map(|(name, _)| format!("{0} := _a.{0}", ident(name)))
-            .collect();
-        let typed: Vec<String> = used
-            .iter()
-            .map(|(name, kind)| format!("{} {kind}", ident(name)))
-            .collect();
-        (
-            named.join(", "),
-            format!("json_to_record({body}::json) AS _a({}), ", typed.join(", ")),
-        )
-    };
+    let (arguments, from) = writer.arguments(function, given, body);
     let called = format!("public.{}({arguments})", ident(name));
     let sql = match (function.returns, function.set) {
         (Returns::Void, _) | (Returns::Scalar, false) => {
@@ -439,7 +441,6 @@ pub(crate) fn call(
                 format!(" FROM {from}")
             };
             let value = if function.returns == Returns::Void {
-                // `count` of it: the function runs, its empty value is not shown.
                 format!("SELECT ({called})::text AS v{from}")
             } else {
                 format!("SELECT to_json({called})::text AS v{from}")

@@ -19,5 +19,6 @@ pub use program::{INSTALL_HINT, PROGRAM, SIGN_IN_HINT, Version, find_program, ve
 pub use screen::{Dialog, InputBox, ScreenMeaning, read_screen};
 pub use status::{Activity, StatusFile, read_status};
 pub use transcript::{
-    LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader, transcript_path,
+    DatedFact, LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader,
+    transcript_path,
 };

@@ -1,20 +1,32 @@
 //! The program's transcript: one JSON line per fact, appended as it happens. It outlives the program, so it also
 //! tells what happened while nobody listened to the hooks.
+//!
+//! The lines are not always in the order of time: a fresh session under load was seen to write an answer before the
+//! prompt it answers. What belongs together is told by the lines' own times.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use domain::SessionId;
+use domain::{SessionId, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Most bytes taken in by one [`TranscriptReader::read`].
+/// Most bytes taken in at once.
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Longest line that is understood; a longer one (a large tool result) is skipped.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The program's words for a turn that was interrupted.
 const INTERRUPTED: &str = "[Request interrupted by user";
+
+/// A fact with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatedFact {
+    /// When it happened, on the agent's clock; absent in a line without a time.
+    pub at: Option<Timestamp>,
+    /// The fact.
+    pub fact: TranscriptFact,
+}
 
 /// One fact of a transcript. Sub-agents' lines are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,28 +123,35 @@ impl TranscriptReader {
         self.offset - self.partial.len() as u64
     }
 
-    /// The facts written since the last call, at most [`READ_BYTES_MAX`] bytes of them: call again until it returns
-    /// none. A file that is not there yet has no facts.
-    pub fn read(&mut self) -> Result<Vec<TranscriptFact>, TranscriptError> {
-        let failed = |source| TranscriptError {
-            path: self.path.clone(),
-            source,
-        };
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
-        let mut bytes = Vec::new();
-        file.take(READ_BYTES_MAX as u64)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-        self.offset += bytes.len() as u64;
-        Ok(self.take_in(&bytes))
+    /// Facts written since the last call: some of them, or none when there are no more. A file that is not there
+    /// yet has no facts.
+    pub fn read(&mut self) -> Result<Vec<DatedFact>, TranscriptError> {
+        loop {
+            let bytes = self.read_bytes().map_err(|source| TranscriptError {
+                path: self.path.clone(),
+                source,
+            })?;
+            let facts = self.take_in(&bytes);
+            if !facts.is_empty() || bytes.is_empty() {
+                return Ok(facts);
+            }
+        }
     }
 
-    fn take_in(&mut self, bytes: &[u8]) -> Vec<TranscriptFact> {
+    fn read_bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(bytes),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(self.offset))?;
+        file.take(READ_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) -> Vec<DatedFact> {
         let mut facts = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let ends = piece.ends_with(b"\n");
@@ -145,7 +164,7 @@ impl TranscriptReader {
             }
             if ends {
                 if !self.skipping {
-                    facts.extend(facts_of(&self.partial));
+                    facts.extend(fact_of(&self.partial));
                 }
                 self.partial.clear();
                 self.skipping = false;
@@ -176,6 +195,8 @@ struct Line {
     duration_ms: Option<f64>,
     #[serde(default)]
     message: Message,
+    #[serde(default)]
+    timestamp: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -187,11 +208,14 @@ struct Message {
 }
 
 /// What one line says; nothing when it is of no interest, or no JSON of a known shape.
-fn facts_of(line: &[u8]) -> Option<TranscriptFact> {
+fn fact_of(line: &[u8]) -> Option<DatedFact> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    if line.is_sidechain {
-        return None;
-    }
+    let at = Timestamp::parse_rfc3339(&line.timestamp);
+    let fact = (!line.is_sidechain).then(|| meaning_of(line)).flatten()?;
+    Some(DatedFact { at, fact })
+}
+
+fn meaning_of(line: Line) -> Option<TranscriptFact> {
     match (line.kind.as_str(), line.subtype.as_str()) {
         ("assistant", _) => {
             let text = text_of(&line.message.content)?;
@@ -247,7 +271,7 @@ mod tests {
     const LINES: &str = concat!(
         r#"{"type":"mode","mode":"normal","sessionId":"s"}"#,
         "\n",
-        r#"{"isSidechain":false,"type":"user","message":{"role":"user","content":"첫 줄\n둘째"},"promptSource":"typed"}"#,
+        r#"{"isSidechain":false,"type":"user","message":{"role":"user","content":"첫 줄\n둘째"},"promptSource":"typed","timestamp":"2026-11-21T05:46:49.321Z"}"#,
         "\n",
         r#"{"isSidechain":false,"message":{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"Bash","input":{}}],"stop_reason":"tool_use"},"type":"assistant"}"#,
         "\n",
@@ -266,7 +290,16 @@ mod tests {
         "\n",
     );
 
-    fn expected() -> Vec<TranscriptFact> {
+    fn expected() -> Vec<DatedFact> {
+        let mut facts: Vec<DatedFact> = undated()
+            .into_iter()
+            .map(|fact| DatedFact { at: None, fact })
+            .collect();
+        facts[0].at = Timestamp::parse_rfc3339("2026-11-21T05:46:49.321Z");
+        facts
+    }
+
+    fn undated() -> Vec<TranscriptFact> {
         vec![
             TranscriptFact::UserPrompt {
                 text: "첫 줄\n둘째".into(),

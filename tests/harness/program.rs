@@ -1,0 +1,182 @@
+//! The built program `semo` as a process, for stories about its life: signals, kills, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::claude::{ClaudeHome, program as claude_program};
+use crate::wait::wait_for;
+
+/// The program `semo` of this build.
+pub fn semo() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let dir = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/deps");
+    let program = dir.join("semo");
+    assert!(
+        program.is_file(),
+        "{} is not built: run `make test`, or `cargo build -p cli` first",
+        program.display()
+    );
+    program
+}
+
+/// A place to run it in: folders and environment of its own.
+pub struct Place {
+    /// Holds `config` and `data`.
+    pub dir: tempfile::TempDir,
+    home: ClaudeHome,
+    env: Vec<(String, String)>,
+}
+
+impl Place {
+    /// A place whose agents reach the model at `model_url`.
+    pub fn new(model_url: &str) -> Place {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let home = ClaudeHome::new();
+        let mut env = home.env(model_url);
+        let folder = |name: &str| dir.path().join(name).display().to_string();
+        env.push(("SEMO_CONFIG_DIR".into(), folder("config")));
+        env.push(("SEMO_DATA_DIR".into(), folder("data")));
+        env.push(("SEMO_CLAUDE".into(), claude_program().display().to_string()));
+        Place { dir, home, env }
+    }
+
+    /// Sets a variable for the programs that are started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The home of the agents.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(semo());
+        command
+            .args(args)
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `semo` to its end.
+    pub async fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.command(args);
+        tokio::task::spawn_blocking(move || command.output())
+            .await
+            .expect("no panic")
+            .expect("semo runs")
+    }
+
+    /// Starts `semo up` and waits until a window could connect.
+    pub async fn up(&self) -> Up {
+        self.up_by(self.command(&["up", "--json"])).await
+    }
+
+    /// Starts `semo up` under a shell that first runs `prelude`.
+    pub async fn up_after(&self, prelude: &str) -> Up {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("{prelude}; exec \"$0\" up --json")])
+            .arg(semo());
+        command
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null());
+        self.up_by(command).await
+    }
+
+    async fn up_by(&self, mut command: Command) -> Up {
+        let log = self.dir.path().join("up.out");
+        let out = std::fs::File::create(&log).expect("a file for its output");
+        let err = out.try_clone().expect("the same file");
+        let mut child = command.stdout(out).stderr(err).spawn().expect("semo starts");
+        let said = wait_for("semo up says where it is", Duration::from_secs(60), || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let ended = child.try_wait().expect("its state");
+            assert!(
+                ended.is_none() || text.contains("\"ui\""),
+                "semo up ended: {text}"
+            );
+            async move {
+                text.lines()
+                    .find_map(|line| serde_json::from_str::<Value>(line).ok())
+            }
+        })
+        .await;
+        Up { child, said }
+    }
+}
+
+/// A running `semo up`.
+pub struct Up {
+    child: Child,
+    /// What it printed: `ui`, `api`, `token`, `project`.
+    pub said: Value,
+}
+
+impl Up {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name (`INT`, `TERM`, `KILL`).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub async fn ended(mut self) -> Option<i32> {
+        wait_for("the end of semo up", Duration::from_secs(40), || {
+            let ended = self.child.try_wait().expect("its state");
+            async move { ended }
+        })
+        .await
+        .code()
+    }
+
+    /// The state as windows see it.
+    pub async fn state(&self) -> Value {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("an HTTP client");
+        let url = format!("{}/api/v1/state", self.said["api"].as_str().expect("an address"));
+        let token = self.said["token"].as_str().expect("a token");
+        http.get(url)
+            .bearer_auth(token)
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("a state")
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // A story that failed in the middle leaves nothing behind; one that went well has ended it already.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill")
+                .arg("-TERM")
+                .arg(self.child.id().to_string())
+                .status();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The program as people and scripts meet it: what it prints, its exit codes, its end, and what is left of it after a
+//! kill in the middle.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness::program::Place;
+use harness::remote::{EMAIL, PASSWORD, Remote};
+use harness::stub::Stub;
+use harness::wait::wait_until;
+use harness::world::result_of;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
+use supabase::{CommandState, NewCommand};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Processes whose command line names this place.
+fn processes_of(place: &Place) -> Vec<String> {
+    let listed = Command::new("ps")
+        .args(["-eo", "pid,args", "-ww"])
+        .output()
+        .expect("ps runs");
+    let name = place.dir.path().display().to_string();
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter(|line| line.contains(&name))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let nobody = place.run(&["status"]).await;
+    assert_eq!(code(&nobody), Some(5), "nothing runs yet: {}", err(&nobody));
+    assert!(
+        err(&nobody).contains("hint: Start it with `semo up`"),
+        "{}",
+        err(&nobody)
+    );
+
+    let up = place.up().await;
+    let done = place
+        .run(&["send", "--agent", "fe", "Say hello.", "--wait"])
+        .await;
+    assert_eq!(code(&done), Some(0), "{}", err(&done));
+    assert!(
+        out(&done).contains("[SEMO:DONE]"),
+        "the final message is on stdout: {}",
+        out(&done)
+    );
+    assert!(
+        err(&done).contains("done") && err(&done).contains("verified, git"),
+        "{}",
+        err(&done)
+    );
+
+    let unconfirmed = place
+        .run(&["send", "--agent", "Joon", "Stop early. scn=nomark", "--wait"])
+        .await;
+    assert_eq!(code(&unconfirmed), Some(3), "{}", err(&unconfirmed));
+    let failed = place
+        .run(&["send", "--agent", "QA", "Fail. scn=err400", "--wait", "--json"])
+        .await;
+    assert_eq!(code(&failed), Some(1));
+    let said: Value = serde_json::from_str(&out(&failed)).expect("one JSON object");
+    assert_eq!(said["result"]["error"]["class"], "billing");
+    let nobody = place.run(&["send", "--agent", "CEO", "Anything."]).await;
+    assert_eq!(code(&nobody), Some(2));
+    assert!(
+        err(&nobody).contains("Its agents are:") && err(&nobody).contains("FE (Mina)"),
+        "{}",
+        err(&nobody)
+    );
+    let later = place
+        .run(&[
+            "send",
+            "--agent",
+            "FE",
+            "Slowly. scn=slow:400",
+            "--wait",
+            "--timeout",
+            "1",
+        ])
+        .await;
+    assert_eq!(code(&later), Some(6), "{}", err(&later));
+
+    let status = place.run(&["status"]).await;
+    assert_eq!(code(&status), Some(0), "{}", err(&status));
+    for part in [
+        "office      This machine",
+        "connection  live",
+        "FE · Mina",
+        "Say hello.",
+    ] {
+        assert!(
+            out(&status).contains(part),
+            "`{part}` is missing in:\n{}",
+            out(&status)
+        );
+    }
+    let doctor = place.run(&["doctor", "--json"]).await;
+    assert_eq!(code(&doctor), Some(0), "{}", out(&doctor));
+    let second = place.run(&["up"]).await;
+    assert_eq!(code(&second), Some(1));
+    assert!(err(&second).contains("already runs"), "{}", err(&second));
+
+    up.signal("INT");
+    assert_eq!(up.ended().await, Some(0));
+    wait_until("every process is gone", Duration::from_secs(20), || async {
+        processes_of(&place).is_empty()
+    })
+    .await;
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_in_mid_turn_the_next_start_reports_the_unknown_and_goes_on() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let sent = place
+        .run(&["send", "--agent", "FE", "Slowly. scn=slow:400", "--json"])
+        .await;
+    let id = serde_json::from_str::<Value>(&out(&sent)).expect("JSON")["command_id"].clone();
+    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
+    })
+    .await;
+    up.signal("KILL");
+    up.ended().await;
+
+    let up = place.up().await;
+    wait_until(
+        "the killed turn is reported as unknown",
+        Duration::from_secs(60),
+        || async {
+            let state = up.state().await;
+            let command = state["commands"]
+                .as_array()
+                .and_then(|all| all.iter().find(|one| one["id"] == id).cloned());
+            command.is_some_and(|command| {
+                command["status"] == "unconfirmed" && command["reason"].to_string().contains("not done again")
+            })
+        },
+    )
+    .await;
+    let again = place
+        .run(&["send", "--agent", "FE", "Say hello.", "--wait"])
+        .await;
+    assert_eq!(code(&again), Some(0), "{}", err(&again));
+    let slow = stub
+        .turns()
+        .iter()
+        .filter(|turn| turn.prompt().is_some_and(|prompt| prompt.contains("Slowly")))
+        .count();
+    assert_eq!(slow, 1, "the prompt reached the model once");
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    wait_until("every process is gone", Duration::from_secs(20), || async {
+        processes_of(&place).is_empty()
+    })
+    .await;
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_journal_cannot_be_written_nothing_is_begun_and_nothing_is_lost() {
+    let office_dir = tempfile::tempdir().expect("a folder");
+    let stub = Stub::start().await.expect("the stub");
+    let remote = Remote::start(office_dir.path(), 0).await;
+    let mut place = Place::new(&stub.url());
+    let sample = place.dir.path().join("sample");
+    worktree::sample_repository(&sample).await.expect("a repository");
+    let config = place.dir.path().join("config");
+    std::fs::create_dir_all(&config).expect("a folder");
+    std::fs::write(
+        config.join("settings.toml"),
+        format!("[repositories]\nsample = {:?}\n", sample.display().to_string()),
+    )
+    .expect("settings");
+    place.set("SEMO_PROFILE", "supabase");
+    place.set("SEMO_SUPABASE_URL", remote.hub.url());
+    place.set("SEMO_SUPABASE_KEY", &remote.hub.keys().publishable);
+    place.set("SEMO_EMAIL", EMAIL);
+    place.set("SEMO_PASSWORD", PASSWORD);
+    // A disk that is full, as far as this process can tell: no file of it may grow any more.
+    let up = place.up_after("trap '' XFSZ").await;
+    wait_until("it has joined", Duration::from_secs(30), || async {
+        up.state().await["connection"]["status"] == "live"
+    })
+    .await;
+    let pid = Pid::from_raw(i32::try_from(up.pid()).expect("a pid"));
+    let limit = |bytes| {
+        prlimit(
+            pid,
+            Resource::Fsize,
+            Rlimit {
+                current: bytes,
+                maximum: None,
+            },
+        )
+        .expect("the limit can be set");
+    };
+    limit(Some(1));
+    let command = NewCommand {
+        office: remote.office.id,
+        kind: "send_prompt".to_owned(),
+        args: json!({ "prompt": "Say hello." }),
+        key: "once".to_owned(),
+        agent: Some(remote.agent.id),
+        session: None,
+    };
+    let id = remote
+        .rest
+        .enqueue_command(&command)
+        .await
+        .expect("the command is taken")
+        .id;
+    wait_until("the problem is told", Duration::from_secs(30), || async {
+        let problems = up.state().await["problems"].to_string();
+        problems.contains("\"journal\"") && problems.contains("No new command is begun")
+    })
+    .await;
+    assert!(stub.turns().is_empty(), "nothing was begun");
+    limit(None);
+    let (row, result) = result_of(&remote.rest, id).await;
+    assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
+    assert_eq!(stub.turns().len(), 1, "and it was done once");
+    wait_until("the problem is gone", Duration::from_secs(10), || async {
+        up.state().await["problems"] == json!([])
+    })
+    .await;
+    up.signal("TERM");
+    up.ended().await;
+    remote.hub.stop().await.expect("the hub stops");
+    stub.stop().await;
+}
