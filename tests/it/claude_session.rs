@@ -578,14 +578,21 @@ async fn prompts_that_are_cancelled_in_a_hurry_neither_end_the_program_nor_leak_
         place.session.cancel(WhichTurn::Id(turn)).unwrap();
         turns.push(turn);
     }
-    for turn in turns {
-        let report = place.ended(turn).await;
+    // One that still waits ends before one that has to be interrupted.
+    while !turns.is_empty() {
+        let report = place
+            .note("the end of a turn", |note| match note {
+                SessionNote::TurnEnded { report, .. } => Some((**report).clone()),
+                _ => None,
+            })
+            .await;
         assert_eq!(
             report.outcome,
             TurnOutcome::Cancelled,
             "{report:?}\n{}",
             place.screen()
         );
+        turns.retain(|turn| *turn != report.turn);
     }
     let report = place.turn("The last one. scn=text").await;
     assert_eq!(
@@ -692,6 +699,30 @@ async fn a_session_that_nobody_holds_any_more_is_ended() {
     ended.await.unwrap();
     tokio::time::timeout(LIMIT, tasks.wait()).await.unwrap();
     assert!(terminal.exited().borrow().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_menu_of_a_usage_limit_does_not_eat_the_next_prompt() {
+    let subscriber = |home: &ClaudeHome, url: &str| {
+        let mut env = home.env_signed_out(url);
+        env.push(("CLAUDE_CODE_OAUTH_TOKEN".into(), "a-token-for-the-stub".into()));
+        env
+    };
+    let mut place = Place::with(Hooks::Delivered, ClaudeHome::new(), subscriber).await;
+    let report = place.turn("scn=limit:five_hour").await;
+    assert!(
+        is_failed(&report, FailureClass::RateLimit),
+        "{report:?}\n{}",
+        place.screen()
+    );
+    let report = place.turn("And on. scn=text").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    place.end().await;
 }
 
 /// How many `sleep` processes belong to this test's home.

@@ -192,7 +192,7 @@ async fn a_taken_port_is_named_with_the_setting_that_changes_it() {
             "api.port",
             (|settings: &mut Settings, port| settings.api.port = port) as fn(&mut Settings, u16),
         ),
-        ("hub", |settings, port| settings.hub.port = port),
+        ("SEMO_HUB_PORT", |settings, port| settings.hub.port = port),
     ] {
         let mut settings = Settings::default();
         change(&mut settings, port);

@@ -1,8 +1,10 @@
 //! Stories, recordings, tidiness: one test binary.
 
+mod claude_session;
 mod faults;
 mod generated;
 mod program;
+mod protocol;
 mod story;
 mod stub;
 mod tidy;

@@ -5,12 +5,12 @@ import { test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
 import { start, stopTree, waitForLine } from "./processes.mjs";
-import { playTheStory } from "./story.mjs";
+import { playAskingAndStopping, playTheStory } from "./story.mjs";
 import { built, makeWorld } from "./world.mjs";
 
 const UP_MS = 120_000;
 
-test("in the browser, a person starts an agent, types, sends a prompt and reads the result", async () => {
+test("in the browser, a person starts an agent, types, sends a prompt, reads the result, answers, interrupts and ends", async () => {
   const world = await makeWorld();
   const up = start(built("semo"), ["up"], { env: world.env, cwd: world.root, name: "semo up" });
   let browser;
@@ -19,6 +19,7 @@ test("in the browser, a person starts an agent, types, sends a prompt and reads 
     browser = await openBrowser();
     const page = await openPage(browser, { url, theme: "light" });
     await playTheStory(handsOf(page));
+    await playAskingAndStopping(handsOf(page));
     assert.deepEqual(page.faults, []);
   } catch (error) {
     throw new Error(`${error.stack}\n--- output of semo up ---\n${up.lines.slice(-60).join("\n")}`);

@@ -15,13 +15,13 @@ const TURN_MS = 60_000;
 
 const RAIL = "aside[aria-label='Office and agents']";
 const RESULTS = "aside[aria-label='Commands and results']";
+const NEWEST_RESULT = "aside[aria-label='Commands and results'] article";
 const SCREEN = ".xterm-rows";
 const KEYBOARD = ".xterm-helper-textarea";
 const COMPOSER = "form textarea";
 
 export async function playTheStory(ui) {
-  const reads = (css, words, deadlineMs) =>
-    waitUntil(`“${words}” stands in ${css}`, async () => (await ui.text(css)).includes(words), deadlineMs);
+  const reads = readerOf(ui);
 
   await reads(RAIL, "This machine", FIRST_START_MS);
   await reads(RAIL, "Connected", FIRST_START_MS);
@@ -60,4 +60,44 @@ export async function playTheStory(ui) {
   await ui.shoot("5-unconfirmed");
 
   assert.equal((await ui.text("body")).includes("[object"), false);
+}
+
+/** What follows the main job: an agent that asks, one that is interrupted, and the end of a session. */
+export async function playAskingAndStopping(ui) {
+  const reads = readerOf(ui);
+
+  await ui.typeInto(COMPOSER, "Write a file. scn=write:notes.txt");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(NEWEST_RESULT, "Waits for you", TURN_MS);
+  await reads(RAIL, "Asks permission", TURN_MS);
+  await ui.shoot("6-asks");
+  await ui.typeInto(KEYBOARD, "1");
+  await reads(NEWEST_RESULT, "Done", TURN_MS);
+  await reads(NEWEST_RESULT, "The file was written.", TURN_MS);
+
+  await ui.typeInto(COMPOSER, "Never answer. scn=hang");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(NEWEST_RESULT, "Running", TURN_MS);
+  await reads(RAIL, "Working", TURN_MS);
+  await ui.clickButton("Interrupt");
+  await reads(NEWEST_RESULT, "Cancelled", TURN_MS);
+  await reads(RAIL, "Ready", TURN_MS);
+  await ui.shoot("7-cancelled");
+
+  // The agent puts an interrupted prompt back into its input line; the next one must not be glued to it.
+  await ui.typeInto(COMPOSER, "Say hello again. scn=text:Hello+again");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(NEWEST_RESULT, "Hello again", TURN_MS);
+  await reads(NEWEST_RESULT, "Done", TURN_MS);
+
+  await ui.clickButton("End session");
+  await ui.clickButton("Really end?");
+  await reads("main", "Start a new session", TURN_MS);
+  await reads("main header", "Ended", TURN_MS);
+  await ui.shoot("8-ended");
+}
+
+function readerOf(ui) {
+  return (css, words, deadlineMs) =>
+    waitUntil(`“${words}” stands in ${css}`, async () => (await ui.text(css)).includes(words), deadlineMs);
 }

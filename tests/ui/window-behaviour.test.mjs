@@ -278,6 +278,18 @@ test("a session that appears does not take the keys from somebody who writes", a
   assert.equal(core.seen.typed, "");
 });
 
+test("a session that the core lets go of stays readable until there is another", async () => {
+  await open("two-sessions");
+  await agent("semo/mina-7f3a").click();
+  await terminalIsReady();
+  core.push((state) => state.sessions.shift());
+  await page.getByText("The session has ended.").waitFor();
+  assert.match(await page.locator(".xterm-rows").innerText(), /for shortcuts/);
+  await page.getByText("semo/mina-7f3a in sample").waitFor();
+  core.push((state) => state.sessions.push(session({ id: "s-new", branch: "semo/mina-new", started_at: Date.now() })));
+  await page.getByText("semo/mina-new in sample").waitFor();
+});
+
 test("words in the terminal are found", async () => {
   await open("live");
   await page.locator(".xterm-helper-textarea").focus();

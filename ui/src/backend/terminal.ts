@@ -22,6 +22,8 @@ export interface TerminalStream {
   resize(cols: number, rows: number): void;
   /** Tells the core that `bytes` of output are on the screen. */
   acknowledge(bytes: number): void;
+  /** The session is over: what is still on its way is shown, but the stream is not opened again. */
+  settle(): void;
   close(): void;
 }
 
@@ -95,6 +97,10 @@ export function openTerminal(
     },
     resize: (cols, rows) => say({ type: "resize", cols, rows }),
     acknowledge: (bytes) => say({ type: "ack", bytes }),
+    settle() {
+      ended = true;
+      if (timer !== null) clearTimeout(timer);
+    },
     close() {
       ended = true;
       if (timer !== null) clearTimeout(timer);

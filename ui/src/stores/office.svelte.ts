@@ -36,6 +36,10 @@ export class OfficeStore {
 
   #pickedAgent = $state<string | null>(null);
   #pickedSession = $state<string | null>(null);
+  /** The picked session after the core has let go of it, until the person turns to something else. */
+  #gone = $state.raw<Session | null>(null);
+  /** The agent's other sessions at that moment; one that is not among them is new, and the view moves to it. */
+  #besideGone: string[] = [];
   /** Drafts per agent, so that looking at another agent loses nothing. */
   drafts = $state<Record<string, string>>({});
 
@@ -52,8 +56,8 @@ export class OfficeStore {
 
   /** The picked session, also after its end, so that its last words can be read; else the agent's newest. */
   readonly session: Session | null = $derived.by(() => {
-    const picked = this.state?.sessions.find((session) => session.id === this.#pickedSession);
-    if (picked !== undefined && picked.agent_id === this.agent?.id) return picked;
+    const picked = this.state?.sessions.find((session) => session.id === this.#pickedSession) ?? this.#gone;
+    if (picked !== null && picked.agent_id === this.agent?.id) return picked;
     return this.living[0] ?? null;
   });
 
@@ -72,12 +76,14 @@ export class OfficeStore {
   pickAgent(agentId: string): void {
     this.#pickedAgent = agentId;
     this.#pickedSession = null;
+    this.#gone = null;
     this.#holdSession();
   }
 
   pickSession(session: Session): void {
     this.#pickedAgent = session.agent_id;
     this.#pickedSession = session.id;
+    this.#gone = null;
   }
 
   agentById(id: string | null): Agent | null {
@@ -118,9 +124,20 @@ export class OfficeStore {
 
   #take(state: State): void {
     const officeChanged = this.state?.office?.id !== state.office?.id;
+    const before = this.session;
     this.state = state;
-    if (officeChanged) this.#pickedAgent = null;
-    if (!state.sessions.some((session) => session.id === this.#pickedSession)) this.#pickedSession = null;
+    if (officeChanged) {
+      this.#pickedAgent = null;
+      this.#pickedSession = null;
+      this.#gone = null;
+    } else if (before !== null && before !== this.#gone && !state.sessions.some(({ id }) => id === before.id)) {
+      this.#gone = { ...before, state: { state: "exited", code: null }, asks: null };
+      this.#besideGone = this.living.map((session) => session.id);
+    }
+    if (this.#gone !== null && this.living.some((session) => !this.#besideGone.includes(session.id))) {
+      this.#gone = null;
+      this.#pickedSession = null;
+    }
     this.#holdSession();
   }
 

@@ -34,6 +34,8 @@ export interface Screen {
   /** Finds the next or previous place of `text`; false when there is none. */
   find(text: string, direction: "next" | "previous"): boolean;
   clearFind(): void;
+  /** The session is over; see `TerminalStream.settle`. */
+  settle(): void;
   dispose(): void;
 }
 
@@ -111,6 +113,7 @@ export function openScreen(options: ScreenOptions): Screen {
     },
     find: (text, direction) => (direction === "next" ? search.findNext(text) : search.findPrevious(text)),
     clearFind: () => terminal.clearSelection(),
+    settle: () => stream.settle(),
     dispose() {
       disposed = true;
       if (settling !== null) clearTimeout(settling);

@@ -32,10 +32,14 @@ export function sessionWords(state: SessionState): SessionWords {
   }
 }
 
+/** Programs that are ended by a signal and say so themselves exit with this and the signal's number. */
+const SIGNAL_BASE = 128;
+
 /** How a session ended, as a sentence. */
 export function exitSentence(code: number | null): string {
   if (code === null) return "The agent program was ended by a signal.";
   if (code === 0) return "The agent program ended.";
+  if (code > SIGNAL_BASE) return `The agent program was ended by a signal (exit code ${code}).`;
   return `The agent program ended with exit code ${code}.`;
 }
 

@@ -106,7 +106,8 @@ describe("sessions", () => {
 
   test("an end by a signal is not an exit code", () => {
     expect(exitSentence(null)).toContain("signal");
-    expect(exitSentence(3)).toContain("3");
+    expect(exitSentence(143)).toContain("signal");
+    expect(exitSentence(3)).toContain("exit code 3");
     expect(exitSentence(0)).not.toContain("code");
   });
 });

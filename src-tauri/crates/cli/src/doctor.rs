@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use provider::claude;
+use provider::claude::{self, SignIn};
 use serde::Serialize;
 use terminal::run_once;
 
@@ -159,19 +159,13 @@ async fn agent_program(world: &World, path: &str, environment: &[(String, String
         Ok(version) => Finding::good("claude", format!("{version} at {}", program.display())),
         Err(error) => return vec![Finding::bad("claude", chain(&error), claude::INSTALL_HINT)],
     };
-    let signed_in = match run_once(&program, &["auth", "status"], environment, VERSION_WAIT).await {
-        Ok(output) => match serde_json::from_str::<serde_json::Value>(&output.stdout) {
-            Ok(status) if status["loggedIn"] == true => Finding::good(
-                "claude sign-in",
-                format!("signed in ({})", status["authMethod"].as_str().unwrap_or("?")),
-            ),
-            Ok(_) => Finding::bad("claude sign-in", "not signed in", claude::SIGN_IN_HINT),
-            Err(_) => Finding::good(
-                "claude sign-in",
-                "cannot be told by this version; a session will show",
-            ),
-        },
-        Err(error) => Finding::bad("claude sign-in", chain(&error), claude::SIGN_IN_HINT),
+    let signed_in = match claude::sign_in(&program, environment).await {
+        SignIn::Yes { method } => Finding::good("claude sign-in", format!("signed in ({method})")),
+        SignIn::No => Finding::bad("claude sign-in", "not signed in", claude::SIGN_IN_HINT),
+        SignIn::Unknown => Finding::good(
+            "claude sign-in",
+            "cannot be told by this version; a session will show",
+        ),
     };
     vec![version, signed_in]
 }

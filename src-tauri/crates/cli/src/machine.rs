@@ -11,13 +11,13 @@ use client::identity::Account;
 use client::settings::Profile;
 use client::view::{ProfileKind, ProfileView};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
-use hub::{Hub, HubConfig};
+use hub::{Hub, HubConfig, HubError};
 use rand::RngCore;
 use supabase::Project;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::running::{Claim, Running};
 use crate::world::World;
 
@@ -31,6 +31,7 @@ pub struct Core {
     stop: CancellationToken,
     stop_api: CancellationToken,
     hub: Option<Hub>,
+    client: Client,
     _claim: Claim,
 }
 
@@ -84,6 +85,11 @@ impl Core {
     /// Base address of the hub or project.
     pub fn project_url(&self) -> &str {
         &self.running.project_url
+    }
+
+    /// Waits until the client has ended without having been told to.
+    pub async fn failed(&self) {
+        self.client.ended().await;
     }
 
     /// Ends everything in order: sessions and results first, windows next, the hub last.
@@ -154,7 +160,7 @@ impl Parts<'_> {
         };
         let client =
             Client::start(config, &tasks, stop.clone()).map_err(|error| Failure::of(Exit::Failed, &error))?;
-        let serving = api::serve(listener, client, token, stop_api.clone());
+        let serving = api::serve(listener, client.clone(), token, stop_api.clone());
         tasks.spawn({
             let stop = stop.clone();
             let stop_api = stop_api.clone();
@@ -175,6 +181,7 @@ impl Parts<'_> {
             stop,
             stop_api,
             hub,
+            client,
             _claim: claim,
         })
     }
@@ -187,9 +194,15 @@ async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
         postgres_bin: world.settings.hub.postgres_bin.clone(),
         clock: Arc::new(SystemClock),
     };
-    let hub = Hub::start(config)
-        .await
-        .map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let hub = Hub::start(config).await.map_err(|error| {
+        let hint = match &error {
+            HubError::Listen { .. } => {
+                "Choose another port with SEMO_HUB_PORT or setting hub.port (0 takes a free one)."
+            }
+            _ => "",
+        };
+        Failure::new(Exit::Failed, chain(&error), hint)
+    })?;
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let password = random.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -25,7 +25,10 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
         );
     } else {
         println!("\n  Open the office:  {}", core.ui_url());
-        println!("  Give it work:     semo send --agent FE \"Add a dark theme to ui/index.html\" --wait");
+        println!(
+            "  Give it work:     {} send --agent FE \"Add a dark theme to ui/index.html\" --wait",
+            own_name(world)
+        );
         println!("  Office over REST: {}", core.project_url());
         println!("\nCtrl+C ends it, with every session.");
     }
@@ -33,6 +36,11 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
         _ = tokio::signal::ctrl_c() => "Ctrl+C",
         _ = terminate.recv() => "SIGTERM",
         _ = hang_up.recv() => "SIGHUP",
+        () = core.failed() => {
+            core.stop().await;
+            let hint = format!("Its log is {}; what was under way is told at the next start.", world.paths.log().display());
+            return Err(Failure::new(Exit::Failed, "the core ended by a fault of its own", hint));
+        }
     };
     tracing::info!(cause, "ending");
     if !order.json {
@@ -40,6 +48,20 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     }
     core.stop().await;
     Ok(Exit::Ok)
+}
+
+/// How the user calls this program: by its name where that is on PATH, else by its path.
+fn own_name(world: &World) -> String {
+    let Ok(own) = std::env::current_exe() else {
+        return "semo".to_owned();
+    };
+    let on_path = std::env::split_paths(world.variable("PATH").unwrap_or_default())
+        .any(|dir| dir.join("semo").canonicalize().is_ok_and(|found| found == own));
+    if on_path {
+        "semo".to_owned()
+    } else {
+        own.display().to_string()
+    }
 }
 
 /// Logs go to a file, so that the terminal stays readable; `SEMO_LOG` sets what is logged (e.g. `debug`).
@@ -61,6 +83,9 @@ pub fn keep_log(world: &World) {
         Ok(file) => {
             let subscriber = tracing_subscriber::fmt()
                 .json()
+                // A log that cannot be written (disk full) must not be told on a stderr that may be full as well:
+                // that panics.
+                .log_internal_errors(false)
                 .with_env_filter(filter)
                 .with_writer(std::sync::Mutex::new(file));
             // A second subscriber in one process (tests) is refused; the first one goes on.

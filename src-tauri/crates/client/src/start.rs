@@ -96,6 +96,7 @@ pub struct Client {
     events: mpsc::Sender<Event>,
     state: watch::Receiver<Arc<State>>,
     directory: Directory,
+    ended: CancellationToken,
 }
 
 impl Client {
@@ -114,6 +115,7 @@ impl Client {
         let outbox_bell = Arc::new(Notify::new());
         // The outbox makes its last pass when the loop has written its last result.
         let loop_ended = CancellationToken::new();
+        let ended = loop_ended.clone();
         let outbox = Outbox {
             journal: journal.clone(),
             rest: rest.clone(),
@@ -147,15 +149,23 @@ impl Client {
             directory.clone(),
             outbox_bell,
         );
+        // By a guard, so that a loop that panics is known to have ended, too.
+        let guard = loop_ended.drop_guard();
         tasks.spawn(async move {
             core.run().await;
-            loop_ended.cancel();
+            drop(guard);
         });
         Ok(Client {
             events: events_in,
             state,
             directory,
+            ended,
         })
+    }
+
+    /// Waits for the end of the loop: after its stop token fired, or by a fault.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// The state, now and as it changes.

@@ -232,5 +232,7 @@ async fn bring_up_to_date(server: &Server, tasks: &TaskTracker) -> Result<(), Hu
 
 /// The `postgres` program that a hub would run: in `setting` when given, else wherever one is usually found.
 pub async fn find_postgres(setting: Option<&std::path::Path>) -> Result<PathBuf, HubError> {
-    postgres::locate(setting).await.map(|binaries| binaries.postgres)
+    postgres::locate(setting, None)
+        .await
+        .map(|binaries| binaries.postgres)
 }

@@ -264,6 +264,8 @@ impl Actor {
             self.begin_end();
         } else if self.ending == Ending::No
             && self.turn.is_none()
+            // A person's own turn goes first: the program would run both as one.
+            && *self.parts.state.borrow() != (SessionState::Working { turn: None })
             && let Some(queued) = self.queue.pop_front()
         {
             self.begin_turn(queued);

@@ -49,7 +49,10 @@ impl Actor {
         match &event.kind {
             HookKind::PromptSubmitted { prompt } => match &mut self.turn {
                 Some(turn) if turn.is_prompt(prompt) => turn.hook(&event.kind),
-                Some(_) | None => self.apply(&SessionEvent::TurnStarted { turn: None }),
+                Some(_) | None => {
+                    self.idle_since = None;
+                    self.apply(&SessionEvent::TurnStarted { turn: None });
+                }
             },
             HookKind::PermissionRequest { tool, input } => {
                 self.ask(
@@ -88,8 +91,13 @@ impl Actor {
         self.read_transcript();
         let meaning = read_screen(&self.parts.terminal.screen());
         self.follow_screen(&meaning).await;
+        let idle_for = self.idle_for(&meaning);
+        let persons_turn = *self.parts.state.borrow() == SessionState::Working { turn: None };
+        if self.turn.is_none() && persons_turn && idle_for >= Some(IDLE_SETTLE) {
+            self.apply(&SessionEvent::TurnEnded);
+        }
         if self.turn.as_ref().is_some_and(|turn| turn.signs.acknowledged) {
-            self.follow_idleness(&meaning);
+            self.follow_idleness(&meaning, idle_for);
             self.follow_time();
             self.follow_interrupt(&meaning).await;
         }
@@ -123,10 +131,6 @@ impl Actor {
                     self.was_ready = true;
                     self.apply(&SessionEvent::Ready);
                 }
-                // A person's own turn, seen to its end.
-                SessionState::Working { turn: None } if self.turn.is_none() && self.says(Activity::Idle) => {
-                    self.apply(&SessionEvent::TurnEnded);
-                }
                 SessionState::Idle
                 | SessionState::Working { .. }
                 | SessionState::AwaitingPerson { turn: Some(_), .. }
@@ -158,16 +162,21 @@ impl Actor {
         }
     }
 
-    fn follow_idleness(&mut self, meaning: &ScreenMeaning) {
-        let ScreenMeaning::Ready(input) = meaning else {
+    /// For how long the agent has looked idle without a break; nothing when it does not.
+    fn idle_for(&mut self, meaning: &ScreenMeaning) -> Option<Duration> {
+        let ready = matches!(meaning, ScreenMeaning::Ready(_));
+        if ready && !self.says(Activity::Busy) && !self.says(Activity::Waiting) {
+            Some(self.idle_since.get_or_insert_with(Instant::now).elapsed())
+        } else {
             self.idle_since = None;
+            None
+        }
+    }
+
+    fn follow_idleness(&mut self, meaning: &ScreenMeaning, idle_for: Option<Duration>) {
+        let (ScreenMeaning::Ready(input), Some(idle_for)) = (meaning, idle_for) else {
             return;
         };
-        if self.says(Activity::Busy) || self.says(Activity::Waiting) {
-            self.idle_since = None;
-            return;
-        }
-        let idle_for = self.idle_since.get_or_insert_with(Instant::now).elapsed();
         let interrupted = self
             .interrupt
             .as_ref()

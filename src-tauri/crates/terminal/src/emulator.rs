@@ -19,6 +19,10 @@ const SIDE_CELLS_MAX: u16 = 1_000;
 const SIDE_CELLS_MIN: u16 = 2;
 /// How much of the kept output is painted again after the engine gave up, in bytes.
 const REPAINT_BYTES_MAX: usize = 256 * 1024;
+/// What is lost at most where the engine gave up, in bytes: a chunk is painted again in pieces of this size.
+const PIECE_BYTES: usize = 64;
+/// Chunk in which kept output is painted: what a terminal's reader takes at once.
+const PAINT_BYTES: usize = 8 * 1024;
 
 /// Size of a terminal in character cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,11 +120,25 @@ impl Emulator {
     pub(crate) fn feed(&mut self, chunk: &[u8], ring: &Ring) {
         let before = self.offset;
         self.offset += chunk.len() as u64;
-        let parser = &mut self.parser;
-        if catch_unwind(AssertUnwindSafe(|| parser.process(chunk))).is_err() {
-            self.repaint(before, ring);
-            self.repaint_from = self.offset;
+        if self.process(chunk) {
+            return;
         }
+        self.repaint(before, ring);
+        let mut at = before;
+        for piece in chunk.chunks(PIECE_BYTES) {
+            let next = at + piece.len() as u64;
+            if !self.process(piece) {
+                self.repaint(at, ring);
+                self.repaint_from = next;
+            }
+            at = next;
+        }
+    }
+
+    /// False when the engine gave up; its state is not to be trusted then.
+    fn process(&mut self, bytes: &[u8]) -> bool {
+        let parser = &mut self.parser;
+        catch_unwind(AssertUnwindSafe(|| parser.process(bytes))).is_ok()
     }
 
     pub(crate) fn resize(&mut self, size: Size, ring: &Ring) {
@@ -147,8 +165,7 @@ impl Emulator {
         let count = upto.saturating_sub(run.from).min(run.bytes.len() as u64) as usize;
         let title = std::mem::take(&mut self.parser.callbacks_mut().0);
         self.parser = parser(self.size, Title(title.clone()));
-        let fresh = &mut self.parser;
-        if catch_unwind(AssertUnwindSafe(|| fresh.process(&run.bytes[..count]))).is_err() {
+        if !self.process(&run.bytes[..count]) {
             self.parser = parser(self.size, Title(title));
         }
     }
@@ -205,7 +222,7 @@ fn sides(size: Size) -> (NonZeroU16, NonZeroU16) {
 pub fn paint(size: Size, output: &[u8]) -> Screen {
     let mut ring = Ring::new(REPAINT_BYTES_MAX);
     let mut emulator = Emulator::new(size);
-    for chunk in output.chunks(REPAINT_BYTES_MAX) {
+    for chunk in output.chunks(PAINT_BYTES) {
         ring.push(chunk);
         emulator.feed(chunk, &ring);
     }

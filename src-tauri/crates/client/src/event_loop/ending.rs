@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::SessionId;
 use domain::session::SessionState;
+use provider::claude;
 use serde_json::json;
 use tokio::time::Instant;
 use worktree::Worktree;
@@ -94,8 +95,13 @@ impl EventLoop {
         let reason = live.asks.unwrap_or_else(|| {
             "the agent program ended before it was ready; `semo doctor` may tell why".to_owned()
         });
+        let end = if self.problems.contains_key("claude_signed_out") {
+            End::failed("auth", format!("{}; {reason}", claude::SIGN_IN_HINT))
+        } else {
+            End::failed("provider_exit", reason)
+        };
         for command in waiting {
-            self.end(command, End::failed("provider_exit", reason.clone()));
+            self.end(command, end.clone());
         }
         match left {
             Ok(left) => self.release_terminators(id, &left),

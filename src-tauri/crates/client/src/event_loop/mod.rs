@@ -95,7 +95,7 @@ pub(crate) enum Event {
         how: Acknowledgement,
     },
     /// The agent program was looked for.
-    ProgramChecked(Result<PathBuf, Problem>),
+    ProgramChecked(Result<(PathBuf, provider::claude::SignIn), Problem>),
 }
 
 /// What the loop stands on.

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use domain::session::SessionState;
 use domain::{AgentId, CommandId, SessionId};
 use journal::SessionRow;
-use provider::claude::{self, ClaudeLaunch, HookEndpoint, PermissionMode};
+use provider::claude::{self, ClaudeLaunch, HookEndpoint, PermissionMode, SignIn};
 use session::{Session, SessionNote, SessionSpec};
 use terminal::Size;
 use tokio::time::Instant;
@@ -72,19 +71,26 @@ impl EventLoop {
             };
             match claude::version(&program, &environment).await {
                 Ok(version) => {
-                    tracing::info!(program = %program.display(), %version, "found the agent program");
-                    Event::ProgramChecked(Ok(program))
+                    let sign_in = claude::sign_in(&program, &environment).await;
+                    tracing::info!(program = %program.display(), %version, ?sign_in, "found the agent program");
+                    Event::ProgramChecked(Ok((program, sign_in)))
                 }
                 Err(error) => Event::ProgramChecked(Err(missing(&error))),
             }
         });
     }
 
-    pub(super) fn program_checked(&mut self, result: Result<PathBuf, Problem>) {
+    pub(super) fn program_checked(&mut self, result: Result<(PathBuf, SignIn), Problem>) {
         match result {
-            Ok(program) => {
+            Ok((program, sign_in)) => {
                 self.program = Some(program);
                 self.solved("claude_missing");
+                match sign_in {
+                    // Work is begun all the same: only a session really knows.
+                    SignIn::No => self.signed_out("nobody is signed in to Claude Code on this machine"),
+                    SignIn::Yes { .. } => self.solved("claude_signed_out"),
+                    SignIn::Unknown => {}
+                }
                 self.advance_line();
             }
             Err(problem) => self.problem("claude_missing", problem.message, problem.hint),
@@ -92,6 +98,15 @@ impl EventLoop {
         if !std::mem::replace(&mut self.program_looked_for, true) {
             self.claim("the agent program was looked for");
         }
+    }
+
+    /// Tells that the agent program's user has to sign in.
+    pub(super) fn signed_out(&mut self, why: &str) {
+        self.problem(
+            "claude_signed_out",
+            format!("Claude Code cannot work: {why}"),
+            claude::SIGN_IN_HINT,
+        );
     }
 
     fn environment(&self, name: &str) -> String {
@@ -139,102 +154,81 @@ impl EventLoop {
         base: Option<String>,
     ) -> Result<(Live, Opening), OpenFault> {
         let fault = |class, message: String| OpenFault { class, message };
-        let data = self
-            .office
-            .as_ref()
-            .ok_or_else(|| fault("not_ready", "no office is joined".to_owned()))?;
-        let row = data.rows.agents.iter().find(|row| row.id == agent);
-        let row = row.ok_or_else(|| fault("not_found", format!("the office has no agent {agent}")))?;
-        if row.provider != "claude" {
-            return Err(fault(
-                "invalid",
-                format!(
-                    "agent {} runs on `{}`, which this version cannot start",
-                    row.name, row.provider
-                ),
-            ));
+        let data = self.office.as_ref();
+        let data = data.ok_or_else(|| fault("not_ready", "no office is joined".to_owned()))?;
+        let agent = data
+            .rows
+            .agents
+            .iter()
+            .find(|row| row.id == agent)
+            .ok_or_else(|| {
+                let message = format!("the office has no agent {agent}");
+                fault("not_found", message)
+            })?;
+        if agent.provider != "claude" {
+            let message = format!(
+                "agent {} runs on `{}`, which this version cannot start",
+                agent.name, agent.provider
+            );
+            return Err(fault("invalid", message));
         }
         let (repository, path) = self.repository(repository)?;
-        let program = self.program.clone().ok_or_else(|| self.no_program())?;
         let config_dir = claude::config_dir(&self.ground.environment).ok_or_else(|| {
-            fault(
-                "not_ready",
-                "the environment has no HOME, so Claude Code's folder cannot be found".to_owned(),
-            )
+            let message = "the environment has no HOME, so Claude Code's folder cannot be found";
+            fault("not_ready", message.to_owned())
         })?;
-        let name = format!("{}-{}", file_name(&row.role), id.short());
-        let branch = format!("semo/{name}");
-        let root = self.ground.paths.worktrees().join(data.office.id.short());
-        let title = format!("{} · {}", row.role, row.name);
         let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
-        let now = self.now();
-        let live = Live {
+        let launch = self.launch(id, &secret)?;
+        let name = format!("{}-{}", file_name(&agent.role), id.short());
+        let spec = WorktreeSpec {
+            root: self.ground.paths.worktrees().join(data.office.id.short()),
+            branch: format!("semo/{name}"),
+            name,
+            base,
+        };
+        let live = Live::starting(
             agent,
-            office: data.office.id,
-            title: title.clone(),
-            repository: repository.clone(),
-            branch: branch.clone(),
-            worktree: root.join(&name),
-            place: None,
-            session: None,
-            state: SessionState::Starting,
-            started_at: now,
-            idle_since: None,
-            holder: None,
-            start_deadline: Some(Instant::now() + START_DEADLINE),
-            asks: None,
-            ending: false,
-            secret: secret.clone(),
-        };
-        let launch = ClaudeLaunch {
-            program,
-            base_env: self.ground.environment.clone(),
-            hooks: HookEndpoint {
-                url: self.ground.hook_url.clone(),
-                secret,
-            },
-            runtime_dir: self.ground.paths.session(id),
-            permission_mode: PermissionMode::AsConfigured,
-            extra_args: self.ground.settings.claude.args.clone(),
-        };
+            &spec,
+            repository,
+            secret,
+            self.now(),
+            Instant::now() + START_DEADLINE,
+        );
         let opening = Opening {
             repository: path,
-            spec: WorktreeSpec {
-                root,
-                name,
-                branch: branch.clone(),
-                base: base.clone(),
-            },
-            persona: row.persona().render(),
+            persona: agent.persona().render(),
             session: SessionSpec {
                 id,
-                office: data.office.id,
-                agent,
-                title: title.clone(),
+                office: live.office,
+                agent: live.agent,
+                title: live.title.clone(),
                 worktree: live.worktree.clone(),
                 launch,
                 size: FIRST_SIZE,
                 config_dir,
                 clock: self.ground.clock.clone(),
             },
-            row: SessionRow {
-                id,
-                office: data.office.id,
-                agent,
-                title,
-                repository,
-                worktree: live.worktree.clone(),
-                branch,
-                base,
-                state: SessionState::Starting,
-                started_at: now,
-                ended_at: None,
-            },
+            row: live.row(id, spec.base.clone()),
+            spec,
             journal: self.ground.journal.clone(),
             tasks: self.ground.tasks.clone(),
             notes: self.notes_in.clone(),
         };
         Ok((live, opening))
+    }
+
+    fn launch(&self, id: SessionId, secret: &str) -> Result<ClaudeLaunch, OpenFault> {
+        Ok(ClaudeLaunch {
+            program: self.program.clone().ok_or_else(|| self.no_program())?,
+            base_env: self.ground.environment.clone(),
+            hooks: HookEndpoint {
+                url: self.ground.hook_url.clone(),
+                secret: secret.to_owned(),
+            },
+            runtime_dir: self.ground.paths.session(id),
+            permission_mode: PermissionMode::AsConfigured,
+            extra_args: self.ground.settings.claude.args.clone(),
+        })
     }
 
     fn no_program(&self) -> OpenFault {

@@ -2,7 +2,7 @@
 //! the same; only an interrupt goes straight to the session.
 
 use domain::command::{CreateSession, SendPrompt, Terminate};
-use domain::{AgentId, Command, SessionId};
+use domain::{AgentId, Command, OfficeId, SessionId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use session::WhichTurn;
@@ -19,23 +19,7 @@ type Reply = oneshot::Sender<Result<Answer, RequestError>>;
 impl EventLoop {
     pub(super) fn answer(&mut self, request: Request, reply: Reply) {
         match request {
-            Request::SelectOffice { office_id } => {
-                let known = self
-                    .office
-                    .as_ref()
-                    .is_some_and(|data| data.offices.iter().any(|row| row.id == office_id));
-                if !known {
-                    say(
-                        reply,
-                        Err(not_found(format!("you are not a member of office {office_id}"))),
-                    );
-                    return;
-                }
-                if !std::mem::replace(&mut self.joining, true) {
-                    self.join_office(Some(office_id));
-                }
-                say(reply, Ok(Answer { command_id: None }));
-            }
+            Request::SelectOffice { office_id } => say(reply, self.select_office(office_id)),
             Request::CreateSession { agent_id, repository } => {
                 let args = CreateSession {
                     repository,
@@ -92,6 +76,17 @@ impl EventLoop {
                 say(reply, Ok(Answer { command_id: None }));
             }
         }
+    }
+
+    fn select_office(&mut self, office: OfficeId) -> Result<Answer, RequestError> {
+        let data = self.office.as_ref();
+        if !data.is_some_and(|data| data.offices.iter().any(|row| row.id == office)) {
+            return Err(not_found(format!("you are not a member of office {office}")));
+        }
+        if !std::mem::replace(&mut self.joining, true) {
+            self.join_office(Some(office));
+        }
+        Ok(Answer { command_id: None })
     }
 
     fn interrupt(&self, session: SessionId) -> Result<Answer, RequestError> {

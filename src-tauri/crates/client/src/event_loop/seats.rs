@@ -3,17 +3,22 @@
 use std::path::PathBuf;
 
 use domain::session::{Ask, SessionState};
+use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
+use journal::SessionRow;
 use provider::claude;
 use serde_json::json;
 use session::{Session, SessionNote, TurnReport};
-use supabase::SessionDraft;
+use supabase::{AgentRow, SessionDraft};
 use tokio::time::Instant;
-use worktree::Worktree;
+use worktree::{Worktree, WorktreeSpec};
 
 use super::finish::End;
 use super::{EventLoop, Stage};
 use crate::pool::Seat;
+
+/// Rows of a dead program's screen that are told.
+const LAST_WORDS_ROWS: usize = 4;
 
 /// A session of ours.
 pub(crate) struct Live {
@@ -36,6 +41,54 @@ pub(crate) struct Live {
     pub ending: bool,
     /// What its hooks must show.
     pub secret: String,
+}
+
+impl Live {
+    /// A session that is about to be started for `agent` in the worktree of `spec`.
+    pub(super) fn starting(
+        agent: &AgentRow,
+        spec: &WorktreeSpec,
+        repository: String,
+        secret: String,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Live {
+        Live {
+            agent: agent.id,
+            office: agent.office_id,
+            title: format!("{} · {}", agent.role, agent.name),
+            repository,
+            branch: spec.branch.clone(),
+            worktree: spec.root.join(&spec.name),
+            place: None,
+            session: None,
+            state: SessionState::Starting,
+            started_at: now,
+            idle_since: None,
+            holder: None,
+            start_deadline: Some(deadline),
+            asks: None,
+            ending: false,
+            secret,
+        }
+    }
+
+    /// Its row in the journal.
+    pub(super) fn row(&self, id: SessionId, base: Option<String>) -> SessionRow {
+        SessionRow {
+            id,
+            office: self.office,
+            agent: self.agent,
+            title: self.title.clone(),
+            repository: self.repository.clone(),
+            worktree: self.worktree.clone(),
+            branch: self.branch.clone(),
+            base,
+            state: self.state.clone(),
+            started_at: self.started_at,
+            ended_at: None,
+        }
+    }
 }
 
 impl EventLoop {
@@ -63,9 +116,33 @@ impl EventLoop {
             SessionNote::Asked { session, ask, text } => self.asked(session, ask, text),
             SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
             SessionNote::Exited { session, exit } => {
+                self.keep_last_words(session);
                 self.state_changed(session, SessionState::Exited { code: exit.code });
                 self.end_process(session);
             }
+        }
+    }
+
+    /// What a program that ended before it was ready showed last: the best that can be told about why.
+    fn keep_last_words(&mut self, id: SessionId) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let (SessionState::Starting, Some(session)) = (&live.state, &live.session) else {
+            return;
+        };
+        let screen = session.terminal().screen();
+        let rows: Vec<_> = screen
+            .rows
+            .iter()
+            .map(|row| row.trim())
+            .filter(|row| !row.is_empty())
+            .collect();
+        let last = rows[rows.len().saturating_sub(LAST_WORDS_ROWS)..].join(" / ");
+        if !last.is_empty() {
+            live.asks = Some(format!(
+                "the agent program ended before it was ready; its last words: {last}"
+            ));
         }
     }
 
@@ -80,7 +157,10 @@ impl EventLoop {
         tracing::debug!(session = %id, ?state, "a session's state");
         live.state = state.clone();
         live.idle_since = (state == SessionState::Idle).then_some(now);
-        if !matches!(state, SessionState::AwaitingPerson { .. }) {
+        if !matches!(
+            state,
+            SessionState::AwaitingPerson { .. } | SessionState::Exited { .. }
+        ) {
             live.asks = None;
         }
         if matches!(state, SessionState::AwaitingPerson { .. } | SessionState::Idle) {
@@ -92,7 +172,6 @@ impl EventLoop {
         }
         self.tell_office(id);
         if state == SessionState::Idle {
-            self.solved("claude_signed_out");
             self.session_is_idle(id);
         }
     }
@@ -128,7 +207,7 @@ impl EventLoop {
         };
         live.asks = Some(text.clone());
         if ask == Ask::Login {
-            self.problem("claude_signed_out", text.clone(), claude::SIGN_IN_HINT);
+            self.signed_out(&text);
             let waiting: Vec<_> = self
                 .work
                 .iter()
@@ -141,8 +220,19 @@ impl EventLoop {
         }
     }
 
-    fn turn_ended(&mut self, session: SessionId, report: TurnReport) {
+    fn turn_ended(&mut self, session: SessionId, mut report: TurnReport) {
         let turn = report.turn;
+        if let TurnOutcome::Failed {
+            class: FailureClass::Auth,
+            detail,
+        } = &mut report.outcome
+        {
+            self.signed_out(detail);
+            detail.push_str("; ");
+            detail.push_str(claude::SIGN_IN_HINT);
+        } else if report.outcome == TurnOutcome::Done {
+            self.solved("claude_signed_out");
+        }
         let carried = self.work.iter().find_map(|(command, work)| match work.stage {
             Stage::Turn { turn: its, .. } if its == turn => Some(*command),
             _ => None,
