@@ -6,7 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The version of Claude Code that the input rules and the stories are written against.
 CLAUDE_VERSION=2.1.197
-TAURI_DRIVER_VERSION=2.1.0
 NODE_MAJOR_MIN=20
 NODE_MINOR_MIN=19
 

@@ -92,7 +92,7 @@ system_packages_by_name() {
     has git || missing+=(git)
     has cc || missing+=("a C compiler")
     has pkg-config || missing+=(pkg-config)
-    has_postgres || missing+=("the PostgreSQL server, 14 or newer")
+    has_postgres || missing+=("the PostgreSQL server, 15 or newer")
     if [ "$(uname)" = Linux ]; then
         has mold || missing+=(mold)
         if wants_window && has pkg-config; then
@@ -156,17 +156,6 @@ claude_program() {
     fi
 }
 
-tauri_driver() {
-    [ "$(uname)" = Linux ] || return 0
-    # Cargo's own list of what it has installed there.
-    if grep -qs "tauri-driver $TAURI_DRIVER_VERSION " .tools/.crates.toml && [ -x .tools/bin/tauri-driver ]; then
-        return 0
-    fi
-    say "building tauri-driver $TAURI_DRIVER_VERSION into .tools (the tests drive the window with it)"
-    cargo install tauri-driver --version "$TAURI_DRIVER_VERSION" --locked --quiet --root .tools >&2 ||
-        fail "tauri-driver could not be built" "see the lines above"
-}
-
 # What this script cannot install is told first, before anything is changed.
 check_rust
 check_node
@@ -175,5 +164,4 @@ npm_packages ui
 claude_program
 if [ "$purpose" = test ]; then
     npm_packages tests/ui
-    tauri_driver
 fi

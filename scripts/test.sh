@@ -27,7 +27,6 @@ if [ -n "${CI:-}" ] && [ -d .git ]; then
 fi
 
 say "the window and the browser"
-export PATH="$PWD/.tools/bin:$PATH"
 if has xvfb-run; then
     xvfb-run -a -s "-screen 0 1400x900x24" npm test --prefix tests/ui --silent
 else

@@ -231,8 +231,8 @@ test("the chosen colours are remembered", async () => {
   await page.getByRole("button", { name: /Colours/ }).click();
   assert.equal(await theme(), "light");
   await page.reload();
-  assert.equal(await theme(), "light");
   await page.getByRole("button", { name: "Colours: light" }).waitFor();
+  assert.equal(await theme(), "light");
 });
 
 test("a narrow window keeps the terminal and lays the results over it", async () => {
@@ -252,7 +252,8 @@ test("another office is asked for, and the window shows what the core says", asy
   await open("pick-office");
   await page.getByRole("button", { name: "Webshop team" }).click();
   await waitUntil("the core was asked", () => calls("select_office").length === 1);
-  assert.equal(await page.getByLabel("Office", { exact: true }).inputValue(), "o-2");
+  const shown = () => page.getByLabel("Office", { exact: true }).inputValue();
+  await waitUntil("the office is shown as the one", async () => (await shown()) === "o-2");
 });
 
 test("selected text is copied with Ctrl+Shift+C, and the agent is sent nothing", async () => {

@@ -1,11 +1,13 @@
 //! Where the agent programs' hooks arrive: `POST /hooks/<session>`, under the secret of that session.
 //!
-//! The answer is always empty and quick: a hook must never hold the agent up.
+//! The answer is quick and decides nothing (`{}`): the agent stands still until it has it.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use domain::SessionId;
+use serde_json::{Value, json};
 
 use crate::server::Shared;
 
@@ -18,16 +20,16 @@ pub async fn take(
     Path(session): Path<SessionId>,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, Json<Value>) {
     let secret = headers
         .get(SECRET_HEADER)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     match shared.client.hook(session, secret, body) {
-        Ok(()) => StatusCode::NO_CONTENT,
+        Ok(()) => (StatusCode::OK, Json(json!({}))),
         Err(refusal) => {
             tracing::warn!(%session, %refusal, "a hook was not taken");
-            StatusCode::FORBIDDEN
+            (StatusCode::FORBIDDEN, Json(json!({})))
         }
     }
 }

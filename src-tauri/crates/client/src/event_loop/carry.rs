@@ -175,6 +175,7 @@ impl EventLoop {
             marker: Marker::for_wish(args.marker, &code),
             timeout: Duration::from_secs(args.timeout_s.unwrap_or(TURN_TIMEOUT_S_DEFAULT)),
         };
+        tracing::debug!(command = %id, "the prompt goes to the session");
         match handle.submit(request) {
             Ok(()) => {
                 if let Some(live) = self.sessions.get_mut(&session) {

@@ -53,14 +53,22 @@ impl EventLoop {
         let Some(session) = live.session.take() else {
             return;
         };
-        let place = live.place.take();
+        let (place, start_files) = (live.place.take(), self.ground.paths.session(id));
         let office_ended = matches!(live.state, SessionState::Exited { .. });
         if !office_ended {
             live.state = SessionState::Stopping;
         }
         self.start(async move {
             let left = match session.terminate().await {
-                Ok(_) => clear_away(id, place).await,
+                Ok(_) => {
+                    // They hold the secret of the hooks, and nobody reads them any more.
+                    if let Err(error) = tokio::fs::remove_dir_all(&start_files).await
+                        && error.kind() != std::io::ErrorKind::NotFound
+                    {
+                        tracing::warn!(session = %id, %error, "the start-up files of a session are left");
+                    }
+                    clear_away(id, place).await
+                }
                 Err(error) => Err(format!(
                     "its processes could not be proven gone: {}",
                     chain(&error)

@@ -69,6 +69,7 @@ impl EventLoop {
         match result {
             Ok(rows) => {
                 self.solved("office_unreachable");
+                tracing::debug!(commands = rows.len(), "claimed");
                 // A full batch means that there may be more.
                 let more = rows.len() >= CLAIM_MAX as usize;
                 for row in rows {

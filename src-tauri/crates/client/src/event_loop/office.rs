@@ -164,6 +164,7 @@ impl EventLoop {
                 self.outbox_bell.notify_one();
             }
             Some(RealtimeEvent::Doorbell { event, payload, .. }) => {
+                tracing::debug!(event, "the doorbell rang");
                 if payload.get("cancel").and_then(serde_json::Value::as_bool) == Some(true)
                     && let Some(id) = payload.get("id").and_then(serde_json::Value::as_str)
                     && let Ok(id) = id.parse()

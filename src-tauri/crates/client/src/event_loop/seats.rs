@@ -17,9 +17,6 @@ use super::finish::End;
 use super::{EventLoop, Stage};
 use crate::pool::Seat;
 
-/// Rows of a dead program's screen that are told.
-const LAST_WORDS_ROWS: usize = 4;
-
 /// A session of ours.
 pub(crate) struct Live {
     pub agent: AgentId,
@@ -116,32 +113,22 @@ impl EventLoop {
             SessionNote::Asked { session, ask, text } => self.asked(session, ask, text),
             SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
             SessionNote::Exited { session, exit } => {
-                self.keep_last_words(session);
+                self.keep_last_words(session, exit.words);
                 self.state_changed(session, SessionState::Exited { code: exit.code });
                 self.end_process(session);
             }
         }
     }
 
-    /// What a program that ended before it was ready showed last: the best that can be told about why.
-    fn keep_last_words(&mut self, id: SessionId) {
-        let Some(live) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let (SessionState::Starting, Some(session)) = (&live.state, &live.session) else {
-            return;
-        };
-        let screen = session.terminal().screen();
-        let rows: Vec<_> = screen
-            .rows
-            .iter()
-            .map(|row| row.trim())
-            .filter(|row| !row.is_empty())
-            .collect();
-        let last = rows[rows.len().saturating_sub(LAST_WORDS_ROWS)..].join(" / ");
-        if !last.is_empty() {
+    /// What a program that ended before it was ready said last: the best that can be told about why.
+    fn keep_last_words(&mut self, id: SessionId, words: Option<String>) {
+        if let Some(live) = self.sessions.get_mut(&id)
+            && live.state == SessionState::Starting
+            && let Some(words) = words.filter(|words| !words.trim().is_empty())
+        {
             live.asks = Some(format!(
-                "the agent program ended before it was ready; its last words: {last}"
+                "the agent program ended before it was ready; its last words: {}",
+                words.trim()
             ));
         }
     }

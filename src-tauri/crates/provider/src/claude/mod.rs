@@ -7,8 +7,8 @@ mod hooks;
 mod input;
 mod launch;
 mod program;
-mod sign_in;
 mod screen;
+mod sign_in;
 mod status;
 mod transcript;
 
@@ -17,8 +17,8 @@ pub use hooks::{HOOK_BYTES_MAX, HookEvent, HookFault, HookHead, HookKind, parse_
 pub use input::{CLEAR_BOX, ENTER, INTERRUPT, PromptFault, echo_shown, guard_prompt, paste};
 pub use launch::{ClaudeLaunch, HOOK_SECRET_HEADER, HookEndpoint, PermissionMode, config_dir};
 pub use program::{INSTALL_HINT, PROGRAM, SIGN_IN_HINT, Version, find_program, version};
-pub use sign_in::{SignIn, sign_in};
 pub use screen::{Dialog, InputBox, ScreenMeaning, read_screen};
+pub use sign_in::{SignIn, sign_in};
 pub use status::{Activity, StatusFile, read_status};
 pub use transcript::{
     DatedFact, LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader,

@@ -45,7 +45,10 @@ pub async fn sign_in(program: &Path, env: &[(String, String)]) -> SignIn {
 
 fn read(answer: &str) -> SignIn {
     match serde_json::from_str::<Status>(answer) {
-        Ok(Status { logged_in: true, method }) => SignIn::Yes { method },
+        Ok(Status {
+            logged_in: true,
+            method,
+        }) => SignIn::Yes { method },
         Ok(Status { logged_in: false, .. }) => SignIn::No,
         Err(_) => SignIn::Unknown,
     }
@@ -58,7 +61,12 @@ mod tests {
     #[test]
     fn the_programs_answer_is_read_and_anything_else_is_unknown() {
         let yes = r#"{"loggedIn": true, "authMethod": "oauth_token", "apiProvider": "firstParty"}"#;
-        assert_eq!(read(yes), SignIn::Yes { method: "oauth_token".to_owned() });
+        assert_eq!(
+            read(yes),
+            SignIn::Yes {
+                method: "oauth_token".to_owned()
+            }
+        );
         assert_eq!(read(r#"{"loggedIn": false, "authMethod": "none"}"#), SignIn::No);
         assert_eq!(read("error: unknown command 'auth'"), SignIn::Unknown);
         assert_eq!(read(""), SignIn::Unknown);

@@ -368,10 +368,10 @@ mod tests {
     #[test]
     fn the_path_is_the_one_the_program_uses() {
         let id = SessionId(uuid::Uuid::nil());
-        let path = transcript_path(Path::new("/h/.claude"), Path::new("/work/notes/C_x/wt.1"), id);
+        let path = transcript_path(Path::new("/h/.claude"), Path::new("/home/u/my_code/wt.1"), id);
         assert_eq!(
             path,
-            Path::new(&format!("/h/.claude/projects/-work-notes-C-x-wt-1/{id}.jsonl"))
+            Path::new(&format!("/h/.claude/projects/-home-u-my-code-wt-1/{id}.jsonl"))
         );
     }
 }
