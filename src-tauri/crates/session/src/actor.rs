@@ -96,6 +96,8 @@ pub(crate) struct Actor {
     pub(crate) idle_since: Option<Instant>,
     /// The input box has been seen.
     pub(crate) was_ready: bool,
+    /// The agent has been seen at rest since our last turn ended: from then on, busy means a person's turn.
+    pub(crate) rested: bool,
     pub(crate) ending: Ending,
     pub(crate) enders: Vec<oneshot::Sender<Result<StopProof, SessionError>>>,
     /// Notes that the owner has not taken yet. Bounded: states replace each other, and turns are bounded.
@@ -132,6 +134,7 @@ impl Actor {
             interrupt: None,
             idle_since: None,
             was_ready: false,
+            rested: true,
             ending: Ending::No,
             enders: Vec::new(),
             outbox: VecDeque::new(),

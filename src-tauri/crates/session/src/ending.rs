@@ -65,6 +65,7 @@ impl Actor {
     pub(crate) fn report(&mut self, verdict: Verdict, ended_at: Timestamp, git: Option<GitFacts>) {
         self.interrupt = None;
         self.idle_since = None;
+        self.rested = false;
         if let Some(turn) = self.turn.take() {
             // A prompt that was never taken has moved nothing: a dialog may be open.
             if turn.signs.acknowledged {

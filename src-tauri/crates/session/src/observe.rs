@@ -124,6 +124,9 @@ impl Actor {
 
     async fn follow_screen(&mut self, meaning: &ScreenMeaning) {
         let state = self.parts.state.borrow().clone();
+        if !self.rested && matches!(meaning, ScreenMeaning::Ready(_)) {
+            self.rested = !self.says(Activity::Busy);
+        }
         match meaning {
             ScreenMeaning::Unclear => {}
             ScreenMeaning::Ready(_) => match state {
@@ -138,7 +141,9 @@ impl Actor {
                 | SessionState::Exited { .. } => {}
             },
             ScreenMeaning::Busy(_) => {
-                if self.turn.is_none() && state == SessionState::Idle && self.says(Activity::Busy) {
+                // The last frames of our own turn come after its end was told: they are no turn of a person's.
+                let at_rest = self.turn.is_none() && self.rested && state == SessionState::Idle;
+                if at_rest && self.says(Activity::Busy) {
                     self.apply(&SessionEvent::TurnStarted { turn: None });
                 }
                 self.answered();

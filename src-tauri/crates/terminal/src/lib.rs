@@ -24,5 +24,5 @@ pub use once::{ONCE_OUTPUT_BYTES_MAX, OnceOutput, run_once};
 pub use process::{ProcessId, TREE_TAG_VARIABLE};
 pub use pty::{Exit, SpawnSpec, Terminal, WRITE_BYTES_MAX, WRITE_QUEUE_MAX, Written};
 pub use ring::{Output, RING_BYTES_MAX};
-pub use stop::StopProof;
+pub use stop::{StopProof, stop_left_behind};
 pub use subscription::{CHUNK_BYTES_MAX, Seen, Subscription};

@@ -21,8 +21,8 @@ const EMPTY_LOOKS: u32 = 2;
 /// What is known after a stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopProof {
-    /// The program's own process.
-    pub root: ProcessId,
+    /// The program's own process; absent for what an earlier process of ours left behind.
+    pub root: Option<ProcessId>,
     /// Every process of the tree that was ever seen.
     pub seen: Vec<ProcessId>,
     /// Those that had to be killed, because TERM did not end them in time.
@@ -46,9 +46,25 @@ pub(crate) async fn stop_tree(
     tag: &str,
     grace: Duration,
 ) -> Result<StopProof, TerminalError> {
+    let mut proof = stop_known(HashSet::from([root]), tag, grace).await?;
+    proof.root = Some(root);
+    Ok(proof)
+}
+
+/// Ends what a terminal of an earlier process of ours left behind: everything that carries its tag, TERM first. Used
+/// at start, before anything that those programs may still use is touched.
+pub async fn stop_left_behind(tag: &str, grace: Duration) -> Result<StopProof, TerminalError> {
+    stop_known(HashSet::new(), tag, grace).await
+}
+
+async fn stop_known(
+    known: HashSet<ProcessId>,
+    tag: &str,
+    grace: Duration,
+) -> Result<StopProof, TerminalError> {
     let started = Instant::now();
     let mut tree = Tree {
-        known: HashSet::from([root]),
+        known,
         tag: tag.to_owned(),
     };
     let mut killed = BTreeSet::new();
@@ -79,7 +95,7 @@ pub(crate) async fn stop_tree(
     };
     let seen: BTreeSet<ProcessId> = tree.known.into_iter().collect();
     Ok(StopProof {
-        root,
+        root: None,
         seen: seen.into_iter().collect(),
         killed: killed.into_iter().collect(),
         survivors,

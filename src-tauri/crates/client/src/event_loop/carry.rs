@@ -84,6 +84,9 @@ impl EventLoop {
 
     /// Places what waits, oldest first. An agent that cannot be served does not hold up the others.
     pub(super) fn advance_line(&mut self) {
+        if self.ground.stop.is_cancelled() {
+            return;
+        }
         for id in self.line.iter().copied().collect::<Vec<_>>() {
             let Some((agent, repository)) = self.wish_of(id) else {
                 self.line.retain(|waiting| *waiting != id);

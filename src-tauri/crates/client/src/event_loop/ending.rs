@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use domain::SessionId;
 use domain::session::SessionState;
+use journal::SessionRow;
 use provider::claude;
 use serde_json::json;
 use tokio::time::Instant;
-use worktree::Worktree;
+use worktree::{Repository, Worktree};
 
 use super::carry::chain;
 use super::finish::End;
@@ -17,6 +18,8 @@ use super::{Event, EventLoop, Stage};
 
 /// How long a shutdown waits for sessions to be gone.
 const SHUT_DOWN_WAIT: Duration = Duration::from_secs(15);
+/// What programs of an earlier core get to end in order.
+const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
 /// What is left of a session's worktree.
 pub(crate) enum Left {
@@ -60,6 +63,9 @@ impl EventLoop {
         }
         self.start(async move {
             let left = match session.terminate().await {
+                Ok(proof) if !proof.is_proven() => {
+                    Err(format!("{} of its processes still run", proof.survivors.len()))
+                }
                 Ok(_) => {
                     // They hold the secret of the hooks, and nobody reads them any more.
                     if let Err(error) = tokio::fs::remove_dir_all(&start_files).await
@@ -92,7 +98,8 @@ impl EventLoop {
             tracing::warn!(session = %id, %error, "a session's end is not in the journal");
         }
         live.state = exited;
-        self.report_session(id, &live);
+        let draft = self.draft(id, &live);
+        self.tell(draft);
         // A turn that was still open has its report in the notes; a command that still waits for the start has not.
         let waiting: Vec<_> = self
             .work
@@ -220,6 +227,42 @@ impl EventLoop {
         }
         self.write_endings();
         self.publish();
+    }
+}
+
+/// At start: ends what a session of an earlier core left running, then looks after its worktree. Nothing is waiting
+/// for this; what cannot be done now stays as it is.
+pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBuf>) {
+    let id = row.id;
+    match terminal::stop_left_behind(&id.to_string(), LEFT_BEHIND_GRACE).await {
+        Ok(proof) if proof.is_proven() => {
+            if !proof.seen.is_empty() {
+                tracing::warn!(session = %id, processes = proof.seen.len(), "ended what an earlier core left running");
+            }
+        }
+        Ok(proof) => {
+            tracing::error!(session = %id, survivors = ?proof.survivors, "processes of an earlier core cannot be ended");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(session = %id, %error, "what an earlier core left running cannot be told");
+            return;
+        }
+    }
+    let Some(repository) = repository.filter(|_| row.worktree.is_dir()) else {
+        return;
+    };
+    let found = match Repository::open(&repository).await {
+        Ok(repository) => repository.worktree(&row.worktree).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(worktree) => {
+            if let Err(error) = clear_away(id, Some(worktree)).await {
+                tracing::warn!(session = %id, error, "a worktree of an earlier core is left");
+            }
+        }
+        Err(error) => tracing::warn!(session = %id, %error, "a worktree of an earlier core is left"),
     }
 }
 

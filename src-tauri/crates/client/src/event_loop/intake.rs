@@ -42,7 +42,8 @@ impl EventLoop {
     /// Asks for commands; a cause that comes while a claim is under way makes one more.
     pub(super) fn claim(&mut self, cause: &'static str) {
         let Some(data) = &self.office else { return };
-        if self.line.len() >= LINE_MAX || !self.program_looked_for || !self.unwritten.is_empty() {
+        let full = self.line.len() >= LINE_MAX || !self.unwritten.is_empty();
+        if full || !self.program_looked_for || self.ground.stop.is_cancelled() {
             return;
         }
         if std::mem::replace(&mut self.claiming, true) {

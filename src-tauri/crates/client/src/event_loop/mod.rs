@@ -26,6 +26,7 @@ use journal::{Acknowledgement, Journal};
 use session::SessionNote;
 use supabase::{
     Auth, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal, Rest, RestError,
+    SessionDraft,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -88,6 +89,11 @@ pub(crate) enum Event {
     Gone {
         session: SessionId,
         left: Result<ending::Left, String>,
+    },
+    /// The office was told of a session's state, or was not.
+    Told {
+        draft: SessionDraft,
+        result: Result<(), RestError>,
     },
     /// The office acknowledged a result.
     Reported {
@@ -182,6 +188,9 @@ pub(crate) struct EventLoop {
     /// Ended here, not yet acknowledged by the office.
     reporting: BTreeMap<CommandId, Ending>,
     sessions: BTreeMap<SessionId, Live>,
+    /// States of sessions that the office has not been told yet; bounded by the sessions there are.
+    untold: BTreeMap<SessionId, SessionDraft>,
+    telling: bool,
     program: Option<PathBuf>,
     /// The agent program was looked for at least once: nothing is claimed before.
     program_looked_for: bool,
@@ -226,6 +235,8 @@ impl EventLoop {
             endings: VecDeque::new(),
             reporting: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            telling: false,
             program: None,
             program_looked_for: false,
             problems: BTreeMap::new(),
@@ -268,6 +279,7 @@ impl EventLoop {
             Event::Renewed { command, result } => self.renewed(command, result),
             Event::Opened { session, result } => self.opened(session, result),
             Event::Gone { session, left } => self.gone(session, left),
+            Event::Told { draft, result } => self.told(draft, result),
             Event::Reported { command, how } => self.reported(command, how),
             Event::ProgramChecked(result) => self.program_checked(result),
         }
@@ -282,6 +294,7 @@ impl EventLoop {
             self.poll_at = now + self.poll_interval();
             self.claim("poll");
             self.refresh();
+            self.tell_again();
         }
         self.renew_leases(now);
         self.receive_unwritten(now);

@@ -1,12 +1,14 @@
 //! Signing in, choosing the office, reading it, hearing its doorbells.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use domain::OfficeId;
+use domain::{CommandId, OfficeId};
 use rand::Rng;
 use supabase::{
     AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest,
-    RestError, ResultRow, Topic,
+    RestError, ResultRow, ResultStatus, Topic,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,11 +31,14 @@ pub(crate) struct OfficeData {
     pub rows: Rows,
 }
 
+/// Final results by their command.
+pub(crate) type Results = HashMap<CommandId, Arc<ResultRow>>;
+
 /// The part that is read again and again.
 pub(crate) struct Rows {
     pub agents: Vec<AgentRow>,
     pub commands: Vec<CommandRow>,
-    pub results: Vec<ResultRow>,
+    pub results: Results,
 }
 
 /// Why an office was not joined.
@@ -104,6 +109,7 @@ impl EventLoop {
         self.office = Some(data);
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
+        self.tell_again();
     }
 
     pub(super) fn not_joined(&mut self, trouble: Trouble) {
@@ -186,11 +192,15 @@ impl EventLoop {
             self.refresh_wanted = true;
             return;
         }
-        let (rest, office) = (self.ground.rest.clone(), data.office.id);
+        let (rest, office, known) = (
+            self.ground.rest.clone(),
+            data.office.id,
+            data.rows.results.clone(),
+        );
         self.start(async move {
             Event::Refreshed {
                 office,
-                data: read(&rest, office).await,
+                data: read(&rest, office, known).await,
             }
         });
     }
@@ -258,7 +268,9 @@ impl Join {
             )
             .await
             .map_err(trouble)?;
-        let rows = read(&self.rest, office.id).await.map_err(trouble)?;
+        let rows = read(&self.rest, office.id, Results::new())
+            .await
+            .map_err(trouble)?;
         Ok(OfficeData {
             office,
             offices,
@@ -337,20 +349,43 @@ impl Join {
     }
 }
 
-async fn read(rest: &Rest, office: OfficeId) -> Result<Rows, RestError> {
+/// Reads the office. A final result never changes: those in `known` are not asked for again.
+async fn read(rest: &Rest, office: OfficeId, known: Results) -> Result<Rows, RestError> {
     let agents = rest.agents(office).await?;
     let commands = rest.commands(office, COMMANDS_SHOWN).await?;
-    let ids: Vec<_> = commands
+    let ended = commands
         .iter()
         .filter(|row| row.state.is_final())
-        .map(|row| row.id)
-        .collect();
-    let results = rest.results(&ids).await?;
+        .map(|row| row.id);
+    let (mut results, mut missing) = (Results::new(), Vec::new());
+    for id in ended {
+        match known.get(&id) {
+            Some(result) => {
+                results.insert(id, result.clone());
+            }
+            None => missing.push(id),
+        }
+    }
+    for row in rest.results(&missing).await? {
+        if is_final(row.status) {
+            results.insert(row.command_id, Arc::new(row));
+        }
+    }
     Ok(Rows {
         agents,
         commands,
         results,
     })
+}
+
+fn is_final(status: ResultStatus) -> bool {
+    match status {
+        ResultStatus::Succeeded
+        | ResultStatus::Unconfirmed
+        | ResultStatus::Failed
+        | ResultStatus::Cancelled => true,
+        ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
+    }
 }
 
 fn trouble(error: RestError) -> Trouble {

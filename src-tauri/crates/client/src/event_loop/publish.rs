@@ -1,11 +1,10 @@
 //! The copy of the state that windows see. Built whole after every change; nothing reads it back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::{Command, CommandId, Timestamp};
 use serde_json::Value;
-use supabase::{CommandRow, CommandState, ConnectionState, ResultRow, ResultStatus};
+use supabase::{CommandRow, CommandState, ConnectionState, ResultRow};
 
 use super::{EventLoop, Ground, Stage};
 use crate::view::{
@@ -96,13 +95,6 @@ impl EventLoop {
         let Some(data) = &self.office else {
             return Vec::new();
         };
-        let results: HashMap<CommandId, &ResultRow> = data
-            .rows
-            .results
-            .iter()
-            .filter(|row| is_final(row.status))
-            .map(|row| (row.command_id, row))
-            .collect();
         // What the office itself shows as ended needs no memory of ours any more.
         let shown: Vec<CommandId> = data
             .rows
@@ -117,7 +109,7 @@ impl EventLoop {
             .rows
             .commands
             .iter()
-            .map(|row| self.command_view(row, results.get(&row.id).copied()))
+            .map(|row| self.command_view(row, data.rows.results.get(&row.id).map(|row| &**row)))
             .collect();
         let known: Vec<String> = views.iter().map(|view| view.id.clone()).collect();
         for work in self
@@ -202,16 +194,6 @@ impl EventLoop {
             view.reason = ending.reason.clone();
             view.evidence = ending.evidence.clone();
         }
-    }
-}
-
-fn is_final(status: ResultStatus) -> bool {
-    match status {
-        ResultStatus::Succeeded
-        | ResultStatus::Unconfirmed
-        | ResultStatus::Failed
-        | ResultStatus::Cancelled => true,
-        ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
     }
 }
 

@@ -9,12 +9,13 @@ use journal::SessionRow;
 use provider::claude;
 use serde_json::json;
 use session::{Session, SessionNote, TurnReport};
-use supabase::{AgentRow, SessionDraft};
+use supabase::{AgentRow, RestError, SessionDraft};
 use tokio::time::Instant;
 use worktree::{Worktree, WorktreeSpec};
 
+use super::ending::clear_after_crash;
 use super::finish::End;
-use super::{EventLoop, Stage};
+use super::{Event, EventLoop, Stage};
 use crate::pool::Seat;
 
 /// A session of ours.
@@ -230,15 +231,15 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn tell_office(&self, id: SessionId) {
+    pub(super) fn tell_office(&mut self, id: SessionId) {
         if let Some(live) = self.sessions.get(&id) {
-            self.report_session(id, live);
+            let draft = self.draft(id, live);
+            self.tell(draft);
         }
     }
 
-    /// Best effort: the row is for people and for affinity; the next change corrects it.
-    pub(super) fn report_session(&self, id: SessionId, live: &Live) {
-        let draft = SessionDraft {
+    pub(super) fn draft(&self, id: SessionId, live: &Live) -> SessionDraft {
+        SessionDraft {
             session: id,
             office: live.office,
             client: self.ground.identity.client,
@@ -246,13 +247,53 @@ impl EventLoop {
             state: state_name(&live.state).to_owned(),
             repository: live.repository.clone(),
             branch: live.branch.clone(),
+        }
+    }
+
+    /// Tells the office of a session's state: one call at a time, the newest state of each session, so that an old one
+    /// never lands on top of it.
+    pub(super) fn tell(&mut self, draft: SessionDraft) {
+        self.untold.insert(draft.session, draft);
+        self.tell_next();
+    }
+
+    fn tell_next(&mut self) {
+        if self.telling || self.office.is_none() {
+            return;
+        }
+        let Some((_, draft)) = self.untold.pop_first() else {
+            return;
         };
+        self.telling = true;
         let rest = self.ground.rest.clone();
-        self.ground.tasks.spawn(async move {
-            if let Err(error) = rest.upsert_session(&draft).await {
-                tracing::debug!(session = %draft.session, %error, "the office was not told of a session's state");
+        self.start(async move {
+            let result = rest.upsert_session(&draft).await;
+            Event::Told {
+                draft,
+                result: result.map(drop),
             }
         });
+    }
+
+    /// The office has been told, or not: then it is told again with the next poll, unless there is newer news.
+    pub(super) fn told(&mut self, draft: SessionDraft, result: Result<(), RestError>) {
+        self.telling = false;
+        match result {
+            Ok(()) => self.tell_next(),
+            Err(error) => {
+                tracing::debug!(session = %draft.session, %error, "the office was not told of a session's state");
+                if error.is_passing() {
+                    self.untold.entry(draft.session).or_insert(draft);
+                } else {
+                    self.tell_next();
+                }
+            }
+        }
+    }
+
+    /// What could not be told before is told now.
+    pub(super) fn tell_again(&mut self) {
+        self.tell_next();
     }
 
     /// At start: what an earlier core left behind. Its agent programs ended with it.
@@ -274,13 +315,21 @@ impl EventLoop {
             }
         }
         for row in self.ground.journal.open_sessions().unwrap_or_default() {
-            if let Err(error) =
-                self.ground
-                    .journal
-                    .set_session_state(row.id, &SessionState::Exited { code: None }, now)
-            {
+            let over = SessionState::Exited { code: None };
+            if let Err(error) = self.ground.journal.set_session_state(row.id, &over, now) {
                 self.problem("journal", error.to_string(), "");
             }
+            self.tell(SessionDraft {
+                session: row.id,
+                office: row.office,
+                client: self.ground.identity.client,
+                agent: row.agent,
+                state: state_name(&over).to_owned(),
+                repository: row.repository.clone(),
+                branch: row.branch.clone(),
+            });
+            let repository = self.ground.settings.repositories.get(&row.repository).cloned();
+            self.ground.tasks.spawn(clear_after_crash(row, repository));
         }
         self.outbox_bell.notify_one();
     }
