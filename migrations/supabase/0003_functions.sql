@@ -137,7 +137,9 @@ begin
   return r;
 end $$;
 
--- Ends what nobody will carry out any more. Called by every claim, so that no scheduler is needed.
+-- Ends what nobody will carry out any more. Called by every claim, so that no scheduler is needed. Who held the last
+-- lease may still report (see complete_command): for `expires_at` a holder that lost its network has 15 minutes, in
+-- which it can also renew.
 create or replace function private.reap_commands() returns void
 language sql security definer set search_path = '' as $$
   update public.agent_commands
@@ -149,7 +151,7 @@ language sql security definer set search_path = '' as $$
       where (c.state = 'queued' and c.expires_at < clock_timestamp())
          or (c.state = 'leased' and c.lease_until < clock_timestamp()
              and (c.attempt >= c.max_attempts or c.cancel_requested_at is not null
-                  or c.expires_at < clock_timestamp()))
+                  or greatest(c.expires_at, c.lease_until) < clock_timestamp() - interval '15 minutes'))
       order by c.id limit 500 for update skip locked) $$;
 
 create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
@@ -224,7 +226,8 @@ create or replace function public.complete_command(p_command uuid, p_token uuid,
     p_evidence jsonb default null, p_timings jsonb default null)
 returns text language plpgsql security definer set search_path = '' as $$
 declare
-  progress_max constant int := 200;                          -- rows of progress one command may have
+  extra_max constant int := 200;                             -- rows of progress and late ones one command may have
+  v_full boolean;
   c public.agent_commands;
   l private.command_leases;
   v_held boolean;
@@ -241,10 +244,21 @@ begin
   end if;
   select * into l from private.command_leases x
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
-  v_held := c.state = 'leased' and l.attempt is not distinct from c.attempt;
-  if p_status = 'progress' and (select count(*) from public.agent_command_results r
-                                where r.command_id = p_command and r.status = 'progress') >= progress_max then
-    raise exception 'more than % rows of progress', progress_max using errcode = 'PT429';
+  -- The last one to claim it, and no final result yet: also after the reaper ended it, since finished work counts.
+  v_held := l.token is not null and l.attempt = c.attempt
+    and (c.state = 'leased'
+         or (c.state in ('expired', 'dead', 'cancelled')
+             and not exists (select 1 from public.agent_command_results r
+                             where r.command_id = p_command
+                               and r.status in ('succeeded', 'unconfirmed', 'failed', 'cancelled'))));
+  v_full := (not v_held or p_status = 'progress')
+    and (select count(*) from public.agent_command_results r
+         where r.command_id = p_command and r.status in ('progress', 'late')) >= extra_max;
+  if not v_held and (l.token is null or v_full) then
+    return 'late';                                           -- no claim of the caller's, or enough of them: not kept
+  end if;
+  if v_full then
+    raise exception 'more than % rows of progress', extra_max using errcode = 'PT429';
   end if;
   insert into public.agent_command_results
     (id, command_id, office_id, client_id, attempt, status, outcome, output, error, evidence, timings, created_by)
@@ -283,7 +297,20 @@ begin
   return c.state;
 end $$;
 
-revoke all on function private.reap_commands(), private.is_my_client(uuid, uuid),
+-- Removes what has been finished for 90 days, one batch at a time, with its results and leases; gives back how many
+-- commands went. Called by whoever keeps the database tidy (the hub); nothing depends on it.
+create or replace function private.forget_commands(p_limit int default 500) returns bigint
+language sql security definer set search_path = '' as $$
+  with gone as (
+    delete from public.agent_commands
+     where id in (
+       select c.id from public.agent_commands c
+        where c.state not in ('queued', 'leased') and c.finished_at < clock_timestamp() - interval '90 days'
+        limit greatest(1, least(coalesce(p_limit, 500), 5000)) for update skip locked)
+    returning 1)
+  select count(*) from gone $$;
+
+revoke all on function private.reap_commands(), private.forget_commands(int), private.is_my_client(uuid, uuid),
   private.session_of(uuid, jsonb) from public, anon, authenticated;
 
 revoke all on function public.create_office(text),

@@ -1,11 +1,16 @@
 //! The core inside the app: started once, reached by the window over its local API like any browser.
 
-use std::sync::{Mutex, PoisonError};
+use std::io::Write;
+use std::time::Duration;
 
 use cli::machine::Core;
 use cli::world::World;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+
+/// How long quitting waits for a start that is under way. Making a database takes seconds; a start that takes longer
+/// than this will not end.
+const START_WAIT: Duration = Duration::from_secs(120);
 
 /// How the window reaches the core.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +36,7 @@ type Outcome = Option<Result<Backend, NoBackend>>;
 /// The core and how it came up.
 pub struct Inside {
     outcome: watch::Sender<Outcome>,
+    /// Held while the core ends, so that everybody who wants its end waits for it.
     core: Mutex<Option<Core>>,
 }
 
@@ -42,34 +48,54 @@ impl Inside {
         }
     }
 
-    /// Starts the core; the window is told when it is up, or why it is not.
-    pub async fn start(&self) {
-        let started = match World::of_desktop() {
-            Ok(world) => {
-                cli::keep_log(&world);
-                Core::start(&world).await
+    /// Starts the core, tells the window that it is up or why it is not, and stays with it: returns true when the
+    /// core has ended by a fault of its own, which the window can ask for by then; false when it was stopped.
+    pub async fn run(&self) -> bool {
+        let world = match World::of_desktop() {
+            Ok(world) => world,
+            Err(failure) => {
+                self.refuse(failure.message, failure.hint);
+                return false;
             }
-            Err(failure) => Err(failure),
         };
-        let outcome = match started {
+        cli::keep_log(&world);
+        let failed = match Core::start(&world).await {
             Ok(core) => {
+                let failed = core.failed();
                 let backend = Backend {
                     url: core.api_url().to_owned(),
                     token: core.token().to_owned(),
                 };
-                *self.core.lock().unwrap_or_else(PoisonError::into_inner) = Some(core);
-                Ok(backend)
+                *self.core.lock().await = Some(core);
+                self.outcome.send_replace(Some(Ok(backend)));
+                failed
             }
             Err(failure) => {
-                tracing::error!(message = %failure.message, "the core did not start");
-                eprintln!("error: {}\nhint: {}", failure.message, failure.hint);
-                Err(NoBackend {
-                    message: failure.message,
-                    hint: failure.hint,
-                })
+                self.refuse(failure.message, failure.hint);
+                return false;
             }
         };
-        self.outcome.send_replace(Some(outcome));
+        failed.await;
+        let mut core = self.core.lock().await;
+        let Some(core) = core.take() else {
+            return false;
+        };
+        self.refuse(
+            "SEMO Office's core has ended by a fault of its own".to_owned(),
+            format!(
+                "Close the window and open it again; what was under way is told then. The log is {}.",
+                world.paths.log().display()
+            ),
+        );
+        core.stop().await;
+        true
+    }
+
+    fn refuse(&self, message: String, hint: String) {
+        tracing::error!(%message, "there is no core");
+        // Not by `eprintln!`: it panics when the terminal the app was started from is gone.
+        let _ = writeln!(std::io::stderr(), "error: {message}\nhint: {hint}");
+        self.outcome.send_replace(Some(Err(NoBackend { message, hint })));
     }
 
     /// Waits until the core is up or has failed.
@@ -88,11 +114,17 @@ impl Inside {
         })
     }
 
-    /// Ends the core: sessions are interrupted, results written.
-    pub async fn stop(&self) {
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(core) = core {
+    /// Ends the core: sessions are interrupted, results written. A start that is under way goes to its end first: cut
+    /// short, it could leave a half-made database. Returns the exit code of the program.
+    pub async fn stop(&self) -> i32 {
+        let Ok(reached) = tokio::time::timeout(START_WAIT, self.reached()).await else {
+            tracing::error!(waited = ?START_WAIT, "the core was still starting when the user quit");
+            return 1;
+        };
+        let mut core = self.core.lock().await;
+        if let Some(core) = core.take() {
             core.stop().await;
         }
+        i32::from(reached.is_err())
     }
 }

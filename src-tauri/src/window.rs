@@ -31,14 +31,19 @@ fn open_external(app: AppHandle, url: String) -> Result<(), String> {
 /// Opens the window and runs until the user quits; then the core ends in order before the process does.
 pub fn run() {
     let inside = Arc::new(Inside::new());
-    let starting = inside.clone();
+    let running = inside.clone();
     let app = tauri::Builder::default()
         .plugin(tauri_plugin_opener::init())
         .manage(inside.clone())
         .invoke_handler(tauri::generate_handler![backend, open_external])
         .setup(move |app| {
-            tauri::async_runtime::spawn(async move { starting.start().await });
-            end_on_signals(app.handle().clone());
+            end_on_signals(app.handle());
+            let app = app.handle().clone();
+            tauri::async_runtime::spawn(async move {
+                if running.run().await {
+                    show_why(&app);
+                }
+            });
             Ok(())
         })
         .build(tauri::generate_context!());
@@ -63,25 +68,46 @@ pub fn run() {
                 let _ = window.hide();
             }
             tauri::async_runtime::spawn(async move {
-                inside.stop().await;
-                app.exit(0);
+                let code = inside.stop().await;
+                app.exit(code);
             });
         }
     });
 }
 
-/// SIGTERM and Ctrl+C end the program like its menu does.
-fn end_on_signals(app: AppHandle) {
+/// A page that is loaded anew asks for the core anew, and so shows why there is none any more.
+fn show_why(app: &AppHandle) {
+    for window in app.webview_windows().values() {
+        if let Err(error) = window.reload() {
+            tracing::error!(%error, "the window could not be told");
+        }
+    }
+}
+
+/// SIGTERM, Ctrl+C and the end of the terminal end the program like its menu does. They are taken before the core
+/// starts, so that none ends the program in the middle of that.
+fn end_on_signals(app: &AppHandle) {
     use tokio::signal::unix::{SignalKind, signal};
-    tauri::async_runtime::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+    let taken = tauri::async_runtime::block_on(async {
+        std::io::Result::Ok((
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ))
+    });
+    let (mut terminate, mut interrupt, mut hang_up) = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            eprintln!("warning: signals will not end the program in order: {error}");
             return;
-        };
+        }
+    };
+    let app = app.clone();
+    tauri::async_runtime::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
         app.exit(0);
     });

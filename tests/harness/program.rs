@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::claude::{ClaudeHome, program as claude_program};
 use crate::wait::wait_for;
+
+/// How long a program that is told to end may take, before it is killed.
+const END_WAIT: Duration = Duration::from_secs(20);
 
 /// The program `semo` of this build.
 pub fn semo() -> PathBuf {
@@ -82,6 +85,23 @@ impl Place {
         self.up_by(self.command(&["up", "--json"])).await
     }
 
+    /// Starts `semo up` in a process group of its own, as a shell does, and does not wait for anything.
+    pub fn up_at_once(&self) -> Up {
+        use std::os::unix::process::CommandExt;
+        let mut command = self.command(&["up", "--json"]);
+        let output = std::fs::File::create(self.dir.path().join("up.out")).expect("a file for its output");
+        let child = command
+            .process_group(0)
+            .stdout(output.try_clone().expect("the same file"))
+            .stderr(output)
+            .spawn()
+            .expect("semo starts");
+        Up {
+            child,
+            said: Value::Null,
+        }
+    }
+
     /// Starts `semo up` under a shell that first runs `prelude`.
     pub async fn up_after(&self, prelude: &str) -> Up {
         let mut command = Command::new("/bin/sh");
@@ -120,7 +140,7 @@ impl Place {
 /// A running `semo up`.
 pub struct Up {
     child: Child,
-    /// What it printed: `ui`, `api`, `token`, `project`.
+    /// What it printed: `ui`, `api`, `token`, `project`. Null when nobody waited for it.
     pub said: Value,
 }
 
@@ -135,6 +155,14 @@ impl Up {
         let status = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.pid().to_string())
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Sends a signal to its whole process group, as a terminal does; only for one started by [`Place::up_at_once`].
+    pub fn signal_group(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), "--", &format!("-{}", self.pid())])
             .status();
         assert!(status.expect("kill runs").success());
     }
@@ -176,6 +204,12 @@ impl Drop for Up {
                 .arg("-TERM")
                 .arg(self.child.id().to_string())
                 .status();
+            let give_up = Instant::now() + END_WAIT;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Does nothing to one that has ended.
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }

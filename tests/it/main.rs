@@ -3,6 +3,7 @@
 mod claude_session;
 mod faults;
 mod generated;
+mod office;
 mod program;
 mod protocol;
 mod story;

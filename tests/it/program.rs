@@ -100,6 +100,7 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     let status = place.run(&["status"]).await;
     assert_eq!(code(&status), Some(0), "{}", err(&status));
     for part in [
+        &format!("ui          {}", up.said["ui"].as_str().expect("an address")),
         "office      This machine",
         "connection  live",
         "FE · Mina",
@@ -116,6 +117,7 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     let second = place.run(&["up"]).await;
     assert_eq!(code(&second), Some(1));
     assert!(err(&second).contains("already runs"), "{}", err(&second));
+    assert!(!err(&second).contains("token"), "{}", err(&second));
 
     up.signal("INT");
     assert_eq!(up.ended().await, Some(0));
@@ -124,6 +126,47 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     })
     .await;
     stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_during_the_first_start_leaves_a_whole_database_and_no_process() {
+    let place = Place::new("http://127.0.0.1:9");
+    let up = place.up_at_once();
+    let cluster = place.dir.path().join("data/hub");
+    wait_until("the database is being made", Duration::from_secs(30), || async {
+        cluster.exists()
+    })
+    .await;
+    up.signal_group("INT");
+    assert_eq!(up.ended().await, Some(0));
+    assert!(processes_of(&place).is_empty(), "{:?}", processes_of(&place));
+    let up = place.up().await;
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_has_grown_large_is_put_aside_but_not_under_a_running_core() {
+    let place = Place::new("http://127.0.0.1:9");
+    let log = place.dir.path().join("data/semo.log");
+    let aside = place.dir.path().join("data/semo.log.1");
+    let grow = || {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log);
+        file.expect("the log")
+            .set_len(11 * 1024 * 1024)
+            .expect("its size");
+    };
+    std::fs::create_dir_all(place.dir.path().join("data")).expect("a folder");
+    grow();
+    let up = place.up().await;
+    assert_eq!(aside.metadata().expect("put aside").len(), 11 * 1024 * 1024);
+    assert!(log.metadata().expect("a new log").len() < 1024 * 1024);
+    std::fs::remove_file(&aside).expect("it can be removed");
+    grow();
+    assert_eq!(code(&place.run(&["up"]).await), Some(1));
+    assert!(!aside.exists(), "the running core still writes there");
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,12 +151,10 @@ fn way(marks: &[Mark], command: &str, called: Instant, returned: Instant, after_
         .find(|mark| mark.message == TAKEN && mark.fields.contains(command))?;
     let claim = marks
         .iter()
-        .filter(|mark| mark.message == CLAIMING && mark.at <= taken.at)
-        .last()?;
+        .rfind(|mark| mark.message == CLAIMING && mark.at <= taken.at)?;
     let claimed = marks
         .iter()
-        .filter(|mark| mark.message == CLAIMED && mark.at <= taken.at)
-        .last()?;
+        .rfind(|mark| mark.message == CLAIMED && mark.at <= taken.at)?;
     let handed = marks
         .iter()
         .find(|mark| mark.message == HANDED && mark.fields.contains(command))?;

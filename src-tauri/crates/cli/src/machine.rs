@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::{Listener, Token};
 use client::clock::SystemClock;
 use client::identity::Account;
-use client::settings::Profile;
+use client::settings::{Profile, Settings};
 use client::view::{ProfileKind, ProfileView};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
 use hub::{Hub, HubConfig, HubError};
@@ -21,55 +21,55 @@ use crate::exit::{Exit, Failure, chain};
 use crate::running::{Claim, Running};
 use crate::world::World;
 
-/// How long the parts may take to end before the process goes anyway.
+/// How long the sessions and the client may take to end before the rest ends anyway.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long the local API may take to answer what it was asked before it ends.
+const API_STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// Everything that runs.
 pub struct Core {
     running: Running,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    stop_api: CancellationToken,
-    hub: Option<Hub>,
     client: Client,
+    ends: Ends,
+    // Last, so that the data folder is free only when all that used it has ended.
     _claim: Claim,
 }
 
 impl Core {
-    /// Starts hub, client and local API on the data folder of `world`.
+    /// Starts hub, client and local API on the data folder of `world`. What a failed start has begun has ended when
+    /// this returns. Is to be run to its end: dropped in between, it may leave a half-made database.
     pub async fn start(world: &World) -> Result<Core, Failure> {
-        let claim = Claim::take(&world.paths)?;
+        let claim = Claim::take(&world.paths).await?;
         let listener = Listener::bind(world.settings.api.port)
             .await
             .map_err(|error| Failure::of(Exit::Failed, &error))?;
         let mut settings = world.settings.clone();
-        let (hub, project, account) = match settings.profile {
-            Profile::ThisMachine => {
-                if settings.repositories.is_empty() {
-                    settings
-                        .repositories
-                        .insert("sample".to_owned(), sample_repository(world).await?);
-                }
-                let (hub, project, account) = start_hub(world).await?;
-                (Some(hub), project, account)
+        let mut ends = Ends::default();
+        if settings.profile == Profile::ThisMachine {
+            if settings.repositories.is_empty() {
+                settings
+                    .repositories
+                    .insert("sample".to_owned(), sample_repository(world).await?);
             }
-            Profile::Supabase => {
-                let (project, account) = remote(world)?;
-                (None, project, account)
+            ends.hub = Some(start_hub(world).await?);
+        }
+        match start_client(world, settings, listener, &claim, &ends).await {
+            Ok((running, client)) => Ok(Core {
+                running,
+                client,
+                ends,
+                _claim: claim,
+            }),
+            Err(failure) => {
+                ends.reach().await;
+                Err(failure)
             }
-        };
-        let parts = Parts {
-            world,
-            settings,
-            project,
-            account,
-        };
-        parts.start(claim, listener, hub).await
+        }
     }
 
     /// The address of the UI, with the token of this launch.
     pub fn ui_url(&self) -> String {
-        format!("{}/#token={}", self.running.url, self.running.token)
+        self.running.ui()
     }
 
     /// Base address of the local API.
@@ -87,19 +87,42 @@ impl Core {
         &self.running.project_url
     }
 
-    /// Waits until the client has ended without having been told to.
-    pub async fn failed(&self) {
-        self.client.ended().await;
+    /// Waits until the client has ended: by a fault, unless the core was stopped. Does not hold the core meanwhile.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let client = self.client.clone();
+        async move { client.ended().await }
     }
 
     /// Ends everything in order: sessions and results first, windows next, the hub last.
     pub async fn stop(self) {
+        self.ends.reach().await;
+    }
+}
+
+/// What has to end, and in which order.
+#[derive(Default)]
+struct Ends {
+    /// The client with its sessions.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// The local API. It serves until the sessions have ended: their programs' last hooks come by it, and windows see
+    /// it happen.
+    serving: TaskTracker,
+    stop_api: CancellationToken,
+    hub: Option<Hub>,
+}
+
+impl Ends {
+    async fn reach(self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
             tracing::error!("some tasks did not end in time");
         }
         self.stop_api.cancel();
+        self.serving.close();
+        // Bounded by the task itself.
+        self.serving.wait().await;
         if let Some(hub) = self.hub
             && let Err(error) = hub.stop().await
         {
@@ -108,93 +131,78 @@ impl Core {
     }
 }
 
-struct Parts<'a> {
-    world: &'a World,
-    settings: client::settings::Settings,
-    project: Project,
-    account: Account,
-}
-
-impl Parts<'_> {
-    async fn start(self, claim: Claim, listener: Listener, hub: Option<Hub>) -> Result<Core, Failure> {
-        let (tasks, stop, stop_api) = (
-            TaskTracker::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
-        let mut random = [0; 32];
-        rand::rng().fill_bytes(&mut random);
-        let token = Token::new(random);
-        let url = listener.url();
-        let running = Running {
-            pid: std::process::id(),
-            url: url.clone(),
-            token: token.reveal().to_owned(),
-            project_url: self.project.url.clone(),
-            publishable_key: self.project.publishable_key.clone(),
-        };
-        let this_machine = self.settings.profile == Profile::ThisMachine;
-        let config = ClientConfig {
-            profile: ProfileView {
-                name: if this_machine {
-                    "This machine".to_owned()
-                } else {
-                    self.project.url.clone()
-                },
-                kind: if this_machine {
-                    ProfileKind::ThisMachine
-                } else {
-                    ProfileKind::Supabase
-                },
-                url: self.project.url.clone(),
+/// Everything behind the hub. What it has begun when it fails is for `ends` to end.
+async fn start_client(
+    world: &World,
+    settings: Settings,
+    listener: Listener,
+    claim: &Claim,
+    ends: &Ends,
+) -> Result<(Running, Client), Failure> {
+    let (project, account) = match &ends.hub {
+        Some(hub) => join_hub(world, hub).await?,
+        None => remote(world)?,
+    };
+    let mut random = [0; 32];
+    rand::rng().fill_bytes(&mut random);
+    let token = Token::new(random);
+    let url = listener.url();
+    let running = Running {
+        pid: std::process::id(),
+        url: url.clone(),
+        token: token.reveal().to_owned(),
+        project_url: project.url.clone(),
+        publishable_key: project.publishable_key.clone(),
+    };
+    // Before anything works: the port is bound, so whoever reads it waits for the moment until it is served.
+    claim.announce(&running)?;
+    let this_machine = settings.profile == Profile::ThisMachine;
+    let (name, kind) = if this_machine {
+        ("This machine".to_owned(), ProfileKind::ThisMachine)
+    } else {
+        (project.url.clone(), ProfileKind::Supabase)
+    };
+    let config = ClientConfig {
+        profile: ProfileView {
+            name,
+            kind,
+            url: project.url.clone(),
+        },
+        settings,
+        paths: world.paths.clone(),
+        clock: Arc::new(SystemClock),
+        project,
+        account,
+        machine: world.machine(),
+        first_office: this_machine.then(first_office),
+        hook_url: format!("{url}/hooks"),
+        environment: world.agent_environment(),
+    };
+    let client = Client::start(config, &ends.tasks, ends.stop.clone())
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let serving = api::serve(listener, client.clone(), token, ends.stop_api.clone());
+    let stop_api = ends.stop_api.clone();
+    ends.serving.spawn(async move {
+        tokio::select! {
+            ended = serving => if let Err(error) = ended {
+                tracing::error!(%error, "the local API ended");
             },
-            settings: self.settings,
-            paths: self.world.paths.clone(),
-            clock: Arc::new(SystemClock),
-            project: self.project,
-            account: self.account,
-            machine: self.world.machine(),
-            first_office: this_machine.then(first_office),
-            hook_url: format!("{url}/hooks"),
-            environment: self.world.agent_environment(),
-        };
-        let client =
-            Client::start(config, &tasks, stop.clone()).map_err(|error| Failure::of(Exit::Failed, &error))?;
-        let serving = api::serve(listener, client.clone(), token, stop_api.clone());
-        tasks.spawn({
-            let stop = stop.clone();
-            let stop_api = stop_api.clone();
-            async move {
-                // Windows stay connected while sessions end, and see it happen; `stop` has its own deadline.
-                tokio::select! {
-                    ended = serving => if let Err(error) = ended {
-                        tracing::error!(%error, "the local API ended");
-                    },
-                    () = async { stop.cancelled().await; tokio::time::sleep(Duration::from_secs(1)).await } => stop_api.cancel(),
-                }
+            () = async { stop_api.cancelled().await; tokio::time::sleep(API_STOP_WAIT).await } => {
+                tracing::warn!("requests to the local API were still open; they are cut off");
             }
-        });
-        claim.announce(&running)?;
-        Ok(Core {
-            running,
-            tasks,
-            stop,
-            stop_api,
-            hub,
-            client,
-            _claim: claim,
-        })
-    }
+        }
+    });
+    Ok((running, client))
 }
 
-async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
+async fn start_hub(world: &World) -> Result<Hub, Failure> {
     let config = HubConfig {
         data_dir: world.paths.hub(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, world.settings.hub.port)),
         postgres_bin: world.settings.hub.postgres_bin.clone(),
         clock: Arc::new(SystemClock),
     };
-    let hub = Hub::start(config).await.map_err(|error| {
+    Hub::start(config).await.map_err(|error| {
         let hint = match &error {
             HubError::Listen { .. } => {
                 "Choose another port with SEMO_HUB_PORT or setting hub.port (0 takes a free one)."
@@ -202,7 +210,11 @@ async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
             _ => "",
         };
         Failure::new(Exit::Failed, chain(&error), hint)
-    })?;
+    })
+}
+
+/// The hub as the client's project, and the account it signs in with, which is made when there is none.
+async fn join_hub(world: &World, hub: &Hub) -> Result<(Project, Account), Failure> {
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let password = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -213,7 +225,7 @@ async fn start_hub(world: &World) -> Result<(Hub, Project, Account), Failure> {
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let project = Project::new(hub.url(), &hub.keys().publishable)
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    Ok((hub, project, account))
+    Ok((project, account))
 }
 
 fn remote(world: &World) -> Result<(Project, Account), Failure> {

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
+use std::time::Duration;
 
 use client::identity::write_private;
 use client::paths::Paths;
@@ -10,6 +11,11 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
+
+/// How long to wait for the lock: whoever only looks for a core ([`find`]) holds it for a moment, too.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// A running core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +32,13 @@ pub struct Running {
     pub publishable_key: String,
 }
 
+impl Running {
+    /// The address of its UI, with the token: for the user's own eyes, never for a log or an error.
+    pub fn ui(&self) -> String {
+        format!("{}/#token={}", self.url, self.token)
+    }
+}
+
 /// Held as long as the core runs on a data folder.
 #[derive(Debug)]
 pub struct Claim {
@@ -35,7 +48,7 @@ pub struct Claim {
 
 impl Claim {
     /// Takes the data folder for this process, or says who has it.
-    pub fn take(paths: &Paths) -> Result<Claim, Failure> {
+    pub async fn take(paths: &Paths) -> Result<Claim, Failure> {
         let refused = |what: &str, path: &Path, error: &std::io::Error| {
             Failure::new(
                 Exit::Failed,
@@ -51,25 +64,21 @@ impl Claim {
             .write(true)
             .open(paths.lock())
             .map_err(|error| refused("write in the data folder:", &paths.lock(), &error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Claim {
-                _lock: lock,
-                file: paths.running(),
-            }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let whose = read(paths).map_or_else(String::new, |running| {
-                    format!(
-                        " (process {}; its UI: {}/#token={})",
-                        running.pid, running.url, running.token
-                    )
-                });
-                Err(Failure::new(
-                    Exit::Failed,
-                    format!("SEMO Office already runs on {}{whose}", paths.data_dir.display()),
-                    "Use that one, or end it first; SEMO_DATA_DIR names another data folder.",
-                ))
+        let give_up = tokio::time::Instant::now() + LOCK_WAIT;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    return Ok(Claim {
+                        _lock: lock,
+                        file: paths.running(),
+                    });
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) if tokio::time::Instant::now() < give_up => {
+                    tokio::time::sleep(LOCK_TRY_EVERY).await;
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(taken(paths)),
+                Err(error) => return Err(refused("lock", &paths.lock(), &error.into())),
             }
-            Err(error) => Err(refused("lock", &paths.lock(), &error.into())),
         }
     }
 
@@ -87,18 +96,33 @@ impl Drop for Claim {
     }
 }
 
+/// Somebody else's. The token stays out: in the desktop app this goes to the log and into the page.
+fn taken(paths: &Paths) -> Failure {
+    let whose = read(paths).map_or_else(String::new, |running| {
+        format!(" (process {}, at {})", running.pid, running.url)
+    });
+    Failure::new(
+        Exit::Failed,
+        format!("SEMO Office already runs on {}{whose}", paths.data_dir.display()),
+        "Use that one (`semo status` shows the address of its UI), or end it first; SEMO_DATA_DIR names another data folder.",
+    )
+}
+
+/// True when no core runs on this data folder, nor starts on it.
+pub fn is_free(paths: &Paths) -> bool {
+    File::open(paths.lock()).map_or(true, |lock| {
+        flock(&lock, FlockOperation::NonBlockingLockShared).is_ok()
+    })
+}
+
 /// The core that runs on this data folder, if one does.
 pub fn find(paths: &Paths) -> Result<Running, Failure> {
-    let nobody = || {
-        Failure::new(
+    if is_free(paths) {
+        return Err(Failure::new(
             Exit::Unreachable,
             format!("SEMO Office does not run on {}", paths.data_dir.display()),
             "Start it with `semo up` or `make run`.",
-        )
-    };
-    let lock = File::open(paths.lock()).map_err(|_| nobody())?;
-    if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
-        return Err(nobody());
+        ));
     }
     read(paths).ok_or_else(|| {
         Failure::new(

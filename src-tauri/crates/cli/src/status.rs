@@ -19,7 +19,7 @@ pub async fn run(world: &World, order: &Status) -> Result<Exit, Failure> {
     if order.json {
         println!("{state}");
     } else {
-        print!("{}", in_words(&core.url, &state));
+        print!("{}", in_words(&core.ui(), &state));
     }
     let problems = state["problems"]
         .as_array()
@@ -57,10 +57,12 @@ async fn ask(core: &running::Running) -> Result<Value, Failure> {
         .map_err(|error| unreachable(error.to_string()))
 }
 
-fn in_words(url: &str, state: &Value) -> String {
+/// `ui` holds the token: this goes to the terminal of the user who asks, and nowhere else.
+fn in_words(ui: &str, state: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut lines = vec![
-        format!("SEMO Office {} at {url}", text(&state["version"])),
+        format!("SEMO Office {}", text(&state["version"])),
+        format!("ui          {ui}"),
         format!(
             "profile     {} ({})",
             text(&state["profile"]["name"]),
@@ -126,8 +128,9 @@ mod tests {
             "sessions": [{"id": "s", "title": "FE · Mina", "state": {"state": "awaiting_person"}, "branch": "b"}],
             "commands": [{"id": "12345678-9", "status": "failed", "summary": "x", "reason": "because"}],
         });
-        let words = in_words("http://x", &state);
+        let words = in_words("http://x/#token=t", &state);
         for part in [
+            "ui          http://x/#token=t\n",
             "backoff (no network)",
             "no claude",
             "install it",

@@ -1,23 +1,40 @@
 //! `semo up`: everything headless, until Ctrl+C.
 
+use std::io::Write;
+
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::Up;
 use crate::exit::{Exit, Failure};
 use crate::machine::Core;
+use crate::running;
 use crate::world::World;
+
+/// A log that has grown larger is put aside at the start; the one before that goes.
+const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Starts everything, says where it is, waits for the end.
 pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     keep_log(world);
     // Signals are taken before anything starts, so that none is missed while it does.
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let mut signals = Signals::take()?;
     if !order.json {
         println!("Starting the office on this machine …");
     }
-    let core = Core::start(world).await?;
+    let mut starting = std::pin::pin!(Core::start(world));
+    let core = tokio::select! {
+        started = &mut starting => started?,
+        cause = signals.next() => {
+            // A start that is cut short could leave a half-made database.
+            tracing::info!(cause, "ending as soon as the start is over");
+            if !order.json {
+                say("\nEnding as soon as the start is over …");
+            }
+            starting.await?.stop().await;
+            return Ok(Exit::Ok);
+        }
+    };
     if order.json {
         println!(
             "{}",
@@ -33,9 +50,7 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
         println!("\nCtrl+C ends it, with every session.");
     }
     let cause = tokio::select! {
-        _ = tokio::signal::ctrl_c() => "Ctrl+C",
-        _ = terminate.recv() => "SIGTERM",
-        _ = hang_up.recv() => "SIGHUP",
+        cause = signals.next() => cause,
         () = core.failed() => {
             core.stop().await;
             let hint = format!("Its log is {}; what was under way is told at the next start.", world.paths.log().display());
@@ -44,10 +59,43 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     };
     tracing::info!(cause, "ending");
     if !order.json {
-        println!("\nEnding: sessions are interrupted, results written …");
+        say("\nEnding: sessions are interrupted, results written …");
     }
     core.stop().await;
     Ok(Exit::Ok)
+}
+
+/// Says something to a terminal that may be gone (SIGHUP): `println!` would panic then, before anything has ended.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// What tells this program to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// From now on, these signals end the program no longer by themselves.
+    fn take() -> Result<Signals, Failure> {
+        let take = |kind| signal(kind).map_err(|error| Failure::of(Exit::Failed, &error));
+        Ok(Signals {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+            hang_up: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one and names it. One that came before is not lost.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl+C",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
 }
 
 /// How the user calls this program: by its name where that is on PATH, else by its path.
@@ -73,6 +121,7 @@ pub fn keep_log(world: &World) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
     let opened = std::fs::create_dir_all(&world.paths.data_dir).and_then(|()| {
         use std::os::unix::fs::OpenOptionsExt;
+        put_aside_large_log(world);
         std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -95,5 +144,17 @@ pub fn keep_log(world: &World) {
             "warning: no log is kept in {}: {error}",
             world.paths.log().display()
         ),
+    }
+}
+
+/// A core that runs goes on writing to the file it has open, so its log is left where it is.
+fn put_aside_large_log(world: &World) {
+    let log = world.paths.log();
+    let large = std::fs::metadata(&log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX);
+    if large
+        && running::is_free(&world.paths)
+        && let Err(error) = std::fs::rename(&log, log.with_extension("log.1"))
+    {
+        eprintln!("warning: {} could not be put aside: {error}", log.display());
     }
 }

@@ -21,6 +21,8 @@ const RETRY_MS_MIN: u64 = 1_000;
 const RETRY_MS_MAX: u64 = 60_000;
 /// Results read from the journal at once.
 const BATCH: usize = 20;
+/// Pause after the journal did not take a note.
+const JOURNAL_PAUSE_MS: u64 = 5_000;
 /// How long the last pass of a stopping core may take.
 const LAST_PASS: Duration = Duration::from_secs(5);
 
@@ -36,8 +38,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Sends until `stop` fires, then makes one last pass.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        loop {
-            let pause = self.pass().await;
+        while let Some(pause) = stop.run_until_cancelled(self.pass()).await {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.bell.notified() => {}
@@ -51,7 +52,8 @@ impl Outbox {
         }
     }
 
-    /// Sends what is due; returns how long nothing will be.
+    /// Sends what is due; returns how long nothing will be. Dropped in the middle it loses nothing: what was sent but
+    /// not noted is sent again under the same id.
     async fn pass(&self) -> Duration {
         loop {
             let due = match self.journal.due(self.clock.now(), BATCH) {
@@ -65,7 +67,11 @@ impl Outbox {
                 break;
             }
             for row in due {
-                self.send(row).await;
+                if let Err(error) = self.send(&row).await {
+                    // The row is still due: without a pause it would be sent again and again.
+                    tracing::error!(command = %row.command, %error, "the journal did not take a note on a result");
+                    return Duration::from_millis(JOURNAL_PAUSE_MS);
+                }
             }
         }
         match self.journal.next_due_at() {
@@ -74,13 +80,20 @@ impl Outbox {
         }
     }
 
-    async fn send(&self, row: OutboxRow) {
-        let sent = self.rest.complete_command(&arguments(&row)).await;
-        let written = match sent {
-            Ok(completion) => self.acknowledge(&row, acknowledgement(completion)).await,
+    /// Sends one result and notes what came of it. An error is the journal's.
+    async fn send(&self, row: &OutboxRow) -> Result<(), journal::JournalError> {
+        let mut sent = self.rest.complete_command(&arguments(row)).await;
+        if let Err(error) = &sent
+            && is_about_content(error)
+        {
+            tracing::error!(command = %row.command, %error, "the office cannot take what this result holds; it gets the rest");
+            sent = self.rest.complete_command(&without_content(row, error)).await;
+        }
+        match sent {
+            Ok(completion) => self.acknowledge(row, acknowledgement(completion)).await,
             Err(error) if is_final(&error) => {
                 tracing::error!(command = %row.command, %error, "the office refuses this result");
-                self.acknowledge(&row, Acknowledgement::Rejected).await
+                self.acknowledge(row, Acknowledgement::Rejected).await
             }
             Err(error) => {
                 let pause = pause_ms(row.tries, rand::rng().random_range(0.5..=1.0));
@@ -88,9 +101,6 @@ impl Outbox {
                 let at = self.clock.now().plus_ms(i64::try_from(pause).unwrap_or(i64::MAX));
                 self.journal.postpone(row.result.id, at, &error.to_string())
             }
-        };
-        if let Err(error) = written {
-            tracing::error!(command = %row.command, %error, "the journal did not take a note on a result");
         }
     }
 
@@ -125,6 +135,28 @@ fn arguments(row: &OutboxRow) -> CompleteArgs {
         error: result.error.clone(),
         evidence: result.evidence.clone(),
         timings: result.timings.clone(),
+    }
+}
+
+/// The database refused the values themselves (SQLSTATE classes 22 and 23: data, constraints): too large, or with
+/// characters it does not take. Sending them again would not help.
+fn is_about_content(error: &RestError) -> bool {
+    match error {
+        RestError::Rejected { code, .. } => code.starts_with("22") || code.starts_with("23"),
+        _ => false,
+    }
+}
+
+/// The same end without what it holds, and with the reason.
+fn without_content(row: &OutboxRow, error: &RestError) -> CompleteArgs {
+    CompleteArgs {
+        output: None,
+        error: Some(serde_json::json!({
+            "class": "not_reportable",
+            "message": format!("the office could not take what this result holds: {error}"),
+        })),
+        evidence: None,
+        ..arguments(row)
     }
 }
 

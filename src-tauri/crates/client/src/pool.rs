@@ -64,13 +64,26 @@ pub fn place(seats: &[Seat], sessions_max: usize, agent: AgentId, repository: Op
         return Placement::Wait;
     }
     open()
-        .filter(|seat| !seat.taken && seat.state == SessionState::Idle)
+        .filter(|seat| !seat.taken && is_at_rest(&seat.state))
         .min_by_key(|seat| seat.idle_since)
         .map_or(Placement::Wait, |seat| Placement::GiveUp(seat.id))
 }
 
+/// Nothing runs in it that anybody waits for: idle, or stuck at a question of its start (a sign-in, say).
+pub fn is_at_rest(state: &SessionState) -> bool {
+    match state {
+        SessionState::Idle | SessionState::AwaitingPerson { turn: None, .. } => true,
+        SessionState::Starting
+        | SessionState::Working { .. }
+        | SessionState::AwaitingPerson { turn: Some(_), .. }
+        | SessionState::Stopping
+        | SessionState::Exited { .. } => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use domain::session::Ask;
     use uuid::Uuid;
 
     use super::*;
@@ -146,6 +159,24 @@ mod tests {
                 seat(2, BE, SessionState::Stopping, 3),
             ],
             Placement::Wait,
+        );
+    }
+
+    #[test]
+    fn sessions_that_are_stuck_at_a_sign_in_do_not_fill_the_office_for_good() {
+        let stuck = |id, since| {
+            let state = SessionState::AwaitingPerson {
+                turn: None,
+                ask: Ask::Login,
+            };
+            Seat {
+                taken: false,
+                ..seat(id, FE, state, since)
+            }
+        };
+        check(
+            &[stuck(1, 5), stuck(2, 3)],
+            Placement::GiveUp(SessionId(Uuid::from_u128(2))),
         );
     }
 

@@ -342,6 +342,125 @@ fn a_lease_that_ran_out_is_claimed_again_and_the_first_holder_is_late() {
 }
 
 #[test]
+fn work_that_ends_after_the_deadline_is_recorded_when_nobody_else_claimed_it() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let client = hub.client(&owner, office).await;
+        let admin = hub.admin().await;
+        let state = async |command: &Value| {
+            let path = format!("agent_commands?id=eq.{}&select=state", id(command));
+            hub.get(&owner, &path).await.1[0]["state"].clone()
+        };
+        // What has run out besides the lease, and how the reaper then ends the command.
+        for (change, ended) in [
+            ("expires_at = now() - interval '16 min'", "expired"),
+            ("max_attempts = 1", "dead"),
+            ("cancel_requested_at = now()", "cancelled"),
+        ] {
+            hub.enqueue(&owner, office, ended).await;
+            let claimed = hub.claim(&owner, office, client, 1).await.remove(0);
+            let sql = format!(
+                "update public.agent_commands set lease_until = now() - interval '16 min', {change} where id = $1"
+            );
+            admin.execute(&sql, &[&id(&claimed["id"])]).await.unwrap();
+            assert!(hub.claim(&owner, office, client, 1).await.is_empty());
+            assert_eq!(state(&claimed["id"]).await, json!(ended));
+            let complete = |token: &Value| {
+                json!({"p_command": claimed["id"], "p_token": token, "p_result": Uuid::new_v4(),
+                       "p_status": "succeeded"})
+            };
+            let (token, other) = (&claimed["lease_token"], json!(Uuid::new_v4()));
+            let answers = [
+                hub.ok(&owner, "complete_command", complete(&other)).await,
+                hub.ok(&owner, "complete_command", complete(token)).await,
+                hub.ok(&owner, "complete_command", complete(token)).await,
+            ];
+            assert_eq!(answers, ["late", "recorded", "late"], "{ended}");
+            assert_eq!(state(&claimed["id"]).await, json!("succeeded"));
+        }
+    });
+}
+
+#[test]
+fn a_holder_may_renew_for_a_while_after_the_deadline() {
+    on_hub(async |hub| {
+        let (office, owner, client, command) = full_office(&hub).await;
+        let claimed = hub.claim(&owner, office, client, 1).await.remove(0);
+        let admin = hub.admin().await;
+        let sql = "update public.agent_commands
+                   set lease_until = now() - interval '1 min', expires_at = now() - interval '1 min' where id = $1";
+        admin.execute(sql, &[&id(&command["id"])]).await.unwrap();
+        assert!(
+            hub.claim(&owner, office, client, 1).await.is_empty(),
+            "nobody begins it any more"
+        );
+        let renew = json!({"p_command": command["id"], "p_token": claimed["lease_token"]});
+        let held = json!([{"held": true, "cancel": false}]);
+        assert_eq!(hub.ok(&owner, "renew_lease", renew).await, held);
+    });
+}
+
+#[test]
+fn late_reports_are_kept_only_from_who_once_held_it_and_only_so_many() {
+    on_hub(async |hub| {
+        let (office, owner, client, command) = full_office(&hub).await;
+        let thief = hub.member(office, "device").await;
+        let claimed = hub.claim(&owner, office, client, 1).await.remove(0);
+        let complete = |status: &str| {
+            json!({"p_command": command["id"], "p_token": claimed["lease_token"], "p_result": Uuid::new_v4(),
+                   "p_status": status})
+        };
+        assert_eq!(hub.ok(&thief, "complete_command", complete("failed")).await, "late");
+        assert_eq!(hub.ok(&owner, "complete_command", complete("failed")).await, "recorded");
+        let admin = hub.admin().await;
+        let rows = async || -> i64 {
+            let sql = "select count(*) from public.agent_command_results where command_id = $1 and status = 'late'";
+            let row = admin.query_one(sql, &[&id(&command["id"])]).await;
+            row.unwrap().get(0)
+        };
+        assert_eq!(rows().await, 0, "a stolen token leaves nothing");
+        let fill = "insert into public.agent_command_results
+                      (id, command_id, office_id, attempt, status, created_by)
+                    select gen_random_uuid(), $1, $2, 1, 'late', $3 from generate_series(1, 199)";
+        admin
+            .execute(fill, &[&id(&command["id"]), &office, &owner.id])
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            assert_eq!(hub.ok(&owner, "complete_command", complete("failed")).await, "late");
+            assert_eq!(rows().await, 200);
+        }
+    });
+}
+
+#[test]
+fn what_was_finished_long_ago_goes_with_its_results_and_leases() {
+    on_hub(async |hub| {
+        let (office, owner, client, command) = full_office(&hub).await;
+        let waiting = hub.enqueue(&owner, office, "waiting").await;
+        let claimed = hub.claim(&owner, office, client, 1).await.remove(0);
+        let complete = json!({"p_command": command["id"], "p_token": claimed["lease_token"],
+                              "p_result": Uuid::new_v4(), "p_status": "failed"});
+        hub.ok(&owner, "complete_command", complete).await;
+        let admin = hub.admin().await;
+        let old = "update public.agent_commands set finished_at = now() - interval '91 days'
+                   where id = $1 and finished_at is not null";
+        for command in [&command, &waiting] {
+            admin.execute(old, &[&id(&command["id"])]).await.unwrap();
+        }
+        admin.execute("select private.forget_commands()", &[]).await.unwrap();
+        let sql = "select (select count(*) from public.agent_commands where office_id = $1),
+                          (select count(*) from public.agent_command_results where office_id = $1),
+                          (select count(*) from private.command_leases where command_id = $2)";
+        let row = admin
+            .query_one(sql, &[&office, &id(&command["id"])])
+            .await
+            .unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (1, 0, 0));
+    });
+}
+
+#[test]
 fn a_command_for_a_session_goes_to_the_client_that_has_it() {
     on_hub(async |hub| {
         let (office, owner) = hub.office().await;

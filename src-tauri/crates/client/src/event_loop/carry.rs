@@ -6,21 +6,26 @@ use bytes::Bytes;
 use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, SendPrompt, TURN_TIMEOUT_S_DEFAULT};
 use domain::marker::Marker;
 use domain::session::SessionState;
+use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, Command, CommandId, SessionId, TurnId};
-use journal::NewTurn;
+use journal::{NewTurn, TurnEnd};
 use serde_json::json;
-use session::{TurnRequest, WhichTurn};
+use session::{Session, TurnRequest, WhichTurn};
 use sha2::{Digest, Sha256};
+use supabase::{CancelAnswer, RestError};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::finish::End;
-use super::{EventLoop, Stage};
+use super::{Event, EventLoop, Stage};
 use crate::pool::{Placement, place};
 
 /// Most bytes of raw output in one result: what a REST answer should carry.
 const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 /// Length of a marker's code in hex digits.
 const CODE_DIGITS: usize = 6;
+/// How long `create_session` waits for a session that shows a dialog at its start.
+const CREATE_WAIT_MAX: Duration = Duration::from_secs(600);
 
 impl EventLoop {
     /// Begins a command that is parsed, allowed and in the journal.
@@ -66,6 +71,22 @@ impl EventLoop {
         }
     }
 
+    /// The session that a command names, when it runs here and belongs to the command's own office. Whether another
+    /// office has such a session is nobody's business.
+    fn session_of(&self, id: CommandId, session: SessionId) -> Option<Session> {
+        let office = self.work.get(&id)?.row.office_id;
+        let live = self
+            .sessions
+            .get(&session)
+            .filter(|live| live.office == office && !live.ending)?;
+        live.session.clone()
+    }
+
+    fn no_such_session(&mut self, id: CommandId, session: SessionId) {
+        let message = format!("there is no session {session} on this workstation");
+        self.end(id, End::failed("not_found", message));
+    }
+
     fn stand_in_line(&mut self, id: CommandId) {
         let Some(work) = self.work.get_mut(&id) else {
             return;
@@ -88,6 +109,10 @@ impl EventLoop {
             return;
         }
         for id in self.line.iter().copied().collect::<Vec<_>>() {
+            // An end in the loop below advances the line as well: what it placed is not placed again.
+            if !self.line.contains(&id) {
+                continue;
+            }
             let Some((agent, repository)) = self.wish_of(id) else {
                 self.line.retain(|waiting| *waiting != id);
                 continue;
@@ -122,35 +147,61 @@ impl EventLoop {
     /// Gives a prompt to a session: at once when it is idle, when it is ready where it starts, behind its other turns
     /// where it works.
     fn prompt_session(&mut self, id: CommandId, session: SessionId) {
-        let Some(live) = self.sessions.get_mut(&session) else {
-            self.end(
-                id,
-                End::failed(
-                    "not_found",
-                    format!("there is no session {session} on this workstation"),
-                ),
-            );
-            return;
+        let office = self.work.get(&id).map(|work| work.row.office_id);
+        let live = self.sessions.get_mut(&session);
+        let Some(live) = live.filter(|live| Some(live.office) == office && !live.ending) else {
+            return self.no_such_session(id, session);
         };
         match live.state {
-            SessionState::Exited { .. } | SessionState::Stopping => {
-                self.end(
-                    id,
-                    End::failed(
-                        "not_found",
-                        format!("session {session} has ended or is being ended"),
-                    ),
-                );
-            }
+            SessionState::Exited { .. } | SessionState::Stopping => self.no_such_session(id, session),
             SessionState::Starting => {
                 live.holder.get_or_insert(id);
-                if let Some(work) = self.work.get_mut(&id) {
-                    work.stage = Stage::Starting { session };
-                }
+                self.wait_for_start(id, session);
             }
             SessionState::Idle | SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => {
                 self.submit(id, session);
             }
+        }
+    }
+
+    /// A command waits for a session to become ready, but not for ever: a dialog may be open in it.
+    pub(super) fn wait_for_start(&mut self, id: CommandId, session: SessionId) {
+        let Some(work) = self.work.get_mut(&id) else {
+            return;
+        };
+        work.stage = Stage::Starting { session };
+        let limit = match &work.command {
+            Command::SendPrompt(args) => {
+                Duration::from_secs(args.timeout_s.unwrap_or(TURN_TIMEOUT_S_DEFAULT))
+            }
+            _ => CREATE_WAIT_MAX,
+        };
+        work.start_limit.get_or_insert(Instant::now() + limit);
+    }
+
+    /// Ends what waited in vain: for a session's start, or in line past its own expiry.
+    pub(super) fn end_what_waited_too_long(&mut self, now: Instant) {
+        let clock = self.now();
+        let mut over = Vec::new();
+        for (id, work) in &self.work {
+            match work.stage {
+                Stage::Starting { session } if work.start_limit.is_some_and(|limit| limit <= now) => {
+                    let asks = self.sessions.get(&session).and_then(|live| live.asks.clone());
+                    let why = asks.unwrap_or_else(|| "it was still starting".to_owned());
+                    let message = format!("its session was not ready in time: {why}");
+                    over.push((*id, End::failed("timeout", message)));
+                }
+                Stage::InLine if work.row.expires_at.is_some_and(|at| at <= clock) => {
+                    over.push((
+                        *id,
+                        End::failed("expired", "it expired while it waited for a free session"),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        for (id, end) in over {
+            self.end(id, end);
         }
     }
 
@@ -160,12 +211,8 @@ impl EventLoop {
         let Command::SendPrompt(args) = work.command.clone() else {
             return;
         };
-        let Some(handle) = self.sessions.get(&session).and_then(|live| live.session.clone()) else {
-            self.end(
-                id,
-                End::failed("not_found", format!("session {session} has ended")),
-            );
-            return;
+        let Some(handle) = self.session_of(id, session) else {
+            return self.no_such_session(id, session);
         };
         let turn = TurnId(Uuid::new_v4());
         if !self.mark_started(id) || !self.note_turn(id, session, turn, &args) {
@@ -189,7 +236,26 @@ impl EventLoop {
                     work.stage = Stage::Turn { session, turn };
                 }
             }
-            Err(error) => self.end(id, End::failed("not_submitted", chain(&error))),
+            Err(error) => {
+                let detail = chain(&error);
+                let class = FailureClass::NotSubmitted;
+                let outcome = TurnOutcome::Failed {
+                    class,
+                    detail: detail.clone(),
+                };
+                let turn = Some(TurnEnd {
+                    turn,
+                    outcome,
+                    rule: "not-submitted".to_owned(),
+                });
+                self.end(
+                    id,
+                    End {
+                        turn,
+                        ..End::failed("not_submitted", detail)
+                    },
+                );
+            }
         }
     }
 
@@ -235,24 +301,18 @@ impl EventLoop {
     }
 
     fn send_keys(&mut self, id: CommandId, args: SendKeys) {
-        let Some(handle) = self
-            .sessions
-            .get(&args.session)
-            .and_then(|live| live.session.clone())
-        else {
-            self.end(
-                id,
-                End::failed(
-                    "not_found",
-                    format!("there is no session {} on this workstation", args.session),
-                ),
-            );
-            return;
+        let Some(handle) = self.session_of(id, args.session) else {
+            return self.no_such_session(id, args.session);
         };
         if !self.mark_started(id) {
             return;
         }
-        let mut bytes = args.text.into_bytes();
+        // Named keys are for keys; in a text, control characters would be escape sequences in disguise.
+        let text = args
+            .text
+            .chars()
+            .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+        let mut bytes = text.collect::<String>().into_bytes();
         for key in args.keys {
             bytes.extend_from_slice(key.bytes());
         }
@@ -269,47 +329,71 @@ impl EventLoop {
         if !self.mark_started(id) {
             return;
         }
-        if let Some(target) = args.command {
-            if target == id
-                || !self
-                    .work
-                    .get(&target)
-                    .is_some_and(|work| work.stage != Stage::Ended)
-            {
-                self.end(
-                    id,
-                    End::ok(json!({ "command_id": target, "note": "it was not being carried out here" })),
-                );
-                return;
-            }
+        match (args.command, args.session) {
+            (Some(target), _) => self.cancel_command(id, target),
+            (None, Some(session)) => self.cancel_in(id, session),
+            (None, None) => self.end(
+                id,
+                End::failed("invalid", "neither `session` nor `command` is given"),
+            ),
+        }
+    }
+
+    /// Stops a command: here where it is carried out here, else by asking the office.
+    fn cancel_command(&mut self, id: CommandId, target: CommandId) {
+        let office = self.work.get(&id).map(|work| work.row.office_id);
+        let here = self.work.get(&target).is_some_and(|work| {
+            work.stage != Stage::Ended && Some(work.row.office_id) == office && target != id
+        });
+        if here {
             self.wait_for(id, Stage::UntilEnded { command: target });
             self.cancel_work(target);
-        } else if let Some(session) = args.session {
-            let Some(handle) = self.sessions.get(&session).and_then(|live| live.session.clone()) else {
-                self.end(
-                    id,
-                    End::failed(
-                        "not_found",
-                        format!("there is no session {session} on this workstation"),
-                    ),
-                );
-                return;
-            };
-            let carried = self.work.iter().find_map(|(command, work)| match work.stage {
-                Stage::Turn { session: its, .. } if its == session => Some(*command),
-                _ => None,
-            });
-            if let Some(target) = carried {
-                self.wait_for(id, Stage::UntilEnded { command: target });
-                self.cancel_work(target);
-            } else if let Err(error) = handle.cancel(WhichTurn::Current) {
-                self.end(id, End::failed("not_found", chain(&error)));
-            } else {
-                self.end(
-                    id,
-                    End::ok(json!({ "session_id": session, "note": "no command was running in it" })),
-                );
+            return;
+        }
+        self.wait_for(id, Stage::Asking);
+        let rest = self.ground.rest.clone();
+        self.start(async move {
+            let result = rest.cancel_command(target).await;
+            Event::CancelAnswered {
+                command: id,
+                target,
+                result,
             }
+        });
+    }
+
+    pub(super) fn cancel_answered(
+        &mut self,
+        id: CommandId,
+        target: CommandId,
+        result: Result<CancelAnswer, RestError>,
+    ) {
+        let note = match result {
+            Ok(CancelAnswer::Cancelled) => "it is cancelled",
+            Ok(CancelAnswer::Requested) => "the client that carries it out was asked to stop it",
+            Ok(CancelAnswer::AlreadyOver) => "it had ended already",
+            Err(error) => return self.end(id, End::failed("not_cancelled", chain(&error))),
+        };
+        self.end(id, End::ok(json!({ "command_id": target, "note": note })));
+    }
+
+    /// Stops what runs in a session.
+    fn cancel_in(&mut self, id: CommandId, session: SessionId) {
+        let Some(handle) = self.session_of(id, session) else {
+            return self.no_such_session(id, session);
+        };
+        let carried = self.work.iter().find_map(|(command, work)| match work.stage {
+            Stage::Turn { session: its, .. } if its == session => Some(*command),
+            _ => None,
+        });
+        if let Some(target) = carried {
+            self.wait_for(id, Stage::UntilEnded { command: target });
+            self.cancel_work(target);
+        } else if let Err(error) = handle.cancel(WhichTurn::Current) {
+            self.end(id, End::failed("not_found", chain(&error)));
+        } else {
+            let note = "no command was running in it";
+            self.end(id, End::ok(json!({ "session_id": session, "note": note })));
         }
     }
 
@@ -337,24 +421,13 @@ impl EventLoop {
                     tracing::warn!(command = %id, %error, "a turn could not be cancelled; its end will tell");
                 }
             }
-            Stage::UntilEnded { .. } | Stage::UntilGone { .. } | Stage::Ended => {}
+            Stage::UntilEnded { .. } | Stage::UntilGone { .. } | Stage::Asking | Stage::Ended => {}
         }
     }
 
     fn get_output(&mut self, id: CommandId, args: &GetOutput) {
-        let Some(handle) = self
-            .sessions
-            .get(&args.session)
-            .and_then(|live| live.session.clone())
-        else {
-            self.end(
-                id,
-                End::failed(
-                    "not_found",
-                    format!("there is no session {} on this workstation", args.session),
-                ),
-            );
-            return;
+        let Some(handle) = self.session_of(id, args.session) else {
+            return self.no_such_session(id, args.session);
         };
         let output = match args.format {
             OutputFormat::Screen => {
@@ -380,9 +453,11 @@ impl EventLoop {
     }
 
     fn list_sessions(&mut self, id: CommandId) {
+        let office = self.work.get(&id).map(|work| work.row.office_id);
         let sessions: Vec<_> = self
             .sessions
             .iter()
+            .filter(|(_, live)| Some(live.office) == office)
             .map(|(session, live)| {
                 json!({
                     "id": session, "agent_id": live.agent, "state": live.state, "repository": live.repository,
@@ -394,15 +469,13 @@ impl EventLoop {
     }
 
     fn terminate(&mut self, id: CommandId, session: SessionId) {
-        if !self.sessions.contains_key(&session) {
-            self.end(
-                id,
-                End::failed(
-                    "not_found",
-                    format!("there is no session {session} on this workstation"),
-                ),
-            );
-            return;
+        let office = self.work.get(&id).map(|work| work.row.office_id);
+        if self
+            .sessions
+            .get(&session)
+            .is_none_or(|live| Some(live.office) != office)
+        {
+            return self.no_such_session(id, session);
         }
         if !self.mark_started(id) {
             return;

@@ -1,6 +1,6 @@
 //! Ending a session: the process tree first, proven gone; the worktree after that, and never with work in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::SessionId;
@@ -8,16 +8,21 @@ use domain::session::SessionState;
 use journal::SessionRow;
 use provider::claude;
 use serde_json::json;
+use session::Session;
 use tokio::time::Instant;
 use worktree::{Repository, Worktree};
 
 use super::carry::chain;
 use super::finish::End;
 use super::opening::START_DEADLINE;
-use super::{Event, EventLoop, Stage};
+use super::seats::Live;
+use super::{Event, EventLoop, Stage, Work};
 
 /// How long a shutdown waits for sessions to be gone.
 const SHUT_DOWN_WAIT: Duration = Duration::from_secs(15);
+/// How often the end of a session is tried, and how long after a try that proved nothing.
+const END_TRIES_MAX: u32 = 5;
+const END_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// What programs of an earlier core get to end in order.
 const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
@@ -25,10 +30,16 @@ const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 pub(crate) enum Left {
     /// Nothing; what was not committed is kept under this ref.
     Removed { preserved: Option<String> },
-    /// The folder, because something in it is not committed.
-    Kept { folder: PathBuf },
+    /// The folder.
+    Kept { folder: PathBuf, reason: String },
     /// It never had one.
     Nothing,
+}
+
+/// A session whose processes are not proven gone, with its handle, for another try.
+pub(crate) struct Unproven {
+    why: String,
+    session: Session,
 }
 
 impl EventLoop {
@@ -56,58 +67,113 @@ impl EventLoop {
         let Some(session) = live.session.take() else {
             return;
         };
-        let (place, start_files) = (live.place.take(), self.ground.paths.session(id));
-        let office_ended = matches!(live.state, SessionState::Exited { .. });
-        if !office_ended {
+        let place = live.place.clone();
+        let start_files = self.ground.paths.session(id);
+        if !live.state.is_over() {
             live.state = SessionState::Stopping;
         }
         self.start(async move {
+            let unproven = |why| Unproven {
+                why,
+                session: session.clone(),
+            };
             let left = match session.terminate().await {
                 Ok(proof) if !proof.is_proven() => {
-                    Err(format!("{} of its processes still run", proof.survivors.len()))
+                    let pids: Vec<_> = proof
+                        .survivors
+                        .iter()
+                        .map(|process| process.pid.to_string())
+                        .collect();
+                    Err(unproven(format!(
+                        "these processes do not end: {}",
+                        pids.join(", ")
+                    )))
                 }
                 Ok(_) => {
-                    // They hold the secret of the hooks, and nobody reads them any more.
-                    if let Err(error) = tokio::fs::remove_dir_all(&start_files).await
-                        && error.kind() != std::io::ErrorKind::NotFound
-                    {
-                        tracing::warn!(session = %id, %error, "the start-up files of a session are left");
-                    }
-                    clear_away(id, place).await
+                    remove_start_files(id, &start_files).await;
+                    Ok(clear_away(id, place).await)
                 }
-                Err(error) => Err(format!(
-                    "its processes could not be proven gone: {}",
-                    chain(&error)
-                )),
+                Err(error) => Err(unproven(chain(&error))),
             };
             Event::Gone { session: id, left }
         });
     }
 
-    pub(super) fn gone(&mut self, id: SessionId, left: Result<Left, String>) {
+    pub(super) fn gone(&mut self, id: SessionId, left: Result<Left, Unproven>) {
+        match left {
+            Ok(left) => self.is_gone(id, &left),
+            Err(unproven) => self.not_gone(id, unproven),
+        }
+    }
+
+    /// Unknown is not dead: the session keeps its place, and its end is tried again.
+    fn not_gone(&mut self, id: SessionId, unproven: Unproven) {
+        let stopping = self.ground.stop.is_cancelled();
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let tries = live.unproven.map_or(1, |(tries, _)| tries + 1);
+        tracing::error!(session = %id, tries, why = %unproven.why, "a session is not proven gone");
+        let message = format!(
+            "session {} ({}) could not be ended: {}",
+            live.title, id, unproven.why
+        );
+        if tries < END_TRIES_MAX && !stopping {
+            live.session = Some(unproven.session);
+            live.unproven = Some((tries, Instant::now() + END_AGAIN_AFTER));
+        } else {
+            self.directory.remove(id);
+            self.sessions.remove(&id);
+        }
+        self.problem(
+            "not_stopped",
+            message.clone(),
+            "End these processes by hand; their worktree is kept.",
+        );
+        self.end_all_waiting_for(id, &End::failed("not_stopped", message));
+    }
+
+    /// Tries again what could not be ended before.
+    pub(super) fn end_again(&mut self, now: Instant) {
+        let due = |live: &Live| live.session.is_some() && live.unproven.is_some_and(|(_, at)| at <= now);
+        let again: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, live)| due(live))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in again {
+            self.end_process(id);
+        }
+    }
+
+    fn is_gone(&mut self, id: SessionId, left: &Left) {
         self.directory.remove(id);
         let now = self.now();
         let Some(mut live) = self.sessions.remove(&id) else {
             return;
         };
-        let exited = match live.state {
-            SessionState::Exited { .. } => live.state.clone(),
-            _ => SessionState::Exited { code: None },
-        };
-        if let Err(error) = self.ground.journal.set_session_state(id, &exited, now) {
+        if live.unproven.is_some() {
+            self.solved("not_stopped");
+        }
+        if !live.state.is_over() {
+            live.state = SessionState::Exited { code: None };
+        }
+        if let Err(error) = self.ground.journal.set_session_state(id, &live.state, now) {
             tracing::warn!(session = %id, %error, "a session's end is not in the journal");
         }
-        live.state = exited;
         let draft = self.draft(id, &live);
         self.tell(draft);
-        // A turn that was still open has its report in the notes; a command that still waits for the start has not.
-        let waiting: Vec<_> = self
-            .work
-            .iter()
-            .filter(|(_, work)| work.stage == Stage::Starting { session: id })
-            .map(|(command, _)| *command)
-            .collect();
-        let reason = live.asks.unwrap_or_else(|| {
+        if !self.ground.stop.is_cancelled() {
+            self.end_what_waited_for_start(id, live.asks);
+        }
+        self.release_terminators(id, left);
+        self.advance_line();
+    }
+
+    /// A turn that was still open has its report in the notes; a command that still waits for the start has not.
+    fn end_what_waited_for_start(&mut self, id: SessionId, words: Option<String>) {
+        let reason = words.unwrap_or_else(|| {
             "the agent program ended before it was ready; `semo doctor` may tell why".to_owned()
         });
         let end = if self.problems.contains_key("claude_signed_out") {
@@ -115,24 +181,19 @@ impl EventLoop {
         } else {
             End::failed("provider_exit", reason)
         };
-        for command in waiting {
+        for command in self.waiting_for_start(id) {
             self.end(command, end.clone());
         }
-        match left {
-            Ok(left) => self.release_terminators(id, &left),
-            Err(message) => {
-                tracing::error!(session = %id, message, "a session did not end cleanly");
-                self.end_all_waiting_for(id, &End::failed("not_stopped", message));
-            }
-        }
-        self.advance_line();
     }
 
     pub(super) fn release_terminators(&mut self, id: SessionId, left: &Left) {
         let mut output = json!({ "session_id": id });
         match left {
             Left::Removed { preserved } => output["preserved"] = json!(preserved),
-            Left::Kept { folder } => output["kept_folder"] = json!(folder),
+            Left::Kept { folder, reason } => {
+                output["kept_folder"] = json!(folder);
+                output["kept_because"] = json!(reason);
+            }
             Left::Nothing => {}
         }
         self.end_all_waiting_for(id, &End::ok(output));
@@ -186,44 +247,38 @@ impl EventLoop {
         }
     }
 
-    /// Ends everything: interrupts and reports what runs, proves every process gone.
+    /// Ends everything: interrupts and reports what runs, proves every process gone. What has not begun stays in the
+    /// journal as it is; its lease runs out and it is given out again.
     pub(super) async fn shut_down(mut self) {
-        for (id, live) in &mut self.sessions {
-            live.ending = true;
-            tracing::debug!(session = %id, "ending with the core");
-        }
         let open: Vec<_> = self.sessions.keys().copied().collect();
         for id in open {
             self.end_process(id);
         }
         let deadline = Instant::now() + SHUT_DOWN_WAIT;
-        while self
-            .sessions
-            .values()
-            .any(|live| live.session.is_some() || live.ending)
-            && !self.sessions.is_empty()
-        {
+        while !self.sessions.is_empty() || self.telling {
             tokio::select! {
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::error!(sessions = self.sessions.len(), "some sessions were not proven gone in time");
-                    break;
-                }
+                biased;
+                // What a session says of its last turn comes before the news that it is gone.
+                Some(note) = self.notes.recv() => self.take_note(note),
                 Some(event) = self.events.recv() => match event {
-                    Event::Gone { .. } | Event::Opened { .. } | Event::Reported { .. } => self.handle(event),
+                    Event::Gone { .. } | Event::Opened { .. } | Event::Reported { .. } | Event::Told { .. } => {
+                        self.handle(event);
+                    }
                     _ => {}
                 },
-                Some(note) = self.notes.recv() => self.take_note(note),
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::error!(sessions = self.sessions.len(), "not everything ended in time");
+                    break;
+                }
             }
         }
-        let held: Vec<_> = self.work.keys().copied().collect();
+        while let Ok(note) = self.notes.try_recv() {
+            self.take_note(note);
+        }
+        let begun = |work: &&Work| work.started_at.is_some();
+        let held: Vec<_> = self.work.values().filter(begun).map(|work| work.row.id).collect();
         for id in held {
-            self.end(
-                id,
-                End::failed(
-                    "client_stopped",
-                    "SEMO Office was closed on that workstation before this was done",
-                ),
-            );
+            self.end(id, End::unknown());
         }
         self.write_endings();
         self.publish();
@@ -232,7 +287,7 @@ impl EventLoop {
 
 /// At start: ends what a session of an earlier core left running, then looks after its worktree. Nothing is waiting
 /// for this; what cannot be done now stays as it is.
-pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBuf>) {
+pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBuf>, start_files: PathBuf) {
     let id = row.id;
     match terminal::stop_left_behind(&id.to_string(), LEFT_BEHIND_GRACE).await {
         Ok(proof) if proof.is_proven() => {
@@ -249,6 +304,7 @@ pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBu
             return;
         }
     }
+    remove_start_files(id, &start_files).await;
     let Some(repository) = repository.filter(|_| row.worktree.is_dir()) else {
         return;
     };
@@ -258,28 +314,45 @@ pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBu
     };
     match found {
         Ok(worktree) => {
-            if let Err(error) = clear_away(id, Some(worktree)).await {
-                tracing::warn!(session = %id, error, "a worktree of an earlier core is left");
-            }
+            clear_away(id, Some(worktree)).await;
         }
         Err(error) => tracing::warn!(session = %id, %error, "a worktree of an earlier core is left"),
     }
 }
 
 /// Removes a worktree in which everything is committed; keeps any other, with a copy of its state as a ref.
-async fn clear_away(id: SessionId, place: Option<Worktree>) -> Result<Left, String> {
+async fn clear_away(id: SessionId, place: Option<Worktree>) -> Left {
     let Some(worktree) = place else {
-        return Ok(Left::Nothing);
+        return Left::Nothing;
     };
-    let facts = worktree.facts().await.map_err(|error| chain(&error))?;
-    if facts.dirty {
-        worktree.preserve(id).await.map_err(|error| chain(&error))?;
-        return Ok(Left::Kept {
-            folder: worktree.path,
-        });
+    let cleared = async {
+        if worktree.facts().await?.dirty {
+            worktree.preserve(id).await?;
+            return Ok(None);
+        }
+        worktree.remove(id).await.map(Some)
+    };
+    let kept = |reason: String| {
+        tracing::info!(session = %id, folder = %worktree.path.display(), reason, "a worktree is kept");
+        Left::Kept {
+            folder: worktree.path.clone(),
+            reason,
+        }
+    };
+    match cleared.await {
+        Ok(Some(preserved)) => Left::Removed {
+            preserved: preserved.map(|preserved| preserved.reference),
+        },
+        Ok(None) => kept("something in it is not committed".to_owned()),
+        Err(error) => kept(chain(&error)),
     }
-    let preserved = worktree.remove(id).await.map_err(|error| chain(&error))?;
-    Ok(Left::Removed {
-        preserved: preserved.map(|preserved| preserved.reference),
-    })
+}
+
+/// They hold the secret of the hooks, and nobody reads them any more.
+async fn remove_start_files(id: SessionId, folder: &Path) {
+    if let Err(error) = tokio::fs::remove_dir_all(folder).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(session = %id, %error, "the start-up files of a session are left");
+    }
 }

@@ -129,12 +129,13 @@ impl End {
             id: ResultId(Uuid::new_v4()),
             status: self.status,
             outcome: Some(self.outcome.to_owned()),
-            output: self.output.clone(),
-            error: self.error.clone(),
+            output: self.output.clone().map(without_nul),
+            error: self.error.clone().map(without_nul),
             evidence: self
                 .evidence
                 .as_ref()
-                .and_then(|evidence| serde_json::to_value(evidence).ok()),
+                .and_then(|evidence| serde_json::to_value(evidence).ok())
+                .map(without_nul),
             timings: self.timings.clone(),
         }
     }
@@ -160,6 +161,19 @@ impl End {
             evidence: self.evidence.clone(),
             acknowledged: false,
         }
+    }
+}
+
+/// The database's JSON takes every character but NUL.
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, without_nul(value)))
+            .collect(),
+        other => other,
     }
 }
 
@@ -242,5 +256,29 @@ impl EventLoop {
         for id in waiters {
             self.end(id, End::ok(json!({ "command_id": ended, "outcome": outcome })));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_result_holds_a_character_that_the_office_cannot_take() {
+        let end = End::ok(json!({ "ansi": "a\0b", "rows": ["\0"], "n": 1 }));
+        let output = end.into_result().output.unwrap();
+        assert_eq!(
+            output,
+            json!({ "ansi": "a\u{fffd}b", "rows": ["\u{fffd}"], "n": 1 })
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_neither_a_success_nor_a_failure() {
+        let end = End::unknown();
+        assert_eq!(
+            (end.status, end.outcome),
+            (ResultStatus::Unconfirmed, "unconfirmed")
+        );
     }
 }

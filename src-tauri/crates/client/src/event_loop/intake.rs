@@ -17,6 +17,10 @@ use super::{Event, EventLoop, Stage, Work};
 
 /// Commands taken by one claim.
 const CLAIM_MAX: u32 = 10;
+/// Commands that are asked for even when everything is taken.
+const CLAIM_MIN: u32 = 2;
+/// Commands that are taken beyond the free places.
+const LINE_AHEAD: usize = 4;
 /// Commands that may wait in our line for a session; beyond that they stay in the office for other clients.
 const LINE_MAX: usize = 50;
 /// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
@@ -46,22 +50,32 @@ impl EventLoop {
         if full || !self.program_looked_for || self.ground.stop.is_cancelled() {
             return;
         }
-        if std::mem::replace(&mut self.claiming, true) {
+        if self.claiming || self.is_renewing() {
             self.claim_wanted = true;
             return;
         }
         tracing::debug!(cause, "claiming");
-        let (rest, office, client) = (
-            self.ground.rest.clone(),
-            data.office.id,
-            self.ground.identity.client,
-        );
+        let (rest, office, client) = (self.ground.rest.clone(), data.office.id, data.client);
+        let limit = self.claim_limit();
+        self.claiming = true;
         self.start(async move {
             Event::Claimed {
                 office,
-                result: rest.claim_commands(office, client, CLAIM_MAX, LEASE_S).await,
+                result: rest.claim_commands(office, client, limit, LEASE_S).await,
             }
         });
+    }
+
+    /// As many as there are places, and a few for the line: the rest stays in the office for other clients. Never fewer
+    /// than [`CLAIM_MIN`], so that a cancel gets through a full house.
+    fn claim_limit(&self) -> u32 {
+        let open = self.sessions.values().filter(|live| !live.state.is_over());
+        let busy = open.filter(|live| live.holder.is_some()).count();
+        let places = self.sessions_max().saturating_sub(busy) + LINE_AHEAD;
+        let limit = places.saturating_sub(self.line.len());
+        u32::try_from(limit)
+            .unwrap_or(CLAIM_MAX)
+            .clamp(CLAIM_MIN, CLAIM_MAX)
     }
 
     pub(super) fn claimed(&mut self, office: OfficeId, result: Result<Vec<ClaimedCommand>, RestError>) {
@@ -70,18 +84,24 @@ impl EventLoop {
         match result {
             Ok(rows) => {
                 self.solved("office_unreachable");
+                self.solved("office");
                 tracing::debug!(commands = rows.len(), "claimed");
                 // A full batch means that there may be more.
-                let more = rows.len() >= CLAIM_MAX as usize;
+                let more = rows.len() >= CLAIM_MIN as usize && self.line.len() < LINE_AHEAD;
                 for row in rows {
                     self.receive(row);
                 }
+                self.stop_lost_work();
                 if again || more {
                     self.claim("more");
                 }
             }
             Err(error) => {
                 tracing::warn!(%office, %error, "commands could not be claimed");
+                if matches!(error, RestError::NotFound { .. }) {
+                    // The office does not know this client (any more): joining makes it known.
+                    self.join();
+                }
                 self.trouble_with_rest(&error);
             }
         }
@@ -93,6 +113,8 @@ impl EventLoop {
         if let Some(work) = self.work.get_mut(&id) {
             // Our own lease ran out and the same command came back to us: go on under the new token.
             work.row.lease_token = row.lease_token;
+            work.lease_lost = false;
+            work.renewing = false;
             work.renew_at = Instant::now() + RENEW_EVERY;
         }
         let note = NewCommand {
@@ -180,6 +202,8 @@ impl EventLoop {
             renew_at: Instant::now() + RENEW_EVERY,
             renewing: false,
             cancel_wanted,
+            lease_lost: false,
+            start_limit: None,
         };
         self.work.insert(id, work);
         match (parsed, decision) {
@@ -201,6 +225,8 @@ impl EventLoop {
             renew_at: Instant::now() + RENEW_EVERY,
             renewing: false,
             cancel_wanted: false,
+            lease_lost: false,
+            start_limit: None,
         };
         self.work.insert(id, work);
         self.end(id, End::unknown());

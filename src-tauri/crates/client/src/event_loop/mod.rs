@@ -25,13 +25,14 @@ use domain::{Clock, CommandId, OfficeId, SessionId, Timestamp};
 use journal::{Acknowledgement, Journal};
 use session::SessionNote;
 use supabase::{
-    Auth, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal, Rest, RestError,
-    SessionDraft,
+    Auth, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal,
+    Rest, RestError, SessionDraft,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::identity::{Account, Identity};
@@ -53,6 +54,10 @@ pub(crate) const EVENT_QUEUE_MAX: usize = 1_024;
 pub(crate) const NOTE_QUEUE_MAX: usize = 1_024;
 /// How often the loop looks at its deadlines.
 const TICK: Duration = Duration::from_secs(1);
+/// How often old rows leave the journal.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// How long ended work stays in the journal: 30 days.
+const KEEP_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
 /// What comes in.
 pub(crate) enum Event {
@@ -75,9 +80,10 @@ pub(crate) enum Event {
         office: OfficeId,
         result: Result<Vec<ClaimedCommand>, RestError>,
     },
-    /// `renew_lease` answered.
+    /// `renew_lease` answered, for the lease with this token.
     Renewed {
         command: CommandId,
+        token: Uuid,
         result: Result<Renewal, RestError>,
     },
     /// A session was started, or was not.
@@ -88,7 +94,13 @@ pub(crate) enum Event {
     /// A session's process tree is gone, and what became of its worktree.
     Gone {
         session: SessionId,
-        left: Result<ending::Left, String>,
+        left: Result<ending::Left, ending::Unproven>,
+    },
+    /// `cancel_command` answered, asked for by a command of ours.
+    CancelAnswered {
+        command: CommandId,
+        target: CommandId,
+        result: Result<CancelAnswer, RestError>,
     },
     /// The office was told of a session's state, or was not.
     Told {
@@ -135,6 +147,10 @@ struct Work {
     renewing: bool,
     /// Somebody wants it stopped.
     cancel_wanted: bool,
+    /// The office says that the lease is not ours any more; the next claim shows whether it comes back to us.
+    lease_lost: bool,
+    /// When its wait for a session's start is over.
+    start_limit: Option<Instant>,
 }
 
 /// How far a command has come.
@@ -151,6 +167,8 @@ enum Stage {
     },
     /// It waits for another command to end (it asked for that).
     UntilEnded { command: CommandId },
+    /// The office was asked to cancel another command.
+    Asking,
     /// It waits for a session to be gone.
     UntilGone { session: SessionId },
     /// It has ended; the record is being written.
@@ -191,6 +209,7 @@ pub(crate) struct EventLoop {
     /// States of sessions that the office has not been told yet; bounded by the sessions there are.
     untold: BTreeMap<SessionId, SessionDraft>,
     telling: bool,
+    prune_at: Instant,
     program: Option<PathBuf>,
     /// The agent program was looked for at least once: nothing is claimed before.
     program_looked_for: bool,
@@ -237,6 +256,7 @@ impl EventLoop {
             sessions: BTreeMap::new(),
             untold: BTreeMap::new(),
             telling: false,
+            prune_at: Instant::now(),
             program: None,
             program_looked_for: false,
             problems: BTreeMap::new(),
@@ -276,9 +296,18 @@ impl EventLoop {
             Event::NotJoined(trouble) => self.not_joined(trouble),
             Event::Refreshed { office, data } => self.refreshed(office, data),
             Event::Claimed { office, result } => self.claimed(office, result),
-            Event::Renewed { command, result } => self.renewed(command, result),
+            Event::Renewed {
+                command,
+                token,
+                result,
+            } => self.renewed(command, token, result),
             Event::Opened { session, result } => self.opened(session, result),
             Event::Gone { session, left } => self.gone(session, left),
+            Event::CancelAnswered {
+                command,
+                target,
+                result,
+            } => self.cancel_answered(command, target, result),
             Event::Told { draft, result } => self.told(draft, result),
             Event::Reported { command, how } => self.reported(command, how),
             Event::ProgramChecked(result) => self.program_checked(result),
@@ -287,6 +316,8 @@ impl EventLoop {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        // Before any claim: a claim gives out again what we hold when its lease has run out.
+        self.renew_leases(now);
         if self.join_again_at.is_some_and(|at| at <= now) {
             self.join();
         }
@@ -294,13 +325,27 @@ impl EventLoop {
             self.poll_at = now + self.poll_interval();
             self.claim("poll");
             self.refresh();
-            self.tell_again();
+            self.tell_next();
         }
-        self.renew_leases(now);
         self.receive_unwritten(now);
         self.write_endings();
+        self.end_what_waited_too_long(now);
         self.give_up_idle_sessions();
         self.give_up_stuck_starts(now);
+        self.end_again(now);
+        if self.prune_at <= now {
+            self.prune_at = now + PRUNE_EVERY;
+            self.prune();
+        }
+    }
+
+    /// Forgets what ended long ago; the office keeps it.
+    fn prune(&self) {
+        let before = self.now().plus_ms(-KEEP_MS);
+        match self.ground.journal.prune(before) {
+            Ok(rows) => tracing::debug!(?rows, "old rows of the journal are gone"),
+            Err(error) => tracing::warn!(%error, "old rows of the journal could not be removed"),
+        }
     }
 
     /// Starts work whose end comes back as an event.

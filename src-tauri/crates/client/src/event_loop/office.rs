@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{CommandId, OfficeId};
+use domain::{ClientId, CommandId, OfficeId, UserId};
 use rand::Rng;
 use supabase::{
     AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest,
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Event, EventLoop};
-use crate::identity::Account;
+use crate::identity::{Account, Identity};
 use crate::start::{FirstOffice, Machine};
 
 /// Commands that are read and shown.
@@ -28,6 +28,8 @@ const JOIN_PAUSE_MS_MAX: u64 = 60_000;
 pub(crate) struct OfficeData {
     pub office: OfficeRow,
     pub offices: Vec<OfficeRow>,
+    /// What this machine is called there.
+    pub client: ClientId,
     pub rows: Rows,
 }
 
@@ -56,7 +58,7 @@ struct Join {
     rest: Rest,
     account: Account,
     machine: Machine,
-    client: domain::ClientId,
+    identity: Identity,
     wanted: Option<OfficeId>,
     first_office: Option<FirstOffice>,
 }
@@ -83,7 +85,7 @@ impl EventLoop {
             rest: self.ground.rest.clone(),
             account: self.ground.account.clone(),
             machine: self.ground.machine.clone(),
-            client: self.ground.identity.client,
+            identity: self.ground.identity.clone(),
             wanted,
             first_office: self.ground.first_office.clone(),
         };
@@ -106,10 +108,13 @@ impl EventLoop {
         if changed || self.realtime.is_none() {
             self.listen_to(data.office.id);
         }
+        if let Some((realtime, _, _)) = &self.realtime {
+            self.connection = (realtime.state(), self.now());
+        }
         self.office = Some(data);
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
-        self.tell_again();
+        self.tell_next();
     }
 
     pub(super) fn not_joined(&mut self, trouble: Trouble) {
@@ -124,12 +129,10 @@ impl EventLoop {
         self.join_failures = self.join_failures.saturating_add(1);
         let share = rand::rng().random_range(0.5..=1.0);
         self.join_again_at = Some(Instant::now() + Duration::from_millis(pause_ms).mul_f64(share));
-        self.connection = (
-            ConnectionState::Offline {
-                why: trouble.message.clone(),
-            },
-            self.now(),
-        );
+        if self.realtime.is_none() {
+            let why = trouble.message.clone();
+            self.connection = (ConnectionState::Offline { why }, self.now());
+        }
         self.problem(trouble.code, trouble.message, trouble.hint);
     }
 
@@ -212,6 +215,7 @@ impl EventLoop {
             (Some(known), Ok(rows)) if known.office.id == office => {
                 known.rows = rows;
                 self.solved("office_unreachable");
+                self.solved("office");
             }
             (_, Ok(_)) => {}
             (_, Err(error)) => self.trouble_with_rest(&error),
@@ -258,10 +262,11 @@ impl Join {
         }
         let office = self.choose(&offices)?;
         let machine = &self.machine;
+        let client = client_in(&self.identity, office.id, self.auth.user());
         self.rest
             .register_client(
                 office.id,
-                self.client,
+                client,
                 &machine.name,
                 &machine.platform,
                 &machine.version,
@@ -274,6 +279,7 @@ impl Join {
         Ok(OfficeData {
             office,
             offices,
+            client,
             rows,
         })
     }
@@ -386,6 +392,15 @@ fn is_final(status: ResultStatus) -> bool {
         | ResultStatus::Cancelled => true,
         ResultStatus::Progress | ResultStatus::Late | ResultStatus::Other => false,
     }
+}
+
+/// This machine's id in one office, for one user: a row of `clients` belongs to one office and one account.
+pub(super) fn client_in(identity: &Identity, office: OfficeId, user: Option<UserId>) -> ClientId {
+    let name = format!(
+        "{office} {}",
+        user.map(|user| user.to_string()).unwrap_or_default()
+    );
+    ClientId(Uuid::new_v5(&identity.client.0, name.as_bytes()))
 }
 
 fn trouble(error: RestError) -> Trouble {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::session::SessionState;
 use domain::{AgentId, CommandId, SessionId};
 use journal::SessionRow;
 use provider::claude::{self, ClaudeLaunch, HookEndpoint, PermissionMode, SignIn};
@@ -16,7 +17,7 @@ use super::carry::chain;
 use super::ending::Left;
 use super::finish::End;
 use super::seats::Live;
-use super::{Event, EventLoop, Stage};
+use super::{Event, EventLoop};
 use crate::view::Problem;
 
 /// A session that has not shown its prompt by then is given up (a cold start takes about a second, six at once about
@@ -127,8 +128,8 @@ impl EventLoop {
             Ok((live, opening)) => {
                 tracing::info!(session = %id, title = %live.title, "starting a session");
                 self.sessions.insert(id, Live { holder, ..live });
-                if let Some(work) = holder.and_then(|holder| self.work.get_mut(&holder)) {
-                    work.stage = Stage::Starting { session: id };
+                if let Some(holder) = holder {
+                    self.wait_for_start(holder, id);
                 }
                 self.changed = true;
                 self.start(async move {
@@ -281,11 +282,10 @@ impl EventLoop {
             }
             Err(fault) => {
                 tracing::warn!(session = %id, message = %fault.message, "a session was not started");
-                let holder = live.holder.take();
                 self.sessions.remove(&id);
                 self.release_terminators(id, &Left::Nothing);
-                if let Some(holder) = holder {
-                    self.end(holder, End::failed(fault.class, fault.message));
+                for command in self.waiting_for_start(id) {
+                    self.end(command, End::failed(fault.class, fault.message.clone()));
                 }
                 self.advance_line();
             }
@@ -331,7 +331,13 @@ impl Opening {
             worktree: worktree.path.clone(),
             ..self.session
         };
-        Session::start(spec, &self.tasks, self.notes).map_err(|error| open_fault("agent_program", &error))
+        Session::start(spec, &self.tasks, self.notes).map_err(|error| {
+            let over = SessionState::Exited { code: None };
+            if let Err(error) = self.journal.set_session_state(row.id, &over, row.started_at) {
+                tracing::warn!(session = %row.id, %error, "a session that did not start stands open in the journal");
+            }
+            open_fault("agent_program", &error)
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The copy of the state that windows see. Built whole after every change; nothing reads it back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::{Command, CommandId, Timestamp};
@@ -14,6 +15,8 @@ use crate::view::{
 
 /// Longest summary of a command, in characters.
 const SUMMARY_CHARS_MAX: usize = 120;
+/// Most of a prompt or a final message that windows show; the office has the whole.
+const TEXT_CHARS_MAX: usize = 8_000;
 
 /// The state before anything is known.
 pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
@@ -74,6 +77,11 @@ impl EventLoop {
         let mut views: Vec<_> = self
             .sessions
             .iter()
+            .filter(|(_, live)| {
+                self.office
+                    .as_ref()
+                    .is_none_or(|data| data.office.id == live.office)
+            })
             .map(|(id, live)| SessionView {
                 id: id.to_string(),
                 agent_id: live.agent.to_string(),
@@ -95,16 +103,15 @@ impl EventLoop {
         let Some(data) = &self.office else {
             return Vec::new();
         };
-        // What the office itself shows as ended needs no memory of ours any more.
-        let shown: Vec<CommandId> = data
+        // What the office itself shows as ended, or does not show any more, needs no memory of ours.
+        let rows: HashMap<CommandId, bool> = data
             .rows
             .commands
             .iter()
-            .filter(|row| row.state.is_final())
-            .map(|row| row.id)
+            .map(|row| (row.id, row.state.is_final()))
             .collect();
         self.reporting
-            .retain(|id, ending| !(ending.acknowledged && shown.contains(id)));
+            .retain(|id, ending| !ending.acknowledged || rows.get(id) == Some(&false));
         let mut views: Vec<CommandView> = data
             .rows
             .commands
@@ -136,18 +143,23 @@ impl EventLoop {
             agent_id: row.agent_id.map(|id| id.to_string()),
             session_id: row.session_id.map(|id| id.to_string()),
             summary: summary(&row.kind, &row.args),
-            prompt: text(Some(&row.args), "prompt"),
+            prompt: text(Some(&row.args), "prompt").map(|prompt| clipped(&prompt, TEXT_CHARS_MAX)),
             status: status(row.state),
             outcome: result.and_then(|row| row.outcome.clone()),
             created_at: row.created_at.0,
             started_at: None,
             finished_at: row.finished_at.map(|at| at.0),
-            final_message: result.and_then(|row| text(row.output.as_ref(), "final_message")),
+            final_message: result
+                .and_then(|row| text(row.output.as_ref(), "final_message"))
+                .map(|message| clipped(&message, TEXT_CHARS_MAX)),
             reason: result.and_then(|row| text(row.error.as_ref(), "message")),
             evidence: result
                 .and_then(|row| row.evidence.clone())
                 .and_then(|value| serde_json::from_value(value).ok()),
-            mine: row.client_id == Some(self.ground.identity.client),
+            mine: self
+                .office
+                .as_ref()
+                .is_some_and(|data| row.client_id == Some(data.client)),
         };
         if view.session_id.is_none() {
             view.session_id = result.and_then(|row| text(row.output.as_ref(), "session_id"));
@@ -164,7 +176,7 @@ impl EventLoop {
             view.status = match &work.stage {
                 Stage::InLine => CommandStatus::Waiting,
                 Stage::Starting { .. } => CommandStatus::Claimed,
-                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } => {
+                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } | Stage::Asking => {
                     CommandStatus::Running
                 }
                 Stage::Ended => CommandStatus::Reporting,
@@ -173,7 +185,7 @@ impl EventLoop {
                 Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
                     Some(session)
                 }
-                Stage::InLine | Stage::UntilEnded { .. } | Stage::Ended => None,
+                Stage::InLine | Stage::UntilEnded { .. } | Stage::Asking | Stage::Ended => None,
             };
             if let Some(session) = session {
                 view.session_id = Some(session.to_string());
@@ -271,7 +283,7 @@ fn summary(kind: &str, args: &Value) -> String {
                 .unwrap_or_default()
                 .trim()
                 .to_owned();
-            return clipped(&line);
+            return clipped(&line, SUMMARY_CHARS_MAX);
         }
         Ok(Command::CreateSession(_)) => "Start a session",
         Ok(Command::SendKeys(_)) => "Press keys in a session",
@@ -279,14 +291,14 @@ fn summary(kind: &str, args: &Value) -> String {
         Ok(Command::GetOutput(_)) => "Read a session's output",
         Ok(Command::ListSessions) => "List the sessions",
         Ok(Command::Terminate(_)) => "End a session",
-        Err(_) => return clipped(&format!("Not understood: {kind}")),
+        Err(_) => return clipped(&format!("Not understood: {kind}"), SUMMARY_CHARS_MAX),
     };
     line.to_owned()
 }
 
-fn clipped(line: &str) -> String {
-    let mut short: String = line.chars().take(SUMMARY_CHARS_MAX).collect();
-    if line.chars().count() > SUMMARY_CHARS_MAX {
+fn clipped(text: &str, chars_max: usize) -> String {
+    let mut short: String = text.chars().take(chars_max).collect();
+    if text.chars().count() > chars_max {
         short.push('…');
     }
     short

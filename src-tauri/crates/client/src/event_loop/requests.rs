@@ -65,9 +65,8 @@ impl EventLoop {
             }
             Request::Refresh {} => {
                 self.check_program();
-                if self.office.is_none() || self.join_again_at.is_some() {
-                    self.join();
-                }
+                // Joining reads everything anew, the list of offices too.
+                self.join();
                 if let Some((realtime, _, _)) = &self.realtime {
                     realtime.nudge();
                 }
@@ -82,6 +81,15 @@ impl EventLoop {
         let data = self.office.as_ref();
         if !data.is_some_and(|data| data.offices.iter().any(|row| row.id == office)) {
             return Err(not_found(format!("you are not a member of office {office}")));
+        }
+        let here = data.map(|data| data.office.id);
+        if here != Some(office) && self.work.values().any(|work| Some(work.row.office_id) == here) {
+            let message = "commands of the present office are still being carried out here";
+            return Err(RequestError::new(
+                ErrorCode::Conflict,
+                message,
+                "Wait for their end, or cancel them.",
+            ));
         }
         if !std::mem::replace(&mut self.joining, true) {
             self.join_office(Some(office));

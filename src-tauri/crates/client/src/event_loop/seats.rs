@@ -15,8 +15,9 @@ use worktree::{Worktree, WorktreeSpec};
 
 use super::ending::clear_after_crash;
 use super::finish::End;
-use super::{Event, EventLoop, Stage};
-use crate::pool::Seat;
+use super::office::client_in;
+use super::{Event, EventLoop, Stage, Work};
+use crate::pool::{Seat, is_at_rest};
 
 /// A session of ours.
 pub(crate) struct Live {
@@ -37,6 +38,8 @@ pub(crate) struct Live {
     /// What it waits for, in words.
     pub asks: Option<String>,
     pub ending: bool,
+    /// How often its end could not be proven, and when that is tried again.
+    pub unproven: Option<(u32, Instant)>,
     /// What its hooks must show.
     pub secret: String,
 }
@@ -67,6 +70,7 @@ impl Live {
             start_deadline: Some(deadline),
             asks: None,
             ending: false,
+            unproven: None,
             secret,
         }
     }
@@ -144,7 +148,7 @@ impl EventLoop {
         }
         tracing::debug!(session = %id, ?state, "a session's state");
         live.state = state.clone();
-        live.idle_since = (state == SessionState::Idle).then_some(now);
+        live.idle_since = is_at_rest(&state).then_some(now);
         if !matches!(
             state,
             SessionState::AwaitingPerson { .. } | SessionState::Exited { .. }
@@ -164,15 +168,15 @@ impl EventLoop {
         }
     }
 
+    /// The commands that wait for this session to become ready.
+    pub(super) fn waiting_for_start(&self, id: SessionId) -> Vec<CommandId> {
+        let waits = |work: &&Work| work.stage == Stage::Starting { session: id };
+        self.work.values().filter(waits).map(|work| work.row.id).collect()
+    }
+
     /// Begins what waited for this session's start, then looks at the line.
     fn session_is_idle(&mut self, id: SessionId) {
-        let waiting: Vec<_> = self
-            .work
-            .iter()
-            .filter(|(_, work)| work.stage == Stage::Starting { session: id })
-            .map(|(command, _)| *command)
-            .collect();
-        for command in waiting {
+        for command in self.waiting_for_start(id) {
             match self.work.get(&command).map(|work| &work.command) {
                 Some(domain::Command::CreateSession(_)) => {
                     let output = self.sessions.get(&id).map(|live| {
@@ -196,13 +200,7 @@ impl EventLoop {
         live.asks = Some(text.clone());
         if ask == Ask::Login {
             self.signed_out(&text);
-            let waiting: Vec<_> = self
-                .work
-                .iter()
-                .filter(|(_, work)| work.stage == Stage::Starting { session: id })
-                .map(|(command, _)| *command)
-                .collect();
-            for command in waiting {
+            for command in self.waiting_for_start(id) {
                 self.end(command, End::failed("auth", claude::SIGN_IN_HINT));
             }
         }
@@ -242,7 +240,7 @@ impl EventLoop {
         SessionDraft {
             session: id,
             office: live.office,
-            client: self.ground.identity.client,
+            client: client_in(&self.ground.identity, live.office, self.ground.auth.user()),
             agent: live.agent,
             state: state_name(&live.state).to_owned(),
             repository: live.repository.clone(),
@@ -257,14 +255,17 @@ impl EventLoop {
         self.tell_next();
     }
 
-    fn tell_next(&mut self) {
+    /// Tells the next piece of news, unless one is on its way or no office is joined.
+    pub(super) fn tell_next(&mut self) {
         if self.telling || self.office.is_none() {
             return;
         }
-        let Some((_, draft)) = self.untold.pop_first() else {
+        let Some((_, mut draft)) = self.untold.pop_first() else {
             return;
         };
         self.telling = true;
+        // Who is signed in is known now at the latest.
+        draft.client = client_in(&self.ground.identity, draft.office, self.ground.auth.user());
         let rest = self.ground.rest.clone();
         self.start(async move {
             let result = rest.upsert_session(&draft).await;
@@ -289,11 +290,6 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    /// What could not be told before is told now.
-    pub(super) fn tell_again(&mut self) {
-        self.tell_next();
     }
 
     /// At start: what an earlier core left behind. Its agent programs ended with it.
@@ -322,14 +318,17 @@ impl EventLoop {
             self.tell(SessionDraft {
                 session: row.id,
                 office: row.office,
-                client: self.ground.identity.client,
+                client: client_in(&self.ground.identity, row.office, self.ground.auth.user()),
                 agent: row.agent,
                 state: state_name(&over).to_owned(),
                 repository: row.repository.clone(),
                 branch: row.branch.clone(),
             });
             let repository = self.ground.settings.repositories.get(&row.repository).cloned();
-            self.ground.tasks.spawn(clear_after_crash(row, repository));
+            let start_files = self.ground.paths.session(row.id);
+            self.ground
+                .tasks
+                .spawn(clear_after_crash(row, repository, start_files));
         }
         self.outbox_bell.notify_one();
     }

@@ -5,7 +5,7 @@
 use super::error::RestError;
 use super::plan::{Condition, Field, Order, Query, Selected, Step, Test};
 
-/// Deepest nesting of `and(…)`/`or(…)`.
+/// Deepest nesting of `and(…)`/`or(…)`, longest row of `not.` before one operator.
 const DEPTH_MAX: usize = 16;
 /// Most conditions, select entries or order terms in one request.
 const ITEMS_MAX: usize = 200;
@@ -181,11 +181,23 @@ fn field(text: &str) -> Result<Field, RestError> {
     Ok(Field { column, path })
 }
 
-/// `[not.]op.value`
+/// `[not.]op.value`. A loop, not a recursion: the text is as long as a request may be.
 fn test(field: Field, text: &str) -> Result<Condition, RestError> {
-    if let Some(rest) = text.strip_prefix("not.") {
-        return Ok(Condition::Not(Box::new(test(field, rest)?)));
+    let (mut rest, mut nots) = (text, 0);
+    while let Some(inner) = rest.strip_prefix("not.") {
+        (rest, nots) = (inner, nots + 1);
+        if nots > DEPTH_MAX {
+            return Err(RestError::query(format!(
+                "a filter has more than {DEPTH_MAX} times `not`"
+            )));
+        }
     }
+    let plain = plain_test(field, rest)?;
+    Ok((0..nots).fold(plain, |inner, _| Condition::Not(Box::new(inner))))
+}
+
+/// `op.value`
+fn plain_test(field: Field, text: &str) -> Result<Condition, RestError> {
     let fault = || RestError::query(format!("\"failed to parse filter ({text})\""));
     let (name, value) = text.split_once('.').ok_or_else(fault)?;
     let operator = |sql| Test::Operator {
@@ -436,6 +448,20 @@ mod tests {
             [false, true]
         );
         assert!(matches!(&plan.select[1], Selected::Field { cast: Some(cast), .. } if cast == "text"));
+    }
+
+    #[test]
+    fn a_row_of_nots_is_refused_before_it_fills_the_stack() {
+        let many = "not.".repeat(16_000);
+        for text in [format!("id={many}eq.1"), format!("or=(id.{many}eq.1,b.eq.2)")] {
+            let error = read(&text).unwrap_err();
+            assert!(
+                matches!(&error, RestError::Coded { code, .. } if code == "PGRST100"),
+                "{error:?}"
+            );
+        }
+        let plan = read(&format!("id={}eq.1", "not.".repeat(DEPTH_MAX))).unwrap();
+        assert!(matches!(&plan.conditions[0], Condition::Not(inner) if matches!(**inner, Condition::Not(_))));
     }
 
     #[test]

@@ -1,0 +1,189 @@
+//! The office around the one command: two offices, a full house, leases, cancels, the end of the day.
+
+use std::time::Duration;
+
+use harness::stub::StubRequest;
+use harness::wait::wait_until;
+use harness::world::World;
+use serde_json::{Value, json};
+use supabase::{AgentDraft, CommandState, NewCommand};
+use uuid::Uuid;
+
+fn asks_for(part: &'static str) -> impl Fn(&StubRequest) -> bool {
+    move |request| request.prompt().is_some_and(|prompt| prompt.contains(part))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
+    let world = World::start().await;
+    let office = world.rest.create_office("Second").await.expect("an office");
+    let draft = AgentDraft {
+        agent: Uuid::new_v4().into(),
+        role: "DOC".to_owned(),
+        name: "Duri".to_owned(),
+        prompt: "You write what people read.".to_owned(),
+        scope_patterns: Vec::new(),
+        core_skills: Vec::new(),
+    };
+    let agent = world
+        .rest
+        .upsert_agent(office.id, &draft)
+        .await
+        .expect("an agent");
+    let first = world.session("FE").await;
+    // It was made after the core had joined: a person asks for a fresh look.
+    world.call("refresh", json!({})).await;
+    wait_until("the second office can be picked", Duration::from_secs(30), || async {
+        world.call("select_office", json!({ "office_id": office.id })).await.0 == 200
+    })
+    .await;
+    wait_until("the second office is served", Duration::from_secs(30), || async {
+        let state = world.state().await;
+        state["office"]["name"] == "Second"
+            && state["agents"][0]["role"] == "DOC"
+            && state["connection"]["status"] == "live"
+    })
+    .await;
+    let enqueue = async |kind: &str, args: Value| {
+        let command = NewCommand {
+            office: office.id,
+            kind: kind.to_owned(),
+            args,
+            key: Uuid::new_v4().to_string(),
+            agent: Some(agent.id),
+            session: None,
+        };
+        world
+            .rest
+            .enqueue_command(&command)
+            .await
+            .expect("the command is taken")
+            .id
+    };
+    let id = enqueue("send_prompt", json!({ "prompt": "Say hello." })).await;
+    let (row, result) = world.result(id).await;
+    assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
+    let everything = world.stub.turns().last().expect("a turn").user_texts().join("\n");
+    assert!(everything.contains("You are Duri, DOC of this office"));
+    // What belongs to the first office is nobody's business here.
+    let list = enqueue("list_sessions", json!({})).await;
+    let (_, listed) = world.result(list).await;
+    assert!(
+        !listed
+            .output
+            .expect("a list")
+            .to_string()
+            .contains(&first.to_string())
+    );
+    let peek = enqueue("get_output", json!({ "session": first })).await;
+    assert_eq!(world.result(peek).await.0.state, CommandState::Failed);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_house_is_full_a_command_waits_in_line_and_is_served_next() {
+    let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
+    let slow = world.send("FE", "First. scn=slow:20").await;
+    world
+        .stub
+        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
+        .await;
+    let waiting = world.send("BE", "Second.").await;
+    wait_until("the second one waits", Duration::from_secs(20), || async {
+        world.state().await["commands"][0]["status"] == "waiting"
+    })
+    .await;
+    assert_eq!(world.result(slow).await.0.state, CommandState::Succeeded);
+    let (_, result) = world.result(waiting).await;
+    assert_eq!(
+        result.outcome.as_deref(),
+        Some("done"),
+        "the idle session made room: {result:?}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_what_waits_in_line_and_what_nobody_holds() {
+    let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
+    let slow = world.send("FE", "First. scn=slow:200").await;
+    world
+        .stub
+        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
+        .await;
+    let waiting = world.send("BE", "Second.").await;
+    wait_until("the second one waits", Duration::from_secs(20), || async {
+        world.state().await["commands"][0]["status"] == "waiting"
+    })
+    .await;
+    let cancel = world
+        .enqueue("cancel", json!({ "command": waiting }), None, None)
+        .await;
+    assert_eq!(world.result(waiting).await.0.state, CommandState::Cancelled);
+    assert_eq!(world.result(cancel).await.0.state, CommandState::Succeeded);
+    let over = world
+        .enqueue("cancel", json!({ "command": waiting }), None, None)
+        .await;
+    let (_, told) = world.result(over).await;
+    assert!(
+        told.output.expect("an output")["note"]
+            .to_string()
+            .contains("it is cancelled")
+    );
+    let nothing = world
+        .enqueue("cancel", json!({ "command": Uuid::new_v4() }), None, None)
+        .await;
+    assert_eq!(
+        world.result(nothing).await.0.state,
+        CommandState::Failed,
+        "no such command is no success"
+    );
+    world.call("cancel_command", json!({ "command_id": slow })).await;
+    assert_eq!(world.result(slow).await.0.state, CommandState::Cancelled);
+    assert!(
+        world.stub.turns().iter().all(|turn| !asks_for("Second.")(turn)),
+        "it never reached the model"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun() {
+    let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
+    let (rest, paths) = (world.rest.clone(), world.paths.clone());
+    let running = world.send("FE", "First. scn=slow:200").await;
+    world
+        .stub
+        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
+        .await;
+    let waiting = world.send("BE", "Second.").await;
+    wait_until("the second one waits", Duration::from_secs(20), || async {
+        world.state().await["commands"][0]["status"] == "waiting"
+    })
+    .await;
+    let session = world.state().await["sessions"][0]["id"]
+        .as_str()
+        .expect("a session")
+        .to_owned();
+    world.core.stop().await;
+    // The hub has ended with the core; the journal tells what was written before it did.
+    let journal = journal::Journal::open(&paths.journal()).expect("the journal");
+    let ended = journal.command(running).expect("a read").expect("a row");
+    assert_eq!(
+        ended.phase,
+        journal::Phase::Finished,
+        "what was interrupted has its result"
+    );
+    let open = journal.command(waiting).expect("a read").expect("a row");
+    assert_eq!(
+        open.phase,
+        journal::Phase::Received,
+        "what had not begun is not thrown away"
+    );
+    let row = journal
+        .session(session.parse().expect("an id"))
+        .expect("a read")
+        .expect("a row");
+    assert!(row.state.is_over(), "{:?}", row.state);
+    drop(rest);
+}
