@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLAUDE_VERSION=2.1.197
 NODE_MAJOR_MIN=20
 NODE_MINOR_MIN=19
+POSTGRES_MAJOR_MIN=15
 
 # A toolchain that rustup has installed, but that this shell has not been told of.
 [ -d "$HOME/.cargo/bin" ] && case ":$PATH:" in *":$HOME/.cargo/bin:"*) ;; *) PATH="$PATH:$HOME/.cargo/bin" ;; esac

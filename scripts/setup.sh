@@ -13,10 +13,19 @@ case $purpose in run | test) ;; *) fail "setup: unknown purpose \`$purpose\`" "u
 has_display() { [ "$(uname)" = Darwin ] || [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; }
 wants_window() { [ "$purpose" = test ] || has_display; }
 
-has_postgres() {
-    has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
-        compgen -G '/usr/pgsql-*/bin/postgres' >/dev/null || compgen -G '/opt/homebrew/opt/postgresql@*/bin/postgres' >/dev/null
+# The newest major version of the servers that the product would find (crate hub, postgres/locate.rs); 0 when none.
+postgres_major() {
+    local folder major newest=0
+    for folder in "${SEMO_POSTGRES_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" \
+        /usr/lib/postgresql/*/bin /usr/local/lib/postgresql/*/bin /Library/PostgreSQL/*/bin \
+        /opt/homebrew/opt/postgresql@{18,17}/bin /opt/homebrew/bin /usr/local/pgsql/bin /usr/local/bin /usr/bin; do
+        [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] || continue
+        major=$("$folder/postgres" --version 2>/dev/null | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p' || true)
+        [ "${major:-0}" -le "$newest" ] || newest=$major
+    done
+    echo "$newest"
 }
+has_postgres() { [ "$(postgres_major)" -ge "$POSTGRES_MAJOR_MIN" ]; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome || [ -d '/Applications/Google Chrome.app' ]; }
 
 # --- system packages ---------------------------------------------------------------------------------------------
@@ -28,7 +37,7 @@ wanted_packages() {
         echo libayatana-appindicator3-dev librsvg2-dev libwebkit2gtk-4.1-dev libxdo-dev
     fi
     if [ "$purpose" = test ]; then
-        echo dbus-x11 fonts-dejavu-core webkit2gtk-driver xauth xvfb
+        echo dbus-x11 fonts-dejavu-core procps webkit2gtk-driver xauth xvfb
         has_chromium || echo chromium
     fi
 }
@@ -55,6 +64,19 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
 }
 
+postgres_too_old() {
+    fail "PostgreSQL $POSTGRES_MAJOR_MIN or newer is needed, and $1" \
+        "add the packages of https://apt.postgresql.org (sudo apt-get install postgresql-common; sudo /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh), then: sudo apt-get install postgresql-17; then try again"
+}
+
+# Ubuntu 22.04 has 14: told before anything is installed.
+check_postgres_package() {
+    local offered
+    offered=$(apt-cache policy postgresql 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*\).*/\1/p' || true)
+    [ -z "$offered" ] || [ "$offered" -ge "$POSTGRES_MAJOR_MIN" ] ||
+        postgres_too_old "this distribution offers $offered"
+}
+
 # The product runs a Postgres of its own and needs only the programs: the package must not also start one for the
 # whole machine. A machine that has the package already keeps its settings.
 install_postgres() {
@@ -75,9 +97,13 @@ install_postgres() {
 system_packages_by_apt() {
     local missing
     missing=$(missing_packages | tr '\n' ' ')
-    [ -n "${missing// /}" ] || return 0
+    if [ -z "${missing// /}" ]; then
+        has_postgres || postgres_too_old "this machine has $(postgres_major)"
+        return 0
+    fi
     say "installing system packages: $missing"
     as_root apt-get update -q >&2 || fail "the package lists could not be brought up to date" "check the network, then try again"
+    has_postgres || check_postgres_package
     case " $missing " in *' postgresql '*)
         install_postgres || fail "postgresql could not be installed" "see the lines above"
         missing=${missing/postgresql /}
@@ -85,6 +111,7 @@ system_packages_by_apt() {
     esac
     # shellcheck disable=SC2086
     [ -z "${missing// /}" ] || apt_install $missing || fail "system packages could not be installed: $missing" "see the lines above"
+    has_postgres || postgres_too_old "this machine has $(postgres_major)"
 }
 
 system_packages_by_name() {
@@ -92,7 +119,7 @@ system_packages_by_name() {
     has git || missing+=(git)
     has cc || missing+=("a C compiler")
     has pkg-config || missing+=(pkg-config)
-    has_postgres || missing+=("the PostgreSQL server, 15 or newer")
+    has_postgres || missing+=("the PostgreSQL server, $POSTGRES_MAJOR_MIN or newer")
     if [ "$(uname)" = Linux ]; then
         has mold || missing+=(mold)
         if wants_window && has pkg-config; then
@@ -100,11 +127,12 @@ system_packages_by_name() {
             pkg-config --exists librsvg-2.0 || missing+=("librsvg with headers")
         fi
         [ "$purpose" = run ] || has xvfb-run || missing+=("xvfb-run")
+        [ "$purpose" = run ] || { has ps && has kill; } || missing+=("ps and kill (procps)")
     fi
     [ "$purpose" = run ] || has_chromium || missing+=("Chromium")
     [ ${#missing[@]} = 0 ] && return 0
     printf 'missing on this system: %s\n' "${missing[@]}" >&2
-    fail "packages are missing, and this script knows only apt" "install them with the package manager of this system (macOS: brew install git pkg-config postgresql@16), then try again"
+    fail "packages are missing, and this script knows only apt" "install them with the package manager of this system (macOS: brew install git pkg-config postgresql@17), then try again"
 }
 
 system_packages() {
@@ -114,7 +142,22 @@ system_packages() {
 # --- tools ---------------------------------------------------------------------------------------------------------
 
 check_rust() {
-    has cargo || fail "Rust is not installed" "install it from https://rustup.rs, open a new terminal, then try again"
+    local wanted found
+    has cargo && has rustc || fail "Rust is not installed" "install it from https://rustup.rs, open a new terminal, then try again"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(rustc --version | sed -n 's/^rustc \([0-9.]*\).*/\1/p') && [ -n "$found" ] ||
+        fail "rustc does not say its version" "with rustup: \`rustup default stable\`, then try again"
+    at_least "$found" "$wanted" ||
+        fail "Rust $found is too old; $wanted or newer is needed" \
+            "with rustup: \`rustup update stable\`; else remove the system's Rust and install it from https://rustup.rs, then try again"
+}
+
+# at_least VERSION WANTED, by major and minor number
+at_least() {
+    local major minor wanted_major wanted_minor
+    IFS=. read -r major minor _ <<<"$1"
+    IFS=. read -r wanted_major wanted_minor _ <<<"$2"
+    [ "$major" -gt "$wanted_major" ] || { [ "$major" -eq "$wanted_major" ] && [ "${minor:-0}" -ge "${wanted_minor:-0}" ]; }
 }
 
 check_node() {

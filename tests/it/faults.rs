@@ -320,6 +320,60 @@ async fn a_repository_that_is_missing_or_no_git_is_named_in_the_result() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ran_out_while_the_machine_slept_does_not_stop_the_work() {
+    let (office_dir, dir, home, stub) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        ClaudeHome::new(),
+        Stub::start().await.expect("the stub"),
+    );
+    let remote = Remote::start(office_dir.path(), 0).await;
+    let mut settings = remote.settings();
+    let sample = dir.path().join("sample");
+    worktree::sample_repository(&sample).await.expect("a repository");
+    settings.repositories.insert("sample".to_owned(), sample);
+    let core = Core::start(&workstation(dir.path(), &home, &stub.url(), settings, PASSWORD))
+        .await
+        .expect("it starts");
+    let id = send(&remote, "Slowly. scn=slow:20").await;
+    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
+    })
+    .await;
+    // As after a night with the lid closed: the lease is over, and the next claim gives the command out again.
+    let (database, connection) = tokio_postgres::connect(remote.hub.database_url(), tokio_postgres::NoTls)
+        .await
+        .expect("the database");
+    let connection = tokio::spawn(connection);
+    let lapsed =
+        "update public.agent_commands set lease_until = now() - interval '1 hour' where id = $1";
+    assert_eq!(database.execute(lapsed, &[&id.0]).await.expect("an update"), 1);
+    let other = send(&remote, "Say hello.").await;
+    let (row, result) = result_of(&remote.rest, id).await;
+    assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
+    assert!(
+        row.attempt >= 2,
+        "it was given out again, to the client that had it: attempt {}",
+        row.attempt
+    );
+    assert_eq!(
+        result_of(&remote.rest, other).await.0.state,
+        CommandState::Succeeded
+    );
+    let slow = stub
+        .turns()
+        .iter()
+        .filter(|turn| turn.prompt().is_some_and(|prompt| prompt.contains("Slowly")))
+        .count();
+    assert_eq!(slow, 1, "the prompt reached the model once");
+    drop(database);
+    connection.abort();
+    core.stop().await;
+    remote.hub.stop().await.expect("the hub stops");
+    stub.stop().await;
+}
+
 #[test]
 fn a_url_that_is_none_is_refused_before_anything_starts() {
     let settings = settings_for("ftp://office", "sb_publishable_x");

@@ -33,9 +33,17 @@ async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
     let first = world.session("FE").await;
     // It was made after the core had joined: a person asks for a fresh look.
     world.call("refresh", json!({})).await;
-    wait_until("the second office can be picked", Duration::from_secs(30), || async {
-        world.call("select_office", json!({ "office_id": office.id })).await.0 == 200
-    })
+    wait_until(
+        "the second office can be picked",
+        Duration::from_secs(30),
+        || async {
+            world
+                .call("select_office", json!({ "office_id": office.id }))
+                .await
+                .0
+                == 200
+        },
+    )
     .await;
     wait_until("the second office is served", Duration::from_secs(30), || async {
         let state = world.state().await;
