@@ -146,6 +146,21 @@ async fn ctrl_c_during_the_first_start_leaves_a_whole_database_and_no_process() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_behind_the_hub_leaves_no_process_and_can_be_tried_again() {
+    let place = Place::new("http://127.0.0.1:9");
+    let announcement = place.dir.path().join("data/running.json");
+    std::fs::create_dir_all(announcement.join("in the way")).expect("a folder");
+    let failed = place.run(&["up"]).await;
+    assert_eq!(code(&failed), Some(1), "{}", err(&failed));
+    assert!(err(&failed).contains("running.json"), "{}", err(&failed));
+    assert!(processes_of(&place).is_empty(), "{:?}", processes_of(&place));
+    std::fs::remove_dir_all(&announcement).expect("it can be removed");
+    let up = place.up().await;
+    up.signal("HUP");
+    assert_eq!(up.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_has_grown_large_is_put_aside_but_not_under_a_running_core() {
     let place = Place::new("http://127.0.0.1:9");
     let log = place.dir.path().join("data/semo.log");

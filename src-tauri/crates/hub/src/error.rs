@@ -69,6 +69,16 @@ pub enum HubError {
         /// What the database said.
         source: tokio_postgres::Error,
     },
+    /// The database was made by a program with other tables.
+    #[error(
+        "this database was made with another `{file}` than this program has, and tables are not changed by applying a \
+         file again; use the program that made it, or back the data folder up, move it away and start again with an \
+         empty one"
+    )]
+    OtherTables {
+        /// Name of the migration.
+        file: &'static str,
+    },
     /// No database connection could be had.
     #[error(
         "could not {attempt}: no connection to the hub's database: {reason}; see the Postgres log in the data folder"

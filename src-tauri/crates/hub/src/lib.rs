@@ -87,7 +87,7 @@ impl Hub {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
-        let server = Server::start(&binaries, cluster).await?;
+        let server = Server::start(binaries, cluster).await?;
         match Hub::serve(&config, keys, listener, address, &server).await {
             Ok((shared, tasks, ends)) => Ok(Hub {
                 shared,
@@ -126,7 +126,7 @@ impl Hub {
             realtime: realtime::Realtime::new(stop.clone(), tasks.clone()),
             url: format!("http://{address}"),
         });
-        realtime::capture_published(&shared).await?;
+        feed.capture_published().await?;
         tasks.spawn(feed.run(shared.clone(), feed_config, tasks.clone(), stop.clone()));
         tasks.spawn(realtime::keep_house(shared.clone(), stop.clone()));
         let cut = CancellationToken::new();

@@ -1,8 +1,10 @@
 //! Brings the database up to date: first what Supabase itself would bring (as superuser), then the office's
 //! migrations (as `postgres`, no superuser, exactly as they run on a real Supabase).
 //!
-//! A file whose text has changed since it was applied is applied again: every file is safe to run twice. What the
-//! database has and we do not know (a newer hub was here) is left alone. Called by [`crate::Hub::start`].
+//! Every file is safe to run twice. One with functions and policies is applied again when its text has changed since;
+//! one with tables is not, since `create table if not exists` would change nothing: that is an error, and tables change
+//! by new files. A database that has files we do not know (a newer program was here) is left alone as a whole. Called
+//! by [`crate::Hub::start`].
 
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
@@ -12,22 +14,35 @@ use crate::error::HubError;
 /// What the hub makes before the migrations.
 const BOOTSTRAP: &str = include_str!("bootstrap.sql");
 
+/// What may be done with a file whose text has changed since it was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Nothing: its statements do not change what is there.
+    Tables,
+    /// It is applied again.
+    Functions,
+}
+
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, Holds, &str); 4] = [
     (
         "0001_tables",
+        Holds::Tables,
         include_str!("../../../../migrations/supabase/0001_tables.sql"),
     ),
     (
         "0002_membership",
+        Holds::Functions,
         include_str!("../../../../migrations/supabase/0002_membership.sql"),
     ),
     (
         "0003_functions",
+        Holds::Functions,
         include_str!("../../../../migrations/supabase/0003_functions.sql"),
     ),
     (
         "0004_doorbell",
+        Holds::Functions,
         include_str!("../../../../migrations/supabase/0004_doorbell.sql"),
     ),
 ];
@@ -45,6 +60,11 @@ pub(crate) async fn bootstrap(superuser: &Client) -> Result<(), HubError> {
         })
 }
 
+/// The number a file's name begins with.
+fn version_of(name: &'static str) -> &'static str {
+    name.split('_').next().unwrap_or(name)
+}
+
 /// Applies what is new or changed; returns the names of what was applied.
 pub(crate) async fn migrate(superuser: &Client, owner: &Client) -> Result<Vec<&'static str>, HubError> {
     let fault = |attempt: String| move |source| HubError::Database { attempt, source };
@@ -55,18 +75,30 @@ pub(crate) async fn migrate(superuser: &Client, owner: &Client) -> Result<Vec<&'
         )
         .await
         .map_err(fault("read the applied migrations".to_owned()))?;
+    let known: Vec<(String, String)> = known.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let is_newer = |(version, _): &&(String, String)| {
+        !MIGRATIONS
+            .iter()
+            .any(|(name, ..)| version_of(name) == version.as_str())
+    };
+    if let Some((version, _)) = known.iter().find(is_newer) {
+        tracing::warn!(
+            version,
+            "a newer program has changed this database; its schema is left as it is"
+        );
+        return Ok(Vec::new());
+    }
     let mut applied = Vec::new();
-    for (name, sql) in MIGRATIONS {
-        let version = name.split('_').next().unwrap_or(name);
+    for (name, holds, sql) in MIGRATIONS {
+        let version = version_of(name);
         let sha256: String = Sha256::digest(sql)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let same = |row: &tokio_postgres::Row| {
-            row.get::<_, String>("version") == version && row.get::<_, String>("sha256") == sha256
-        };
-        if known.iter().any(same) {
-            continue;
+        match known.iter().find(|(applied, _)| applied == version) {
+            Some((_, before)) if *before == sha256 => continue,
+            Some(_) if holds == Holds::Tables => return Err(HubError::OtherTables { file: name }),
+            Some(_) | None => {}
         }
         owner
             .batch_execute(&format!(

@@ -186,6 +186,51 @@ fn refresh_tokens_rotate_and_a_stolen_one_ends_the_session() {
 }
 
 #[test]
+fn two_children_of_one_token_cannot_both_live_on() {
+    on_hub(async |hub| {
+        let email = address();
+        hub.hub().ensure_user(&email, "correct horse").await.unwrap();
+        let first = sign_in(&hub, &email, "correct horse").await.1["refresh_token"].clone();
+        let one = refresh(&hub, &first).await.1["refresh_token"].clone();
+        let other = refresh(&hub, &first).await.1["refresh_token"].clone();
+        let next = refresh(&hub, &one).await.1["refresh_token"].clone();
+        hub.admin()
+            .await
+            .batch_execute("update auth.refresh_tokens set used_at = used_at - interval '1 minute'")
+            .await
+            .unwrap();
+        assert_eq!(
+            refresh(&hub, &other).await.1["code"],
+            json!("refresh_token_already_used")
+        );
+        assert_eq!(
+            refresh(&hub, &next).await.1["code"],
+            json!("refresh_token_not_found"),
+            "the whole session ended"
+        );
+    });
+}
+
+#[test]
+fn guesses_at_the_same_time_are_counted_one_by_one() {
+    on_hub(async |hub| {
+        let email = address();
+        let mut tries = Vec::new();
+        // One more than are looked at; no more, since all tests share the line for hashes.
+        for _ in 0..11 {
+            tries.push(sign_in(&hub, &email, "wrong"));
+        }
+        let answers = futures_util::future::join_all(tries).await;
+        let looked_at = answers.iter().filter(|(status, _)| *status == 400).count();
+        assert_eq!(looked_at, 10, "{answers:?}");
+        let long = format!("{}@example.com", "a".repeat(100_000));
+        for _ in 0..12 {
+            assert_eq!(sign_in(&hub, &long, "wrong").await.0, 400, "nothing is kept of it");
+        }
+    });
+}
+
+#[test]
 fn two_refreshes_at_once_both_get_a_session() {
     on_hub(async |hub| {
         let email = address();

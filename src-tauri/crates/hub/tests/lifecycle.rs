@@ -109,6 +109,106 @@ async fn what_was_there_is_there_after_a_restart_and_two_hubs_do_not_share_a_fol
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_newer_database_is_left_alone() {
+    const BREAK: &str = "update supabase_migrations.schema_migrations set sha256 = 'other' where version = ";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("hub");
+    let hub = Hub::start(config(data.clone())).await.unwrap();
+    let client = database(hub.database_url()).await;
+    client.batch_execute(&format!("{BREAK} '0003'")).await.unwrap();
+    hub.stop().await.unwrap();
+
+    let hub = Hub::start(config(data.clone())).await.unwrap();
+    let client = database(hub.database_url()).await;
+    let others = "select count(*) from supabase_migrations.schema_migrations where sha256 = 'other'";
+    assert_eq!(client.query_one(others, &[]).await.unwrap().get::<_, i64>(0), 0);
+    client.batch_execute(&format!("{BREAK} '0001'")).await.unwrap();
+    hub.stop().await.unwrap();
+
+    for _ in 0..2 {
+        let error = Hub::start(config(data.clone())).await.unwrap_err();
+        assert!(matches!(error, HubError::OtherTables { file: "0001_tables" }), "{error}");
+        assert!(error.to_string().contains("move it away"), "{error}");
+    }
+    // The same with a file this program does not know: whoever wrote it knows why the tables are others.
+    let bare = folder.path().join("newer");
+    let hub = Hub::start(config(bare.clone())).await.unwrap();
+    let client = database(hub.database_url()).await;
+    let newer = "insert into supabase_migrations.schema_migrations (version, name, sha256)
+                 values ('9999', '9999_newer', 'x')";
+    client.batch_execute(newer).await.unwrap();
+    client.batch_execute(&format!("{BREAK} '0001'; {BREAK} '0003'")).await.unwrap();
+    hub.stop().await.unwrap();
+    let hub = Hub::start(config(bare)).await.unwrap();
+    let client = database(hub.database_url()).await;
+    assert_eq!(client.query_one(others, &[]).await.unwrap().get::<_, i64>(0), 2);
+    hub.stop().await.unwrap();
+}
+
+/// The folder of the cluster, which is not always in the data folder.
+async fn cluster_folder(client: &Client) -> std::path::PathBuf {
+    let row = client.query_one("show data_directory", &[]).await.unwrap();
+    row.get::<_, String>(0).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a living process that is not Postgres, of the user Postgres runs as"
+)]
+async fn a_lock_file_that_names_somebody_elses_process_does_not_stop_the_hub() {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("hub");
+    let hub = Hub::start(config(data.clone())).await.unwrap();
+    let pgdata = cluster_folder(&database(hub.database_url()).await).await;
+    hub.stop().await.unwrap();
+
+    let owner = std::fs::metadata(&pgdata).unwrap().uid();
+    let mut other = Command::new("sleep");
+    other.arg("60");
+    if rustix::process::geteuid().is_root() {
+        other.uid(owner);
+    }
+    let mut other = other.spawn().unwrap();
+    let note = format!("{}\n{}\n", other.id(), pgdata.display());
+    std::fs::write(pgdata.join("postmaster.pid"), note).unwrap();
+    let started = Hub::start(config(data)).await;
+    let untouched = other.try_wait().unwrap().is_none();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    started.unwrap().stop().await.unwrap();
+    assert!(untouched, "the other process is not ours to end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_dies_is_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();
+    let user = hub.ensure_user("a@example.com", "correct horse").await.unwrap();
+    let note = cluster_folder(&database(hub.database_url()).await)
+        .await
+        .join("postmaster.pid");
+    let pid = || -> Option<rustix::process::Pid> {
+        let note = std::fs::read_to_string(&note).ok()?;
+        rustix::process::Pid::from_raw(note.lines().next()?.trim().parse().ok()?)
+    };
+    let first = pid().unwrap();
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let again = hub.ensure_user("a@example.com", "correct horse").await;
+        if pid().is_some_and(|pid| pid != first) && again.is_ok_and(|again| again == user) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it comes back");
+        tokio::task::yield_now().await;
+    }
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_closes_sockets_with_1012_and_never_closes_their_channels() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();

@@ -306,6 +306,46 @@ fn public_broadcasts_reach_the_others_and_are_acknowledged() {
 }
 
 #[test]
+fn what_is_too_large_is_refused_and_the_socket_lives_on() {
+    on_hub(async |hub| {
+        let name = format!("realtime:room-{}", Uuid::new_v4());
+        let mut socket = Socket::open(&hub, true).await;
+        let long = format!("realtime:{}", "t".repeat(300));
+        socket.send(&long, "phx_join", json!({})).await;
+        assert_eq!(socket.next().await.payload["status"], json!("error"));
+        let filler = "x".repeat(70_000);
+        let refused = socket
+            .join(&name, &hub.publishable, json!({"filler": filler}))
+            .await
+            .payload;
+        assert!(
+            refused["response"]["reason"].to_string().contains("PayloadTooLarge"),
+            "{refused}"
+        );
+        socket
+            .join(
+                &name,
+                &hub.publishable,
+                json!({"broadcast": {"ack": true, "self": true}}),
+            )
+            .await;
+        for (bytes, answer) in [
+            (300_000, json!({"status": "error", "response": "payload_size_exceeded"})),
+            (200_000, json!({"status": "ok", "response": {}})),
+        ] {
+            let push = json!({"type": "broadcast", "event": "e", "payload": {"x": "x".repeat(bytes)}});
+            socket.send(&name, "broadcast", push).await;
+            assert_eq!(socket.until("phx_reply").await.payload, answer);
+        }
+        let by_http = json!({"messages": [{"topic": "t", "event": "e", "payload": {"x": "x".repeat(300_000)}}]});
+        let request = hub
+            .request(&hub.anon(), reqwest::Method::POST, "/realtime/v1/api/broadcast")
+            .json(&by_http);
+        assert_eq!(support::answer(request).await.0, 422);
+    });
+}
+
+#[test]
 fn row_changes_reach_members_only() {
     on_hub(async |hub| {
         let (office, owner) = hub.office().await;

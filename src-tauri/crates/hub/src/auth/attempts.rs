@@ -1,4 +1,5 @@
-//! Counts wrong passwords, so that guessing is slow. In memory: a restart forgets, which is no help to a guesser.
+//! Counts tries with no right password after them, so that guessing is slow, also with many requests at once. In
+//! memory: a restart forgets, which is no help to a guesser.
 //!
 //! Never grows beyond [`ADDRESSES_MAX`]. Called by `routes`.
 
@@ -7,30 +8,22 @@ use std::sync::{Mutex, PoisonError};
 
 use domain::Timestamp;
 
-/// Wrong passwords per address within [`WINDOW_MS`] before further attempts are refused.
+/// Tries per address within [`WINDOW_MS`] before further ones are refused.
 const WRONG_MAX: u32 = 10;
 /// Length of the window, in milliseconds.
 const WINDOW_MS: u64 = 5 * 60 * 1000;
 /// Addresses remembered; the one with the oldest window goes first.
 const ADDRESSES_MAX: usize = 1000;
 
-/// Wrong passwords by address.
+/// Tries by address.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     wrong: Mutex<HashMap<String, (Timestamp, u32)>>,
 }
 
 impl Attempts {
-    /// False when `email` has had too many wrong passwords lately.
-    pub fn allowed(&self, email: &str, now: Timestamp) -> bool {
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong
-            .get(email)
-            .is_none_or(|(since, count)| *count < WRONG_MAX || now.ms_since(*since) >= WINDOW_MS)
-    }
-
-    /// Notes a wrong password.
-    pub fn wrong(&self, email: &str, now: Timestamp) {
+    /// Counts a try before its password is looked at; false when `email` has had too many lately.
+    pub fn may_try(&self, email: &str, now: Timestamp) -> bool {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= ADDRESSES_MAX && !wrong.contains_key(email) {
             let oldest = wrong
@@ -43,10 +36,12 @@ impl Attempts {
         if now.ms_since(entry.0) >= WINDOW_MS {
             *entry = (now, 0);
         }
-        entry.1 += 1;
+        let may = entry.1 < WRONG_MAX;
+        entry.1 += u32::from(may);
+        may
     }
 
-    /// Forgets the wrong ones after a right one.
+    /// Forgets the tries after a right password.
     pub fn right(&self, email: &str) {
         self.wrong
             .lock()
@@ -64,22 +59,23 @@ mod tests {
         let attempts = Attempts::default();
         let start = Timestamp(1_000_000);
         for _ in 0..WRONG_MAX {
-            assert!(attempts.allowed("a@b.c", start));
-            attempts.wrong("a@b.c", start);
+            assert!(attempts.may_try("a@b.c", start));
         }
-        assert!(!attempts.allowed("a@b.c", start));
+        assert!(!attempts.may_try("a@b.c", start));
         assert!(
-            attempts.allowed("other@b.c", start),
+            attempts.may_try("other@b.c", start),
             "one address does not stop another"
         );
-        assert!(attempts.allowed("a@b.c", start.plus_ms(WINDOW_MS as i64)));
+        assert!(attempts.may_try("a@b.c", start.plus_ms(WINDOW_MS as i64)));
+        attempts.right("a@b.c");
+        assert!(attempts.may_try("a@b.c", start));
     }
 
     #[test]
     fn a_flood_of_addresses_does_not_grow_the_table() {
         let attempts = Attempts::default();
         for n in 0..ADDRESSES_MAX as i64 + 50 {
-            attempts.wrong(&format!("{n}@b.c"), Timestamp(n));
+            attempts.may_try(&format!("{n}@b.c"), Timestamp(n));
         }
         assert_eq!(attempts.wrong.lock().unwrap().len(), ADDRESSES_MAX);
     }

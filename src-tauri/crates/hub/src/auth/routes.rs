@@ -76,7 +76,7 @@ async fn token(State(shared): App, Query(query): Pairs, headers: HeaderMap, body
         match grant {
             Some("password") => {
                 let grant: PasswordGrant = read(&body)?;
-                sign_in(&shared, &users::normal_email(&grant.email), grant.password).await
+                sign_in(&shared, &grant.email, grant.password).await
             }
             Some("refresh_token") => {
                 let grant: RefreshGrant = read(&body)?;
@@ -107,17 +107,15 @@ fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, AuthError> {
 
 async fn sign_in(shared: &Shared, email: &str, password: String) -> Result<Value, AuthError> {
     const ATTEMPT: &str = "sign in";
-    let now = shared.clock.now();
-    if !shared.attempts.allowed(email, now) {
-        return Err(AuthError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "over_request_rate_limit",
-            "Too many wrong passwords for this address; try again in a few minutes",
-        ));
-    }
-    if password.len() > users::PASSWORD_BYTES_MAX {
+    let too_many =
+        |why: &str| AuthError::new(StatusCode::TOO_MANY_REQUESTS, "over_request_rate_limit", why);
+    // First of all: nothing of such an address is kept or looked up.
+    if email.len() > users::EMAIL_BYTES_MAX || password.len() > users::PASSWORD_BYTES_MAX {
         return Err(AuthError::credentials());
     }
+    let email = &users::normal_email(email);
+    let _place =
+        users::place_in_line().ok_or_else(|| too_many("Too many sign-ins at once; try again in a moment"))?;
     let client = shared
         .database
         .admin
@@ -135,11 +133,14 @@ async fn sign_in(shared: &Shared, email: &str, password: String) -> Result<Value
     let hash = row
         .as_ref()
         .and_then(|row| row.get::<_, Option<String>>("encrypted_password"));
+    // Counted before the hash: any number of requests at once has no more tries than one after the other.
+    if !shared.attempts.may_try(email, shared.clock.now()) {
+        return Err(too_many(
+            "Too many wrong passwords for this address; try again in a few minutes",
+        ));
+    }
     let right = users::matches(password, hash).await;
-    let Some(row) = row.filter(|_| right) else {
-        shared.attempts.wrong(email, now);
-        return Err(AuthError::credentials());
-    };
+    let row = row.filter(|_| right).ok_or_else(AuthError::credentials)?;
     shared.attempts.right(email);
     if row.get::<_, Option<bool>>("banned") == Some(true) {
         return Err(AuthError::new(

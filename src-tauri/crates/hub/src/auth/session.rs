@@ -1,7 +1,8 @@
 //! Sessions and their refresh tokens: single use, rotated at every refresh, stored as digests.
 //!
 //! A second use is tolerated for a short while (the answer may have been lost) or while no child has been used;
-//! later it means that two parties hold the token, and the whole session ends. Called by `routes`.
+//! later it means that two parties hold the token, and the whole session ends. So it does when two children of one
+//! token are used, some time after each other: one of the two parties has a stolen one. Called by `routes`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -84,10 +85,14 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
     let (session, user): (Uuid, Uuid) = (found.get(0), found.get(1));
     let may: bool = transaction
         .query_one(
-            "select r.used_at is null
-                 or r.used_at > clock_timestamp() - make_interval(secs => $2)
+            "select case when r.used_at is null then
+                   not exists (select 1 from auth.refresh_tokens s
+                               where s.parent = r.parent and s.token_hash <> r.token_hash
+                                 and s.used_at <= clock_timestamp() - make_interval(secs => $2))
+                 else r.used_at > clock_timestamp() - make_interval(secs => $2)
                  or not exists (select 1 from auth.refresh_tokens c
                                 where c.parent = r.token_hash and c.used_at is not null)
+                 end
              from auth.refresh_tokens r where r.token_hash = $1",
             &[&digest, &REUSE_INTERVAL_S],
         )

@@ -4,7 +4,7 @@
 //! Called by `routes`, `session` and [`crate::Hub::ensure_user`].
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -15,14 +15,22 @@ use crate::error::HubError;
 const BCRYPT_COST: u32 = 10;
 /// Password hashes computed at the same time; the rest waits.
 const HASHES_MAX: usize = 2;
+/// Sign-ins that may be at or wait for their hash; more are refused, so that a flood does not keep people out for long.
+const SIGN_INS_MAX: usize = 20;
 /// bcrypt looks at no more than this many bytes: longer passwords are refused instead of cut.
 pub(crate) const PASSWORD_BYTES_MAX: usize = 72;
 /// Shortest password.
 const PASSWORD_CHARS_MIN: usize = 6;
 /// Longest email address (RFC 5321).
-const EMAIL_BYTES_MAX: usize = 254;
+pub(crate) const EMAIL_BYTES_MAX: usize = 254;
 
 static HASHING: Semaphore = Semaphore::const_new(HASHES_MAX);
+static SIGN_INS: Semaphore = Semaphore::const_new(SIGN_INS_MAX);
+
+/// A place in the line for a hash, if there is room; held until the password has been looked at.
+pub(crate) fn place_in_line() -> Option<SemaphorePermit<'static>> {
+    SIGN_INS.try_acquire().ok()
+}
 
 /// The columns [`user_json`] reads.
 pub(crate) const USER_COLUMNS: &str =

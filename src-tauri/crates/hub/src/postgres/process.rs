@@ -1,18 +1,23 @@
 //! Runs `initdb` and the server, waits until it answers, and ends it: SIGINT is Postgres's fast, clean shutdown.
 //!
 //! The server is in a process group of its own, so that Ctrl+C in a terminal reaches the hub first. A server left
-//! by a hub that was killed is ended before a new one starts: the folder's lock proves that nobody uses it.
+//! by a hub that was killed is ended before a new one starts: the folder's lock proves that nobody uses it. One
+//! that ends by itself is started again; the connections and the feed come back on their own.
 //! Called by [`crate::Hub::start`] and [`crate::Hub::stop`].
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::cluster::Cluster;
 use super::{Binaries, DATABASE, SUPERUSER};
@@ -26,29 +31,45 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause between two looks at a starting or stopping server.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Pause before a server that ended by itself is started again: the first one, doubled up to the longest.
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A server that has run this long is started again with the first pause.
+const RUN_WELL: Duration = Duration::from_secs(60);
+/// The lock file beside the socket.
+const SOCKET_LOCK: &str = ".s.PGSQL.5432.lock";
 /// A log beyond this size is begun anew at the next start, in bytes.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How much of the log's end goes into an error, in bytes.
 const LOG_TAIL: usize = 1500;
 
-/// A running Postgres. Dropping it without [`Server::stop`] asks it to shut down, without waiting.
+/// A Postgres that is kept running. Dropping it without [`Server::stop`] asks it to shut down, without waiting.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
+    /// Ends when the server has shut down after `stop`.
+    keeper: JoinHandle<Result<(), HubError>>,
+    stop: DropGuard,
 }
 
 impl Server {
     /// Makes the cluster when there is none, ends a left-over server, starts a new one and waits for its answer.
-    pub async fn start(binaries: &Binaries, cluster: Cluster) -> Result<Server, HubError> {
+    pub async fn start(binaries: Binaries, cluster: Cluster) -> Result<Server, HubError> {
         end_left_over(&cluster).await?;
         if cluster.made_by().is_none() {
-            initdb(binaries, &cluster).await?;
+            initdb(&binaries, &cluster).await?;
         }
-        let child = spawn_server(binaries, &cluster)?;
-        let mut server = Server { child, cluster };
-        server.wait_until_it_answers().await?;
-        Ok(server)
+        let cluster = Arc::new(cluster);
+        let mut process = Process::spawn(&binaries, &cluster)?;
+        process.wait_until_it_answers().await?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let keeper = tasks.spawn(keep(process, binaries, stop.clone()));
+        Ok(Server {
+            cluster,
+            keeper,
+            stop: stop.drop_guard(),
+        })
     }
 
     /// How a role connects over the private socket.
@@ -68,7 +89,82 @@ impl Server {
     }
 
     /// Shuts the server down and waits until the process is gone.
-    pub async fn stop(mut self) -> Result<(), HubError> {
+    pub async fn stop(self) -> Result<(), HubError> {
+        drop(self.stop);
+        self.keeper.await.unwrap_or_else(|error| {
+            Err(HubError::Postgres {
+                attempt: "stop Postgres".to_owned(),
+                reason: error.to_string(),
+                log: tail(&self.cluster.log),
+            })
+        })
+    }
+}
+
+/// Waits until the server ends by itself and starts it again, until `stop`; then shuts it down.
+async fn keep(mut process: Process, binaries: Binaries, stop: CancellationToken) -> Result<(), HubError> {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            () = stop.cancelled() => return process.shut_down().await,
+            ended = process.child.wait() => ended,
+        };
+        let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+        tracing::error!(status, log = tail(&process.cluster.log), "Postgres ended by itself; it is started again");
+        if began.elapsed() >= RUN_WELL {
+            pause = RESTART_PAUSE_MIN;
+        }
+        let cluster = process.cluster.clone();
+        process = loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(RESTART_PAUSE_MAX);
+            let mut next = match Process::spawn(&binaries, &cluster) {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "Postgres stays away; it is tried again");
+                    continue;
+                }
+            };
+            let answered = tokio::select! {
+                () = stop.cancelled() => None,
+                answered = next.wait_until_it_answers() => Some(answered),
+            };
+            match answered {
+                None => return next.shut_down().await,
+                Some(Ok(())) => break next,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "Postgres does not come back; it is tried again");
+                    if let Err(error) = next.shut_down().await {
+                        tracing::error!(%error, "a Postgres that does not answer does not stop either");
+                    }
+                }
+            }
+        };
+        tracing::info!("Postgres runs again");
+    }
+}
+
+/// One server process. Dropping it asks it to shut down, without waiting.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    cluster: Arc<Cluster>,
+}
+
+impl Process {
+    fn spawn(binaries: &Binaries, cluster: &Arc<Cluster>) -> Result<Process, HubError> {
+        forget_foreign_notes(cluster)?;
+        Ok(Process {
+            child: spawn_server(binaries, cluster)?,
+            cluster: cluster.clone(),
+        })
+    }
+
+    async fn shut_down(mut self) -> Result<(), HubError> {
         for (signal, patience) in [(Signal::INT, STOP_TIMEOUT), (Signal::QUIT, STOP_TIMEOUT)] {
             self.signal(signal);
             if timeout(patience, self.child.wait()).await.is_ok() {
@@ -120,7 +216,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::INT);
     }
@@ -262,21 +358,65 @@ async fn end_left_over(cluster: &Cluster) -> Result<(), HubError> {
     })
 }
 
-/// The process `postmaster.pid` names, if it is alive and really the server of this very cluster.
+/// The server of this very cluster that `postmaster.pid` names, if it is alive.
 fn left_over(cluster: &Cluster) -> Option<Pid> {
-    let note = fs::read_to_string(cluster.pgdata.join("postmaster.pid")).ok()?;
-    let pid = Pid::from_raw(note.lines().next()?.trim().parse().ok()?)?;
-    test_kill_process(pid).ok()?;
-    let proc = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    let ours = match fs::read(proc) {
+    match named(&cluster.pgdata.join("postmaster.pid"), cluster) {
+        Named::Ours(pid) => Some(pid),
+        Named::Nobody | Named::Other => None,
+    }
+}
+
+/// Whose the process is that a lock file of Postgres names.
+enum Named {
+    /// No such process, or it cannot be told.
+    Nobody,
+    Ours(Pid),
+    /// Alive and something else: the number was given again, after a restart of the machine or the container.
+    Other,
+}
+
+fn named(note: &Path, cluster: &Cluster) -> Named {
+    let read = || {
+        let note = fs::read_to_string(note).ok()?;
+        let pid = Pid::from_raw(note.lines().next()?.trim().parse().ok()?)?;
+        test_kill_process(pid).ok()?;
+        Some(pid)
+    };
+    let Some(pid) = read() else {
+        return Named::Nobody;
+    };
+    match fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())) {
         Ok(line) => {
             let wanted = cluster.pgdata.as_os_str().as_encoded_bytes();
-            line.split(|byte| *byte == 0).any(|word| word == wanted)
+            if line.split(|byte| *byte == 0).any(|word| word == wanted) {
+                Named::Ours(pid)
+            } else {
+                Named::Other
+            }
         }
+        Err(_) if Path::new("/proc/self").exists() => Named::Nobody,
         // No /proc (macOS): the note lies in a 0700 folder that only our server writes.
-        Err(_) => !Path::new("/proc/self").exists(),
-    };
-    ours.then_some(pid)
+        Err(_) => Named::Ours(pid),
+    }
+}
+
+/// Removes lock files that name somebody else's process: Postgres would wait for that one to end, for ever. We hold
+/// the folder's lock. A note that names nobody stays: by it Postgres finds what its own killed server left behind.
+fn forget_foreign_notes(cluster: &Cluster) -> Result<(), HubError> {
+    for note in [
+        cluster.pgdata.join("postmaster.pid"),
+        cluster.socket_dir.join(SOCKET_LOCK),
+    ] {
+        if matches!(named(&note, cluster), Named::Other) {
+            tracing::warn!(file = %note.display(), "the lock file names a process that is not this Postgres");
+            fs::remove_file(&note).map_err(|source| HubError::Folder {
+                attempt: "remove the old lock file",
+                path: note,
+                source,
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn tail(log: &Path) -> String {

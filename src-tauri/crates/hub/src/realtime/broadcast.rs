@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::channel::{self, Channel};
+use super::channel::{self, Channel, Verdict};
 use super::codec::{Body, Content};
 use crate::http::Shared;
 use crate::jwt::Claims;
+
+/// Largest payload of a broadcast, in bytes; over a socket its whole frame.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Sends a channel's broadcast on; true when it was (or need not be) delivered and may be acknowledged.
 pub(crate) async fn push(shared: &Shared, channel: &mut Channel, content: Content) -> bool {
@@ -25,12 +28,15 @@ pub(crate) async fn push(shared: &Shared, channel: &mut Channel, content: Conten
         }
     };
     if channel.private {
-        let may = match channel.may_send {
-            Some(known) => known,
-            None => channel::may_write(&shared.database, &channel.claims, &channel.topic).await,
-        };
-        channel.may_send = Some(may);
-        if !may {
+        if channel.may_send.is_none() {
+            channel.may_send =
+                match channel::may_write(&shared.database, &channel.claims, &channel.topic).await {
+                    Verdict::Yes => Some(true),
+                    Verdict::No => Some(false),
+                    Verdict::Unknown => None,
+                };
+        }
+        if channel.may_send != Some(true) {
             return false;
         }
     }
@@ -41,19 +47,22 @@ pub(crate) async fn push(shared: &Shared, channel: &mut Channel, content: Conten
     true
 }
 
-/// Sends a broadcast that came by HTTP; false when the caller may not.
+/// Sends a broadcast that came by HTTP, if the caller may.
 pub(crate) async fn post(
     shared: &Shared,
     who: &Claims,
     (topic, private): (&str, bool),
     event: &str,
     body: &Body,
-) -> bool {
-    if private && !channel::may_write(&shared.database, who, topic).await {
-        return false;
+) -> Verdict {
+    if private {
+        let may = channel::may_write(&shared.database, who, topic).await;
+        if may != Verdict::Yes {
+            return may;
+        }
     }
     shared
         .realtime
         .broadcast((topic, private), event, body, None, None);
-    true
+    Verdict::Yes
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{Hash as _, Hasher as _};
 
 use serde_json::{Map, Value, json};
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 use tokio_postgres::types::ToSql;
 
 use super::filter::{self, Condition};
@@ -169,17 +169,21 @@ const CHANGES: &str = "
   where h.id = any ($1) order by h.id";
 
 /// Reads the captured changes and tells them to whom they may be told.
-pub(crate) async fn deliver(database: &Database, realtime: &Realtime, ids: &[i64]) -> Result<(), HubError> {
+pub(crate) async fn deliver(
+    client: &Client,
+    database: &Database,
+    realtime: &Realtime,
+    ids: &[i64],
+) -> Result<(), HubError> {
     let attempt = "read captured changes";
     let fault = |source| HubError::Database {
         attempt: attempt.to_owned(),
         source,
     };
-    let client = database.admin(attempt).await?;
     let rows = client.query(CHANGES, &[&ids]).await.map_err(fault)?;
     let subscribers = realtime.subscribers();
     for row in &rows {
-        tell(database, realtime, &subscribers, &change(row)).await;
+        tell(database, realtime, &subscribers, &change(row)).await?;
     }
     client
         .execute("delete from realtime.hub_changes where id = any ($1)", &[&ids])
@@ -206,7 +210,13 @@ fn change(row: &Row) -> Change {
     }
 }
 
-async fn tell(database: &Database, realtime: &Realtime, subscribers: &[Subscriber], change: &Change) {
+/// An error when whom to tell could not be asked: then all must read again.
+async fn tell(
+    database: &Database,
+    realtime: &Realtime,
+    subscribers: &[Subscriber],
+    change: &Change,
+) -> Result<(), HubError> {
     // One check for all channels of the same role and claims.
     let mut readable: HashMap<String, Option<Vec<String>>> = HashMap::new();
     for subscriber in subscribers {
@@ -227,12 +237,14 @@ async fn tell(database: &Database, realtime: &Realtime, subscribers: &[Subscribe
         let columns = match readable.get(&who) {
             Some(known) => known.clone(),
             None => {
-                let columns = readable_columns(database, &subscriber.claims, change)
-                    .await
-                    .unwrap_or_else(|error| {
-                        tracing::warn!(error = %error, "whether a change may be told is unknown; it is not");
+                let columns = match readable_columns(database, &subscriber.claims, change).await {
+                    Ok(columns) => columns,
+                    Err(HubError::Database { source, .. }) if !db::is_trouble(&source) => {
+                        tracing::warn!(error = explained(&source), "a change may not be told, says an error");
                         None
-                    });
+                    }
+                    Err(error) => return Err(error),
+                };
                 readable.insert(who, columns.clone());
                 columns
             }
@@ -241,14 +253,22 @@ async fn tell(database: &Database, realtime: &Realtime, subscribers: &[Subscribe
             realtime.change(subscriber.id, json!({"ids": ids, "data": data(change, &columns)}));
         }
     }
+    Ok(())
 }
 
 fn matches(binding: &Binding, change: &Change) -> bool {
+    // Of a deleted row nothing but its key may be learned, also not by asking for it with a filter.
     let row = change.record.as_ref().or(change.old.as_ref());
+    let hidden = |column: &String| change.record.is_none() && !change.key.contains(column);
     (binding.event == "*" || binding.event == change.kind)
         && binding.schema == change.schema
         && binding.table.as_ref().is_none_or(|table| *table == change.table)
-        && row.is_some_and(|row| binding.conditions.iter().all(|condition| condition.holds(row)))
+        && row.is_some_and(|row| {
+            binding
+                .conditions
+                .iter()
+                .all(|condition| !hidden(&condition.column) && condition.holds(row))
+        })
 }
 
 /// The columns `who` may read of the changed row; `None` when the row itself is hidden.
@@ -256,15 +276,23 @@ async fn readable_columns(
     database: &Database,
     who: &Claims,
     change: &Change,
-) -> Result<Option<Vec<String>>, String> {
+) -> Result<Option<Vec<String>>, HubError> {
+    let attempt = || "ask who may read a changed row".to_owned();
+    let fault = |source| HubError::Database {
+        attempt: attempt(),
+        source,
+    };
     let mut client = database
         .requests
         .get()
         .await
-        .map_err(|error| db::pool_reason(&error))?;
+        .map_err(|error| HubError::Connection {
+            attempt: attempt(),
+            reason: db::pool_reason(&error),
+        })?;
     let transaction = db::begin_as(&mut client, who, Access::ReadOnly)
         .await
-        .map_err(|error| explained(&error))?;
+        .map_err(fault)?;
     let table = format!("{}.{}", db::ident(&change.schema), db::ident(&change.table));
     let names: Vec<&str> = change.columns.iter().map(|(name, _)| name.as_str()).collect();
     let allowed: Vec<String> = transaction
@@ -273,7 +301,7 @@ async fn readable_columns(
             &[&table, &names],
         )
         .await
-        .map_err(|error| explained(&error))?
+        .map_err(fault)?
         .get(0);
     let Some(record) = change.record.as_ref() else {
         return Ok(Some(
@@ -310,7 +338,7 @@ async fn readable_columns(
             &parameters,
         )
         .await
-        .map_err(|error| explained(&error))?
+        .map_err(fault)?
         .get(0);
     Ok(seen.then_some(allowed))
 }
@@ -365,6 +393,30 @@ mod tests {
         }
         assert_eq!(bindings[0].id, read(&list).1.unwrap()[0].id);
         assert_ne!(bindings[0].id, bindings[1].id);
+    }
+
+    #[test]
+    fn a_filter_cannot_ask_a_deleted_row_for_more_than_its_key() {
+        let row = json!({"id": "1", "secret": "s", "none": null});
+        let mut change = Change {
+            schema: "public".to_owned(),
+            table: "t".to_owned(),
+            kind: "DELETE".to_owned(),
+            record: None,
+            old: row.as_object().cloned(),
+            at: String::new(),
+            columns: Vec::new(),
+            key: vec!["id".to_owned()],
+        };
+        let matching = |change: &Change, filter: &str| {
+            let binding = read(&[json!({"event": "*", "table": "t", "filter": filter})]).1.unwrap();
+            matches(&binding[0], change)
+        };
+        assert!(matching(&change, "id=eq.1"));
+        assert!(!matching(&change, "id=eq.2"));
+        assert!(!matching(&change, "secret=eq.s") && !matching(&change, "none=is.null"));
+        change.record = change.old.take();
+        assert!(matching(&change, "secret=eq.s") && matching(&change, "none=is.null"));
     }
 
     #[test]

@@ -74,7 +74,16 @@ pub(crate) async fn join(
     let config = payload.get("config").cloned().unwrap_or_default();
     let private = flag(&config, "/private");
     let may_receive = if private {
-        may_read(&shared.database, &claims, topic).await?
+        match may_read(&shared.database, &claims, topic).await {
+            Reading::Broadcasts => true,
+            Reading::PresenceOnly => false,
+            Reading::No => {
+                return Err(format!(
+                    "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
+                ));
+            }
+            Reading::Unknown(reason) => return Err(format!("DatabaseLackOfConnections: {reason}")),
+        }
     } else {
         true
     };
@@ -151,16 +160,33 @@ fn flag(config: &Value, pointer: &str) -> bool {
     }
 }
 
-/// Whether `who` may join the private `topic`: true when broadcasts may be read, false when only presence may.
-pub(crate) async fn may_read(database: &Database, who: &Claims, topic: &str) -> Result<bool, String> {
+/// What the policies say about joining a private topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Broadcasts,
+    /// Joined, but broadcasts are not for it.
+    PresenceOnly,
+    No,
+    /// They could not be asked, and why: no verdict.
+    Unknown(String),
+}
+
+/// What the policies say about sending on a private topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Yes,
+    No,
+    /// They could not be asked: not to be remembered.
+    Unknown,
+}
+
+/// Whether `who` may join the private `topic`.
+pub(crate) async fn may_read(database: &Database, who: &Claims, topic: &str) -> Reading {
     let (broadcast, presence) = (Uuid::new_v4(), Uuid::new_v4());
-    let denied =
-        || format!("Unauthorized: You do not have permissions to read from this Channel topic: {topic}");
-    let mut client = database
-        .admin
-        .get()
-        .await
-        .map_err(|error| format!("DatabaseLackOfConnections: {}", db::pool_reason(&error)))?;
+    let mut client = match database.admin.get().await {
+        Ok(client) => client,
+        Err(error) => return Reading::Unknown(db::pool_reason(&error)),
+    };
     let asked = async {
         let transaction = client.transaction().await?;
         transaction
@@ -180,21 +206,26 @@ pub(crate) async fn may_read(database: &Database, who: &Claims, topic: &str) -> 
         transaction.rollback().await?;
         Ok::<Vec<String>, tokio_postgres::Error>(visible.iter().map(|row| row.get(0)).collect())
     };
-    let visible = asked.await.map_err(|error| {
-        tracing::debug!(error = explained(&error), topic, "a policy could not be asked");
-        denied()
-    })?;
-    if visible.is_empty() {
-        Err(denied())
-    } else {
-        Ok(visible.iter().any(|extension| extension == "broadcast"))
+    match asked.await {
+        Ok(visible) if visible.iter().any(|extension| extension == "broadcast") => Reading::Broadcasts,
+        Ok(visible) if visible.is_empty() => Reading::No,
+        Ok(_) => Reading::PresenceOnly,
+        Err(error) if db::is_trouble(&error) => Reading::Unknown(explained(&error)),
+        Err(error) => {
+            tracing::debug!(error = explained(&error), topic, "a policy refused with an error");
+            Reading::No
+        }
     }
 }
 
 /// Whether `who` may broadcast on the private `topic`: a trial insert that is rolled back.
-pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) -> bool {
-    let Ok(mut client) = database.admin.get().await else {
-        return false;
+pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) -> Verdict {
+    let mut client = match database.admin.get().await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::warn!(reason = db::pool_reason(&error), topic, "a policy could not be asked");
+            return Verdict::Unknown;
+        }
     };
     let asked = async {
         let transaction = client.transaction().await?;
@@ -208,7 +239,14 @@ pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) ->
             .await?;
         transaction.rollback().await
     };
-    asked.await.is_ok()
+    match asked.await {
+        Ok(()) => Verdict::Yes,
+        Err(error) if db::is_trouble(&error) => {
+            tracing::warn!(error = explained(&error), topic, "a policy could not be asked");
+            Verdict::Unknown
+        }
+        Err(_) => Verdict::No,
+    }
 }
 
 /// Sets role, topic and claims for the rest of the transaction, as Supabase's server does.

@@ -25,6 +25,10 @@ impl Version {
     }
 }
 
+/// Longest `event`, `ref` and `join_ref`, in bytes: what the one-byte lengths of binary frames can say. They are kept
+/// and sent back.
+const WORD_BYTES_MAX: usize = 255;
+
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Incoming {
@@ -90,6 +94,8 @@ pub(crate) enum CodecFault {
     Kind(u8),
     #[error("a binary frame is shorter than its lengths say")]
     Short,
+    #[error("the frame's `{0}` is longer than {WORD_BYTES_MAX} bytes")]
+    TooLong(&'static str),
 }
 
 /// Reads a text frame.
@@ -105,11 +111,15 @@ pub(crate) fn read_text(version: Version, text: &str) -> Result<Incoming, CodecF
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     };
+    let short = |name: &'static str, text: Option<String>| match text {
+        Some(text) if text.len() > WORD_BYTES_MAX => Err(CodecFault::TooLong(name)),
+        text => Ok(text),
+    };
     Ok(Incoming {
-        join_ref: word(take(0, "join_ref")),
-        reference: word(take(1, "ref")),
+        join_ref: short("join_ref", word(take(0, "join_ref")))?,
+        reference: short("ref", word(take(1, "ref")))?,
         topic: word(take(2, "topic")).ok_or(CodecFault::Missing("topic"))?,
-        event: word(take(3, "event")).ok_or(CodecFault::Missing("event"))?,
+        event: short("event", word(take(3, "event")))?.ok_or(CodecFault::Missing("event"))?,
         content: Content::Json(take(4, "payload").unwrap_or(Value::Null)),
     })
 }

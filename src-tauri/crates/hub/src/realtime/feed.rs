@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,14 +29,20 @@ const BATCH_MAX: usize = 200;
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How often old messages are removed and expired commands ended.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How often what was finished long ago is removed.
+const FORGETTING: Duration = Duration::from_secs(3600);
+/// Batches removed at a time.
+const FORGET_BATCHES_MAX: usize = 20;
 
-/// A connection that listens.
+/// A connection that listens, and one of its own that reads: it waits for nobody's requests. Not the same one, since
+/// it would stand still while notifications wait.
 pub(crate) struct Feed {
-    _client: Client,
+    reader: Client,
+    _listener: Client,
     notes: mpsc::Receiver<Notification>,
 }
 
-/// Opens the listening connection. What is announced after this returns is delivered.
+/// Opens the two connections. What is announced after this returns is delivered.
 pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed, HubError> {
     let fault = |source| HubError::Database {
         attempt: "listen to the database's notifications".to_owned(),
@@ -57,8 +63,15 @@ pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed,
         .batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst")
         .await
         .map_err(fault)?;
+    let (reader, connection) = config.connect(NoTls).await.map_err(fault)?;
+    tasks.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the feed's reading connection ended");
+        }
+    });
     Ok(Feed {
-        _client: client,
+        reader,
+        _listener: client,
         notes,
     })
 }
@@ -91,7 +104,7 @@ impl Feed {
         }
     }
 
-    /// Ends only when the connection does.
+    /// Ends only when one of the connections does.
     async fn deliver(&mut self, shared: &Shared) -> &'static str {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while self.notes.recv_many(&mut batch, BATCH_MAX).await > 0 {
@@ -107,30 +120,54 @@ impl Feed {
             }
             let done = async {
                 if schema {
-                    shared.schema.reload(&shared.database).await?;
-                    capture_published(shared).await?;
+                    shared.schema.reload(&self.reader).await?;
+                    self.capture_published().await?;
                 }
                 if !messages.is_empty() {
-                    broadcast(shared, &messages).await?;
+                    broadcast(shared, &self.reader, &messages).await?;
                 }
                 if !changed.is_empty() {
-                    changes::deliver(&shared.database, &shared.realtime, &changed).await?;
+                    changes::deliver(&self.reader, &shared.database, &shared.realtime, &changed).await?;
                 }
                 Ok::<(), HubError>(())
             };
             if let Err(error) = done.await {
                 tracing::warn!(%error, "announced changes could not be delivered; clients are sent to read again");
                 shared.realtime.restart_all();
+                if self.reader.is_closed() {
+                    return "the reading connection ended";
+                }
             }
         }
         "the connection ended"
     }
+
+    /// Gives every table of the publication the trigger that captures its changes.
+    pub(crate) async fn capture_published(&self) -> Result<(), HubError> {
+        self.reader
+            .batch_execute(
+                "do $$ declare t record; begin
+                   for t in select format('%I.%I', p.schemaname, p.tablename) as name
+                            from pg_publication_tables p
+                            where p.pubname = 'supabase_realtime' and not exists (
+                              select 1 from pg_trigger g
+                              where g.tgname = 'hub_capture'
+                                and g.tgrelid = format('%I.%I', p.schemaname, p.tablename)::regclass) loop
+                     execute format('create trigger hub_capture after insert or update or delete on %s
+                                     for each row execute function realtime.hub_capture()', t.name);
+                   end loop; end $$",
+            )
+            .await
+            .map_err(|source| HubError::Database {
+                attempt: "capture changes of the published tables".to_owned(),
+                source,
+            })
+    }
 }
 
 /// Reads announced messages and sends them to the channels of their topics.
-async fn broadcast(shared: &Shared, ids: &[Uuid]) -> Result<(), HubError> {
+async fn broadcast(shared: &Shared, client: &Client, ids: &[Uuid]) -> Result<(), HubError> {
     let attempt = "read announced messages";
-    let client = shared.database.admin(attempt).await?;
     let rows = client
         .query(
             "select m.id, m.topic, m.event, m.payload, coalesce(m.private, false)
@@ -160,54 +197,47 @@ async fn broadcast(shared: &Shared, ids: &[Uuid]) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Gives every table of the publication the trigger that captures its changes.
-pub(crate) async fn capture_published(shared: &Shared) -> Result<(), HubError> {
-    let attempt = "capture changes of the published tables";
-    let client = shared.database.admin(attempt).await?;
-    client
-        .batch_execute(
-            "do $$ declare t record; begin
-               for t in select format('%I.%I', p.schemaname, p.tablename) as name
-                        from pg_publication_tables p
-                        where p.pubname = 'supabase_realtime' and not exists (
-                          select 1 from pg_trigger g
-                          where g.tgname = 'hub_capture'
-                            and g.tgrelid = format('%I.%I', p.schemaname, p.tablename)::regclass) loop
-                 execute format('create trigger hub_capture after insert or update or delete on %s
-                                 for each row execute function realtime.hub_capture()', t.name);
-               end loop; end $$",
-        )
-        .await
-        .map_err(|source| HubError::Database {
-            attempt: attempt.to_owned(),
-            source,
-        })
-}
-
 /// Removes what is old and ends what has run out, until `stop`.
 pub(crate) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
-    const OLD: &str =
-        "delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours'";
     let mut rounds = interval(HOUSEKEEPING);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut forgotten: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = rounds.tick() => {}
         }
-        let attempt = "keep the database tidy";
-        let done = async {
-            let client = shared.database.admin(attempt).await?;
-            client
-                .batch_execute(&format!("{OLD}; select private.reap_commands()"))
-                .await
-                .map_err(|source| HubError::Database {
-                    attempt: attempt.to_owned(),
-                    source,
-                })
-        };
-        if let Err(error) = done.await {
-            tracing::warn!(%error, "housekeeping failed; it is tried again later");
+        let forget = forgotten.is_none_or(|at| at.elapsed() >= FORGETTING);
+        match tidy(&shared, forget).await {
+            Ok(()) if forget => forgotten = Some(Instant::now()),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "housekeeping failed; it is tried again later"),
         }
     }
+}
+
+/// One round; `forget`: also of what was finished long ago, batch by batch.
+async fn tidy(shared: &Shared, forget: bool) -> Result<(), HubError> {
+    // Changes are removed once they are told: what is older was left by a feed that lost its connection.
+    const OLD: &str = "
+        delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours';
+        delete from realtime.hub_changes where at < clock_timestamp() - interval '5 minutes';
+        select private.reap_commands()";
+    let attempt = "keep the database tidy";
+    let fault = |source| HubError::Database {
+        attempt: attempt.to_owned(),
+        source,
+    };
+    let client = shared.database.admin(attempt).await?;
+    client.batch_execute(OLD).await.map_err(fault)?;
+    for _ in 0..if forget { FORGET_BATCHES_MAX } else { 0 } {
+        let row = client
+            .query_one("select private.forget_commands()", &[])
+            .await
+            .map_err(fault)?;
+        if row.get::<_, i64>(0) == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,6 @@ mod registry;
 mod routes;
 mod socket;
 
-pub(crate) use feed::{capture_published, keep_house, listen};
+pub(crate) use feed::{keep_house, listen};
 pub(crate) use registry::Realtime;
 pub(crate) use routes::routes;

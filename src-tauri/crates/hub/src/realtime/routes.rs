@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::channel::Verdict;
 use super::codec::{Body, Version};
 use super::{broadcast, channel, socket};
 use crate::http::{App, Shared};
@@ -25,6 +26,8 @@ use crate::jwt::TokenFault;
 const FRAME_BYTES_MAX: usize = 5_000_000;
 /// Messages in one HTTP broadcast.
 const MESSAGES_MAX: usize = 100;
+/// Longest topic over HTTP, where it has no prefix, in bytes.
+const TOPIC_BYTES_MAX: usize = socket::TOPIC_BYTES_MAX - "realtime:".len();
 
 type Pairs = Query<Vec<(String, String)>>;
 
@@ -124,6 +127,10 @@ async fn broadcasts(State(shared): App, Query(query): Pairs, headers: HeaderMap,
         let (Some(topic), Some(event), Some(payload)) = (word("topic"), word("event"), payload) else {
             return invalid("need topic, event and payload");
         };
+        let too_long = topic.len() > TOPIC_BYTES_MAX;
+        if too_long || payload.to_string().len() > broadcast::PAYLOAD_BYTES_MAX {
+            return invalid("have a topic or a payload that is too large");
+        }
         let private = message.get("private").and_then(Value::as_bool).unwrap_or(false);
         let body = Body::Json(Arc::new(payload));
         // A message that may not be sent is dropped without a word, as in the original.
@@ -142,6 +149,12 @@ async fn broadcast_one(
     let Ok(who) = identity::identify(&shared, &headers, &query) else {
         return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthorized"}))).into_response();
     };
+    if topic.len() > TOPIC_BYTES_MAX || body.len() > broadcast::PAYLOAD_BYTES_MAX {
+        return refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the topic or the payload is too large",
+        );
+    }
     let private = query
         .iter()
         .any(|(name, value)| name == "private" && value == "true");
@@ -156,12 +169,15 @@ async fn broadcast_one(
     } else {
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type");
     };
-    if broadcast::post(&shared, &who, (&topic, private), &event, &body).await {
-        StatusCode::ACCEPTED.into_response()
-    } else {
-        refused(
+    match broadcast::post(&shared, &who, (&topic, private), &event, &body).await {
+        Verdict::Yes => StatusCode::ACCEPTED.into_response(),
+        Verdict::No => refused(
             StatusCode::FORBIDDEN,
             "You do not have permissions to write to this Channel topic",
-        )
+        ),
+        Verdict::Unknown => refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database cannot be asked just now; try again",
+        ),
     }
 }

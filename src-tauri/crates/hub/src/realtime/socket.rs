@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::channel::{self, Channel, Joined};
+use super::channel::{self, Channel, Joined, Reading};
 use super::codec::{self, Content, Frame, Incoming, Outgoing, Version};
 use super::registry::Outbox;
 use super::{broadcast, changes};
@@ -30,6 +30,10 @@ const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 const REFUSALS_MAX: usize = 100;
 /// Channels on one socket.
 const CHANNELS_MAX: usize = 100;
+/// Longest topic with its prefix, in bytes: what the one-byte lengths of binary frames can say.
+pub(crate) const TOPIC_BYTES_MAX: usize = 255;
+/// Largest frame of a join, in bytes.
+const JOIN_BYTES_MAX: usize = 64 * 1024;
 /// How often tokens are looked at.
 const TOKEN_LOOK: Duration = Duration::from_secs(1);
 
@@ -132,14 +136,16 @@ impl Socket {
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
-        let read = match message {
-            Message::Text(text) => codec::read_text(self.version, text.as_str()),
-            Message::Binary(bytes) if self.version == Version::V2 => codec::read_binary(&bytes),
+        let (size, read) = match message {
+            Message::Text(text) => (text.len(), codec::read_text(self.version, text.as_str())),
+            Message::Binary(bytes) if self.version == Version::V2 => {
+                (bytes.len(), codec::read_binary(&bytes))
+            }
             Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => return Ok(()),
             Message::Close(_) => return Err(End::Gone),
         };
         match read {
-            Ok(incoming) => self.answer(incoming).await,
+            Ok(incoming) => self.answer(incoming, size).await,
             Err(fault) => {
                 tracing::debug!(%fault, "a frame was not understood");
                 Ok(())
@@ -147,11 +153,20 @@ impl Socket {
         }
     }
 
-    async fn answer(&mut self, incoming: Incoming) -> Result<(), End> {
+    /// `size`: of the frame, in bytes.
+    async fn answer(&mut self, incoming: Incoming, size: usize) -> Result<(), End> {
+        if incoming.topic.len() > TOPIC_BYTES_MAX {
+            let reason = format!("the topic is longer than {TOPIC_BYTES_MAX} bytes");
+            return self.reply(&incoming, "error", json!({"reason": reason})).await;
+        }
         if incoming.topic == "phoenix" {
             return self.reply(&incoming, "ok", json!({})).await;
         }
         match incoming.event.as_str() {
+            "phx_join" if size > JOIN_BYTES_MAX => self.refuse(
+                &incoming,
+                format!("PayloadTooLarge: a join has at most {JOIN_BYTES_MAX} bytes"),
+            ),
             "phx_join" => self.join(incoming).await,
             "phx_leave" => self.leave(&incoming).await,
             _ if !self.channels.contains_key(&incoming.topic) => {
@@ -159,7 +174,7 @@ impl Socket {
                     .await
             }
             "access_token" => self.new_token(&incoming).await,
-            "broadcast" => self.broadcast(incoming).await,
+            "broadcast" => self.broadcast(incoming, size).await,
             "presence" => {
                 self.reply(
                     &incoming,
@@ -240,10 +255,19 @@ impl Socket {
         Ok(())
     }
 
-    async fn broadcast(&mut self, incoming: Incoming) -> Result<(), End> {
+    async fn broadcast(&mut self, incoming: Incoming, size: usize) -> Result<(), End> {
         let Some(channel) = self.channels.get_mut(&incoming.topic) else {
             return Ok(());
         };
+        if size > broadcast::PAYLOAD_BYTES_MAX {
+            if channel.ack {
+                // Text without an object, as the original sends it.
+                return self
+                    .reply(&incoming, "error", json!("payload_size_exceeded"))
+                    .await;
+            }
+            return Ok(());
+        }
         let content = incoming.content.clone();
         let delivered = broadcast::push(&self.shared, channel, content).await;
         if delivered && channel.ack {
@@ -273,8 +297,14 @@ impl Socket {
         let mut may_receive = true;
         if channel.private {
             match channel::may_read(&shared.database, &claims, &channel.topic).await {
-                Ok(broadcasts) => may_receive = broadcasts,
-                Err(_) => {
+                Reading::Broadcasts => {}
+                Reading::PresenceOnly => may_receive = false,
+                // No verdict: the channel lives on with the token it has, until that one ends.
+                Reading::Unknown(reason) => {
+                    tracing::warn!(reason, topic = channel.topic, "a new token could not be checked");
+                    return Ok(());
+                }
+                Reading::No => {
                     let reason = format!(
                         "You no longer have permission to read from this Channel topic: {}",
                         channel.topic

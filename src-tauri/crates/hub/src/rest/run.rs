@@ -3,6 +3,7 @@
 //! An error, or an answer that must not be given (not exactly one row), rolls everything back. Called by `routes`.
 
 use axum::http::StatusCode;
+use deadpool_postgres::PoolError;
 use tokio_postgres::types::ToSql;
 
 use super::error::RestError;
@@ -36,11 +37,18 @@ pub(crate) async fn run(
             reason = pool_reason(&error),
             "no database connection for a request"
         );
-        RestError::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "PGRST003",
-            "Timed out acquiring connection from connection pool.",
-        )
+        match error {
+            PoolError::Timeout(_) => RestError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "PGRST003",
+                "Timed out acquiring connection from connection pool.",
+            ),
+            _ => RestError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "PGRST000",
+                "Database connection error. Retrying the connection.",
+            ),
+        }
     })?;
     let transaction = db::begin_as(&mut client, who, access).await.map_err(fault)?;
     let parameters: Vec<&(dyn ToSql + Sync)> = statement

@@ -7,13 +7,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_postgres::Client;
 
 use crate::db::Database;
 use crate::error::HubError;
 
 /// Least time between two readings that a miss may cause.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
+/// What is said to have failed.
+const ATTEMPT: &str = "read the database's catalogue";
 
 /// A table or view.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,15 +57,18 @@ pub(crate) struct Schema {
 /// The newest reading.
 #[derive(Debug)]
 pub(crate) struct SchemaCache {
-    state: RwLock<(Arc<Schema>, Instant)>,
+    state: RwLock<Arc<Schema>>,
+    /// When a miss was last looked into; held while it is, so that many misses cause one reading.
+    looked: Mutex<Instant>,
 }
 
 impl SchemaCache {
     /// Reads the catalogue for the first time.
     pub async fn load(database: &Database) -> Result<SchemaCache, HubError> {
-        let schema = read(database).await?;
+        let client = database.admin(ATTEMPT).await?;
         Ok(SchemaCache {
-            state: RwLock::new((Arc::new(schema), Instant::now())),
+            state: RwLock::new(Arc::new(read(&client).await?)),
+            looked: Mutex::new(Instant::now()),
         })
     }
 
@@ -70,31 +77,33 @@ impl SchemaCache {
         self.state
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .0
             .clone()
     }
 
     /// Reads the catalogue again.
-    pub async fn reload(&self, database: &Database) -> Result<(), HubError> {
-        let schema = Arc::new(read(database).await?);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = (schema, Instant::now());
+    pub async fn reload(&self, client: &Client) -> Result<(), HubError> {
+        let schema = Arc::new(read(client).await?);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = schema;
         Ok(())
     }
 
     /// A reading in which `wanted` is found, if reading again helps.
     pub async fn with(&self, database: &Database, wanted: impl Fn(&Schema) -> bool) -> Arc<Schema> {
         let current = self.current();
-        let age = self
-            .state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
-            .elapsed();
-        if wanted(&current) || age < REREAD_PAUSE {
+        if wanted(&current) {
             return current;
         }
-        if let Err(error) = self.reload(database).await {
-            tracing::warn!(%error, "the schema cache stays as it was");
+        let mut looked = self.looked.lock().await;
+        // Who waited finds what the one before has read, or that it is no use to look again.
+        if looked.elapsed() >= REREAD_PAUSE {
+            let read_again = async {
+                let client = database.admin(ATTEMPT).await?;
+                self.reload(&client).await
+            };
+            if let Err(error) = read_again.await {
+                tracing::warn!(%error, "the schema cache stays as it was");
+            }
+            *looked = Instant::now();
         }
         self.current()
     }
@@ -120,11 +129,9 @@ const FUNCTIONS: &str = "
   where p.prokind = 'f' and p.provariadic = 0 and t.typname not in ('trigger', 'event_trigger')
   order by p.proname, p.pronargs";
 
-async fn read(database: &Database) -> Result<Schema, HubError> {
-    let attempt = "read the database's catalogue";
-    let client = database.admin(attempt).await?;
+async fn read(client: &Client) -> Result<Schema, HubError> {
     let fault = |source| HubError::Database {
-        attempt: attempt.to_owned(),
+        attempt: ATTEMPT.to_owned(),
         source,
     };
     let mut schema = Schema::default();

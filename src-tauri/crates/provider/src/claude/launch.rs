@@ -98,7 +98,7 @@ pub enum PermissionMode {
 }
 
 /// Everything needed to start the program that does not differ from session to session.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClaudeLaunch {
     /// The program (see [`super::find_program`]).
     pub program: PathBuf,
@@ -112,6 +112,17 @@ pub struct ClaudeLaunch {
     pub permission_mode: PermissionMode,
     /// Arguments from the user's settings, put behind ours.
     pub extra_args: Vec<String>,
+}
+
+impl std::fmt::Debug for ClaudeLaunch {
+    /// The environment may hold keys: it is left out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClaudeLaunch")
+            .field("program", &self.program)
+            .field("hooks", &self.hooks)
+            .field("permission_mode", &self.permission_mode)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClaudeLaunch {
@@ -229,6 +240,9 @@ fn settings(hooks: &HookEndpoint, session: SessionId) -> Value {
     })
 }
 
+/// Variables that send a program's requests through a proxy.
+const PROXY_VARIABLES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
 /// The program's environment: the user's, without what would tell it that it runs inside another program, and with
 /// what it needs to know about our terminal.
 fn environment(base: &[(String, String)]) -> Vec<(String, String)> {
@@ -246,7 +260,29 @@ fn environment(base: &[(String, String)]) -> Vec<(String, String)> {
         SET.iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
     );
+    reach_us_without_proxy(&mut env);
     env
+}
+
+/// Behind a proxy the program would send its hooks there as well; ours is on loopback.
+fn reach_us_without_proxy(env: &mut Vec<(String, String)>) {
+    const LOOPBACK: &str = "127.0.0.1";
+    let proxied = env.iter().any(|(name, _)| {
+        PROXY_VARIABLES
+            .iter()
+            .any(|proxy| name.eq_ignore_ascii_case(proxy))
+    });
+    if !proxied {
+        return;
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        match env.iter_mut().find(|(its, _)| its == name) {
+            Some((_, hosts)) if hosts.split(',').any(|host| matches!(host.trim(), LOOPBACK | "*")) => {}
+            Some((_, hosts)) if hosts.trim().is_empty() => *hosts = LOOPBACK.to_owned(),
+            Some((_, hosts)) => hosts.push_str(&format!(",{LOOPBACK}")),
+            None => env.push((name.to_owned(), LOOPBACK.to_owned())),
+        }
+    }
 }
 
 /// The title as an argument that cannot be taken for a flag, and as one short line.
@@ -304,6 +340,36 @@ mod tests {
     }
 
     const SIZE: Size = Size { cols: 80, rows: 24 };
+
+    #[test]
+    fn behind_a_proxy_the_hooks_still_come_straight_to_us() {
+        let with = |extra: &[(&str, &str)]| {
+            let base: Vec<_> = extra
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            let env = environment(&base);
+            let value = |wanted: &str| {
+                env.iter()
+                    .find(|(name, _)| name == wanted)
+                    .map(|(_, value)| value.clone())
+            };
+            (value("NO_PROXY"), value("no_proxy"))
+        };
+        let proxy = ("https_proxy", "http://proxy:3128");
+        assert_eq!(
+            with(&[]),
+            (None, None),
+            "nothing is added where there is no proxy"
+        );
+        assert_eq!(
+            with(&[proxy]),
+            (Some("127.0.0.1".into()), Some("127.0.0.1".into()))
+        );
+        let (upper, lower) = with(&[proxy, ("NO_PROXY", "intra.example"), ("no_proxy", "127.0.0.1,x")]);
+        assert_eq!(upper.as_deref(), Some("intra.example,127.0.0.1"));
+        assert_eq!(lower.as_deref(), Some("127.0.0.1,x"));
+    }
 
     #[test]
     fn a_launch_names_the_session_its_settings_and_its_title() {
