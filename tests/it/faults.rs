@@ -346,8 +346,7 @@ async fn a_lease_that_ran_out_while_the_machine_slept_does_not_stop_the_work() {
         .await
         .expect("the database");
     let connection = tokio::spawn(connection);
-    let lapsed =
-        "update public.agent_commands set lease_until = now() - interval '1 hour' where id = $1";
+    let lapsed = "update public.agent_commands set lease_until = now() - interval '1 hour' where id = $1";
     assert_eq!(database.execute(lapsed, &[&id.0]).await.expect("an update"), 1);
     let other = send(&remote, "Say hello.").await;
     let (row, result) = result_of(&remote.rest, id).await;

@@ -8,9 +8,10 @@ use serde::Serialize;
 use terminal::run_once;
 
 use crate::arguments::Doctor;
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure};
 use crate::running;
 use crate::world::World;
+use domain::fault::chain;
 
 /// How long a program may take to tell its version.
 const VERSION_WAIT: Duration = Duration::from_secs(20);

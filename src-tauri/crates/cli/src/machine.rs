@@ -11,13 +11,14 @@ use client::identity::Account;
 use client::settings::{Profile, Settings};
 use client::view::{ProfileKind, ProfileView};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
+use domain::fault::chain;
 use hub::{Hub, HubConfig, HubError};
 use rand::RngCore;
 use supabase::Project;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure};
 use crate::running::{Claim, Running};
 use crate::world::World;
 

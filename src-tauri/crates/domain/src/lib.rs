@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod evidence;
+pub mod fault;
 pub mod ids;
 pub mod marker;
 pub mod persona;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, SendPrompt, TURN_TIMEOUT_S_DEFAULT};
+use domain::fault::chain;
 use domain::marker::Marker;
 use domain::session::SessionState;
 use domain::turn::{FailureClass, TurnOutcome};
@@ -483,19 +484,4 @@ impl EventLoop {
         self.wait_for(id, Stage::UntilGone { session });
         self.give_up(session, "a command asked for its end");
     }
-}
-
-/// An error with all its causes, for a result row.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

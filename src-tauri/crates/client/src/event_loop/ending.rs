@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::SessionId;
+use domain::fault::chain;
 use domain::session::SessionState;
 use journal::SessionRow;
 use provider::claude;
@@ -12,7 +13,6 @@ use session::Session;
 use tokio::time::Instant;
 use worktree::{Repository, Worktree};
 
-use super::carry::chain;
 use super::finish::End;
 use super::opening::START_DEADLINE;
 use super::seats::Live;

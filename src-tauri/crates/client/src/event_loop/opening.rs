@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::fault::chain;
 use domain::session::SessionState;
 use domain::{AgentId, CommandId, SessionId};
 use journal::SessionRow;
@@ -13,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use worktree::{Repository, Worktree, WorktreeSpec};
 
-use super::carry::chain;
 use super::ending::Left;
 use super::finish::End;
 use super::seats::Live;

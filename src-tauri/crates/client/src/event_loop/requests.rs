@@ -2,6 +2,7 @@
 //! the same; only an interrupt goes straight to the session.
 
 use domain::command::{CreateSession, SendPrompt, Terminate};
+use domain::fault::chain;
 use domain::{AgentId, Command, OfficeId, SessionId};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +12,6 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::EventLoop;
-use super::carry::chain;
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 
 type Reply = oneshot::Sender<Result<Answer, RequestError>>;
