@@ -225,7 +225,11 @@ fn guesses_at_the_same_time_are_counted_one_by_one() {
         assert_eq!(looked_at, 10, "{answers:?}");
         let long = format!("{}@example.com", "a".repeat(100_000));
         for _ in 0..12 {
-            assert_eq!(sign_in(&hub, &long, "wrong").await.0, 400, "nothing is kept of it");
+            assert_eq!(
+                sign_in(&hub, &long, "wrong").await.0,
+                400,
+                "nothing is kept of it"
+            );
         }
     });
 }

@@ -109,7 +109,8 @@ async fn what_was_there_is_there_after_a_restart_and_two_hubs_do_not_share_a_fol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_newer_database_is_left_alone() {
+async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_newer_database_is_left_alone()
+{
     const BREAK: &str = "update supabase_migrations.schema_migrations set sha256 = 'other' where version = ";
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("hub");
@@ -127,7 +128,10 @@ async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_n
 
     for _ in 0..2 {
         let error = Hub::start(config(data.clone())).await.unwrap_err();
-        assert!(matches!(error, HubError::OtherTables { file: "0001_tables" }), "{error}");
+        assert!(
+            matches!(error, HubError::OtherTables { file: "0001_tables" }),
+            "{error}"
+        );
         assert!(error.to_string().contains("move it away"), "{error}");
     }
     // The same with a file this program does not know: whoever wrote it knows why the tables are others.
@@ -137,7 +141,10 @@ async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_n
     let newer = "insert into supabase_migrations.schema_migrations (version, name, sha256)
                  values ('9999', '9999_newer', 'x')";
     client.batch_execute(newer).await.unwrap();
-    client.batch_execute(&format!("{BREAK} '0001'; {BREAK} '0003'")).await.unwrap();
+    client
+        .batch_execute(&format!("{BREAK} '0001'; {BREAK} '0003'"))
+        .await
+        .unwrap();
     hub.stop().await.unwrap();
     let hub = Hub::start(config(bare)).await.unwrap();
     let client = database(hub.database_url()).await;
@@ -195,9 +202,21 @@ async fn a_postgres_that_dies_is_started_again() {
         rustix::process::Pid::from_raw(note.lines().next()?.trim().parse().ok()?)
     };
     let first = pid().unwrap();
+    let http = reqwest::Client::new();
+    let read = || {
+        http.get(format!("{}/rest/v1/offices", hub.url()))
+            .header("apikey", &hub.keys().secret)
+            .send()
+    };
+    assert_eq!(read().await.unwrap().status(), 200);
     rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
     let deadline = Instant::now() + DEADLINE;
     loop {
+        let status = read().await.unwrap().status().as_u16();
+        assert!(
+            [200, 503].contains(&status),
+            "{status}: it is said to be away, at once"
+        );
         let again = hub.ensure_user("a@example.com", "correct horse").await;
         if pid().is_some_and(|pid| pid != first) && again.is_ok_and(|again| again == user) {
             break;

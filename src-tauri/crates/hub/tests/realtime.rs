@@ -319,7 +319,9 @@ fn what_is_too_large_is_refused_and_the_socket_lives_on() {
             .await
             .payload;
         assert!(
-            refused["response"]["reason"].to_string().contains("PayloadTooLarge"),
+            refused["response"]["reason"]
+                .to_string()
+                .contains("PayloadTooLarge"),
             "{refused}"
         );
         socket
@@ -330,14 +332,18 @@ fn what_is_too_large_is_refused_and_the_socket_lives_on() {
             )
             .await;
         for (bytes, answer) in [
-            (300_000, json!({"status": "error", "response": "payload_size_exceeded"})),
+            (
+                300_000,
+                json!({"status": "error", "response": "payload_size_exceeded"}),
+            ),
             (200_000, json!({"status": "ok", "response": {}})),
         ] {
             let push = json!({"type": "broadcast", "event": "e", "payload": {"x": "x".repeat(bytes)}});
             socket.send(&name, "broadcast", push).await;
             assert_eq!(socket.until("phx_reply").await.payload, answer);
         }
-        let by_http = json!({"messages": [{"topic": "t", "event": "e", "payload": {"x": "x".repeat(300_000)}}]});
+        let by_http =
+            json!({"messages": [{"topic": "t", "event": "e", "payload": {"x": "x".repeat(300_000)}}]});
         let request = hub
             .request(&hub.anon(), reqwest::Method::POST, "/realtime/v1/api/broadcast")
             .json(&by_http);

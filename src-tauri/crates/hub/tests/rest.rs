@@ -410,11 +410,18 @@ fn late_reports_are_kept_only_from_who_once_held_it_and_only_so_many() {
             json!({"p_command": command["id"], "p_token": claimed["lease_token"], "p_result": Uuid::new_v4(),
                    "p_status": status})
         };
-        assert_eq!(hub.ok(&thief, "complete_command", complete("failed")).await, "late");
-        assert_eq!(hub.ok(&owner, "complete_command", complete("failed")).await, "recorded");
+        assert_eq!(
+            hub.ok(&thief, "complete_command", complete("failed")).await,
+            "late"
+        );
+        assert_eq!(
+            hub.ok(&owner, "complete_command", complete("failed")).await,
+            "recorded"
+        );
         let admin = hub.admin().await;
         let rows = async || -> i64 {
-            let sql = "select count(*) from public.agent_command_results where command_id = $1 and status = 'late'";
+            let sql =
+                "select count(*) from public.agent_command_results where command_id = $1 and status = 'late'";
             let row = admin.query_one(sql, &[&id(&command["id"])]).await;
             row.unwrap().get(0)
         };
@@ -427,7 +434,10 @@ fn late_reports_are_kept_only_from_who_once_held_it_and_only_so_many() {
             .await
             .unwrap();
         for _ in 0..2 {
-            assert_eq!(hub.ok(&owner, "complete_command", complete("failed")).await, "late");
+            assert_eq!(
+                hub.ok(&owner, "complete_command", complete("failed")).await,
+                "late"
+            );
             assert_eq!(rows().await, 200);
         }
     });
@@ -448,7 +458,10 @@ fn what_was_finished_long_ago_goes_with_its_results_and_leases() {
         for command in [&command, &waiting] {
             admin.execute(old, &[&id(&command["id"])]).await.unwrap();
         }
-        admin.execute("select private.forget_commands()", &[]).await.unwrap();
+        admin
+            .execute("select private.forget_commands()", &[])
+            .await
+            .unwrap();
         let sql = "select (select count(*) from public.agent_commands where office_id = $1),
                           (select count(*) from public.agent_command_results where office_id = $1),
                           (select count(*) from private.command_leases where command_id = $2)";
@@ -456,7 +469,10 @@ fn what_was_finished_long_ago_goes_with_its_results_and_leases() {
             .query_one(sql, &[&office, &id(&command["id"])])
             .await
             .unwrap();
-        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (1, 0, 0));
+        assert_eq!(
+            (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)),
+            (1, 0, 0)
+        );
     });
 }
 

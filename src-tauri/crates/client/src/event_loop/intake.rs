@@ -81,6 +81,11 @@ impl EventLoop {
     pub(super) fn claimed(&mut self, office: OfficeId, result: Result<Vec<ClaimedCommand>, RestError>) {
         self.claiming = false;
         let again = std::mem::take(&mut self.claim_wanted);
+        if self.office.as_ref().map(|data| data.office.id) != Some(office) {
+            // Another office was picked meanwhile: what this claim holds lapses, and is given out again there.
+            self.claim("another office was picked");
+            return;
+        }
         match result {
             Ok(rows) => {
                 self.solved("office_unreachable");

@@ -228,7 +228,9 @@ impl EventLoop {
     /// Tells of a failed call, and signs in again where that is what is missing.
     pub(super) fn trouble_with_rest(&mut self, error: &RestError) {
         match error {
-            RestError::Unauthorized { .. } => self.join(),
+            // A join that has just failed has its own pause.
+            RestError::Unauthorized { .. } if self.join_again_at.is_none() => self.join(),
+            RestError::Unauthorized { .. } => {}
             RestError::Unreachable { .. } => {
                 self.problem(
                     "office_unreachable",

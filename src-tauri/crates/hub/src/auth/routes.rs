@@ -107,8 +107,7 @@ fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, AuthError> {
 
 async fn sign_in(shared: &Shared, email: &str, password: String) -> Result<Value, AuthError> {
     const ATTEMPT: &str = "sign in";
-    let too_many =
-        |why: &str| AuthError::new(StatusCode::TOO_MANY_REQUESTS, "over_request_rate_limit", why);
+    let too_many = |why: &str| AuthError::new(StatusCode::TOO_MANY_REQUESTS, "over_request_rate_limit", why);
     // First of all: nothing of such an address is kept or looked up.
     if email.len() > users::EMAIL_BYTES_MAX || password.len() > users::PASSWORD_BYTES_MAX {
         return Err(AuthError::credentials());

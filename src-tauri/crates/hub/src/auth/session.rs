@@ -23,6 +23,18 @@ const REUSE_INTERVAL_S: f64 = 10.0;
 /// Refresh tokens one session may have at a time; beyond it the oldest used ones go.
 const TOKENS_PER_SESSION_MAX: i64 = 50;
 
+/// Whether a refresh token may be used, by the rules above. $1: its digest, $2: [`REUSE_INTERVAL_S`].
+const MAY_BE_USED: &str = "
+  select case when r.used_at is null then
+         not exists (select 1 from auth.refresh_tokens s
+                     where s.parent = r.parent and s.token_hash <> r.token_hash
+                       and s.used_at <= clock_timestamp() - make_interval(secs => $2))
+       else r.used_at > clock_timestamp() - make_interval(secs => $2)
+       or not exists (select 1 from auth.refresh_tokens c
+                      where c.parent = r.token_hash and c.used_at is not null)
+       end
+   from auth.refresh_tokens r where r.token_hash = $1";
+
 /// Begins a session for a user who has just shown the right password.
 pub(crate) async fn begin(shared: &Shared, user: Uuid) -> Result<Value, AuthError> {
     const ATTEMPT: &str = "begin a session";
@@ -84,18 +96,7 @@ pub(crate) async fn refresh(shared: &Shared, token: &str) -> Result<Value, AuthE
     };
     let (session, user): (Uuid, Uuid) = (found.get(0), found.get(1));
     let may: bool = transaction
-        .query_one(
-            "select case when r.used_at is null then
-                   not exists (select 1 from auth.refresh_tokens s
-                               where s.parent = r.parent and s.token_hash <> r.token_hash
-                                 and s.used_at <= clock_timestamp() - make_interval(secs => $2))
-                 else r.used_at > clock_timestamp() - make_interval(secs => $2)
-                 or not exists (select 1 from auth.refresh_tokens c
-                                where c.parent = r.token_hash and c.used_at is not null)
-                 end
-             from auth.refresh_tokens r where r.token_hash = $1",
-            &[&digest, &REUSE_INTERVAL_S],
-        )
+        .query_one(MAY_BE_USED, &[&digest, &REUSE_INTERVAL_S])
         .await
         .map_err(fault)?
         .get(0);

@@ -111,7 +111,11 @@ async fn keep(mut process: Process, binaries: Binaries, stop: CancellationToken)
             ended = process.child.wait() => ended,
         };
         let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-        tracing::error!(status, log = tail(&process.cluster.log), "Postgres ended by itself; it is started again");
+        tracing::error!(
+            status,
+            log = tail(&process.cluster.log),
+            "Postgres ended by itself; it is started again"
+        );
         if began.elapsed() >= RUN_WELL {
             pause = RESTART_PAUSE_MIN;
         }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::hash::{Hash as _, Hasher as _};
 
 use serde_json::{Map, Value, json};
-use tokio_postgres::{Client, Row};
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
 
 use super::filter::{self, Condition};
 use super::registry::{Realtime, Subscriber};
@@ -240,7 +240,10 @@ async fn tell(
                 let columns = match readable_columns(database, &subscriber.claims, change).await {
                     Ok(columns) => columns,
                     Err(HubError::Database { source, .. }) if !db::is_trouble(&source) => {
-                        tracing::warn!(error = explained(&source), "a change may not be told, says an error");
+                        tracing::warn!(
+                            error = explained(&source),
+                            "a change may not be told, says an error"
+                        );
                         None
                     }
                     Err(error) => return Err(error),
@@ -409,7 +412,9 @@ mod tests {
             key: vec!["id".to_owned()],
         };
         let matching = |change: &Change, filter: &str| {
-            let binding = read(&[json!({"event": "*", "table": "t", "filter": filter})]).1.unwrap();
+            let binding = read(&[json!({"event": "*", "table": "t", "filter": filter})])
+                .1
+                .unwrap();
             matches(&binding[0], change)
         };
         assert!(matching(&change, "id=eq.1"));

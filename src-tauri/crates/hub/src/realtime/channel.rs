@@ -74,16 +74,7 @@ pub(crate) async fn join(
     let config = payload.get("config").cloned().unwrap_or_default();
     let private = flag(&config, "/private");
     let may_receive = if private {
-        match may_read(&shared.database, &claims, topic).await {
-            Reading::Broadcasts => true,
-            Reading::PresenceOnly => false,
-            Reading::No => {
-                return Err(format!(
-                    "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
-                ));
-            }
-            Reading::Unknown(reason) => return Err(format!("DatabaseLackOfConnections: {reason}")),
-        }
+        may_join(shared, &claims, topic).await?
     } else {
         true
     };
@@ -133,6 +124,18 @@ pub(crate) async fn join(
         presence: flag(&config, "/presence/enabled"),
         system,
     })
+}
+
+/// Whether a private channel gets broadcasts, or why it is not let in.
+async fn may_join(shared: &Shared, who: &Claims, topic: &str) -> Result<bool, String> {
+    match may_read(&shared.database, who, topic).await {
+        Reading::Broadcasts => Ok(true),
+        Reading::PresenceOnly => Ok(false),
+        Reading::No => Err(format!(
+            "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
+        )),
+        Reading::Unknown(reason) => Err(format!("DatabaseLackOfConnections: {reason}")),
+    }
 }
 
 /// Checks a token as Realtime does: no second of grace.
@@ -223,7 +226,11 @@ pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) ->
     let mut client = match database.admin.get().await {
         Ok(client) => client,
         Err(error) => {
-            tracing::warn!(reason = db::pool_reason(&error), topic, "a policy could not be asked");
+            tracing::warn!(
+                reason = db::pool_reason(&error),
+                topic,
+                "a policy could not be asked"
+            );
             return Verdict::Unknown;
         }
     };

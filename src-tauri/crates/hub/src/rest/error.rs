@@ -164,6 +164,7 @@ fn status_of(code: &str, anonymous: bool) -> StatusCode {
         "42883" | "42P01" => StatusCode::NOT_FOUND,
         "P0001" => StatusCode::BAD_REQUEST,
         "40001" | "40P01" | "57014" => StatusCode::INTERNAL_SERVER_ERROR,
+        "57P01" | "57P02" | "57P03" => StatusCode::SERVICE_UNAVAILABLE,
         _ => match code.get(..2) {
             Some("08" | "53") => StatusCode::SERVICE_UNAVAILABLE,
             Some("28") => StatusCode::FORBIDDEN,

@@ -74,10 +74,7 @@ impl SchemaCache {
 
     /// The newest reading.
     pub fn current(&self) -> Arc<Schema> {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the catalogue again.

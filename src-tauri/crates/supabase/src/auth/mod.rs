@@ -188,10 +188,30 @@ struct State {
     tokens: Option<Tokens>,
     /// They came from the server but are not on disk yet (disk full): they must be stored before they are used.
     unsaved: bool,
-    /// Why nobody is signed in, when it was the server's word.
-    signed_out: Option<String>,
+    /// How the last session ended here.
+    ended: Option<Ended>,
     /// No refresh before this, while the token still works.
     pause_until: Option<Instant>,
+}
+
+/// A session that is over.
+struct Ended {
+    reason: String,
+    /// Its refresh token: a file that still has it (it could not be removed) signs nobody in again.
+    refresh_token: Option<String>,
+    /// Set unless somebody signed out here: only this user's next sign-in, by another program, is taken up. Going on
+    /// as somebody else would mix two people's work.
+    user: Option<UserId>,
+}
+
+impl Ended {
+    fn of(tokens: &Tokens, reason: &str) -> Ended {
+        Ended {
+            reason: reason.to_owned(),
+            refresh_token: Some(tokens.refresh_token.clone()),
+            user: Some(tokens.user),
+        }
+    }
 }
 
 impl Auth {
@@ -241,6 +261,8 @@ impl Auth {
     /// Signs in with a password and stores the session.
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Tokens, AuthError> {
         let _turn = self.inner.turn.lock().await;
+        // Another program that is just refreshing would write its old session over this one.
+        let _lock = self.store_lock(Ask::Password).await?;
         let body = json!({"email": email, "password": password, "gotrue_meta_security": {}});
         let tokens = self.token_request(Ask::Password, "password", &body).await?;
         self.adopt(tokens)
@@ -304,16 +326,25 @@ impl Auth {
     /// Ends the session here and, if it can be reached, on the server. The stored tokens are gone in any case.
     pub async fn sign_out(&self) -> Result<(), AuthError> {
         let _turn = self.inner.turn.lock().await;
+        let lock = self.store_lock(Ask::Logout).await;
+        if let Err(error) = &lock {
+            tracing::warn!(%error, "signing out without the sign-in file's lock");
+        }
         let tokens = {
             let mut state = self.state();
             let tokens = state.tokens.take();
             *state = State {
-                signed_out: Some("signed out here".to_owned()),
+                ended: Some(Ended {
+                    reason: "signed out here".to_owned(),
+                    refresh_token: tokens.as_ref().map(|tokens| tokens.refresh_token.clone()),
+                    user: None,
+                }),
                 ..State::default()
             };
             tokens
         };
         self.inner.store.clear()?;
+        drop(lock);
         let Some(tokens) = tokens else {
             return Ok(());
         };
@@ -351,34 +382,23 @@ impl Auth {
             (state.tokens.clone(), state.unsaved)
         };
         let Some(mine) = mine else {
-            return Err(self.signed_out());
+            return self.take_up_stored().await;
         };
+        let _lock = self.store_lock(Ask::Refresh).await?;
         if unsaved {
             return self.adopt(mine);
         }
-        let _lock = self.store_lock().await?;
         match self.inner.store.load() {
             Ok(Some(stored)) if stored.user != mine.user => {
                 // Going on would be acting as the one and writing over the other's sign-in.
-                let reason = "somebody else has signed in on this machine meanwhile".to_owned();
-                *self.state() = State {
-                    signed_out: Some(reason.clone()),
-                    ..State::default()
-                };
-                return Err(AuthError::SignedOut { reason });
+                return Err(self.end(&mine, "somebody else has signed in on this machine meanwhile"));
             }
             // Another program has refreshed: its pair is ours too, and our token is spent.
             Ok(Some(stored)) if stored.refresh_token != mine.refresh_token => {
-                if !stored.is_fresh(self.inner.clock.now()) {
-                    return self.refresh_with(&stored).await;
-                }
-                *self.state() = State {
-                    tokens: Some(stored.clone()),
-                    ..State::default()
-                };
-                return Ok(stored);
+                return self.go_on_with(stored).await;
             }
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(self.end(&mine, "another program on this machine has signed out")),
             // What we hold in memory still works; a damaged file is replaced by the save below.
             Err(error) => tracing::warn!(%error, "the stored sign-in could not be read again"),
         }
@@ -391,21 +411,67 @@ impl Auth {
             Ok(tokens) => self.adopt(tokens),
             Err(AuthError::SignedOut { reason }) => {
                 tracing::warn!(%reason, "the session is over");
-                *self.state() = State {
-                    signed_out: Some(reason.clone()),
-                    ..State::default()
-                };
+                let over = self.end(old, &reason);
                 if let Err(error) = self.inner.store.clear() {
                     tracing::warn!(%error, "the dead sign-in could not be removed");
                 }
-                Err(AuthError::SignedOut { reason })
+                Err(over)
             }
             Err(error) => Err(error),
         }
     }
 
+    /// A sign-in that another program has stored since nobody was signed in here.
+    async fn take_up_stored(&self) -> Result<Tokens, AuthError> {
+        if !self.stored().is_some_and(|stored| self.may_take_up(&stored)) {
+            return Err(self.signed_out());
+        }
+        let _lock = self.store_lock(Ask::Refresh).await?;
+        // Again, since it may have been refreshed or removed while we waited.
+        match self.stored().filter(|stored| self.may_take_up(stored)) {
+            Some(stored) => self.go_on_with(stored).await,
+            None => Err(self.signed_out()),
+        }
+    }
+
+    fn stored(&self) -> Option<Tokens> {
+        self.inner.store.load().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the stored sign-in could not be read");
+            None
+        })
+    }
+
+    fn may_take_up(&self, stored: &Tokens) -> bool {
+        self.state().ended.as_ref().is_none_or(|ended| {
+            ended.refresh_token.as_ref() != Some(&stored.refresh_token)
+                && ended.user.is_none_or(|user| user == stored.user)
+        })
+    }
+
+    /// Uses a stored pair, renewed when it must be. The caller holds the store's lock.
+    async fn go_on_with(&self, stored: Tokens) -> Result<Tokens, AuthError> {
+        if !stored.is_fresh(self.inner.clock.now()) {
+            return self.refresh_with(&stored).await;
+        }
+        *self.state() = State {
+            tokens: Some(stored.clone()),
+            ..State::default()
+        };
+        Ok(stored)
+    }
+
+    /// Forgets the session in memory and gives the error that says so.
+    fn end(&self, tokens: &Tokens, reason: &str) -> AuthError {
+        *self.state() = State {
+            ended: Some(Ended::of(tokens, reason)),
+            ..State::default()
+        };
+        self.signed_out()
+    }
+
     fn signed_out(&self) -> AuthError {
-        let reason = self.state().signed_out.clone();
+        let state = self.state();
+        let reason = state.ended.as_ref().map(|ended| ended.reason.clone());
         AuthError::SignedOut {
             reason: reason.unwrap_or_else(|| "nobody has signed in on this machine".to_owned()),
         }
@@ -424,8 +490,8 @@ impl Auth {
         Ok(tokens)
     }
 
-    /// The right to refresh, across processes.
-    async fn store_lock(&self) -> Result<StoreLock, AuthError> {
+    /// The right to refresh and to write the stored session, across processes. `ask`: what it is wanted for.
+    async fn store_lock(&self, ask: Ask) -> Result<StoreLock, AuthError> {
         let deadline = Instant::now() + LOCK_WAIT_MAX;
         loop {
             if let Some(lock) = self.inner.store.try_lock()? {
@@ -433,9 +499,10 @@ impl Auth {
             }
             if Instant::now() >= deadline {
                 return Err(AuthError::Unreachable {
-                    attempted: Ask::Refresh.verb(),
+                    attempted: ask.verb(),
                     url: self.inner.project.url.clone(),
-                    reason: "another program on this machine is renewing it and does not finish".to_owned(),
+                    reason: "another program on this machine is renewing the sign-in and does not finish"
+                        .to_owned(),
                     retry_after: None,
                 });
             }

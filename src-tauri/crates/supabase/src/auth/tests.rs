@@ -283,6 +283,71 @@ async fn somebody_elses_sign_in_is_neither_used_nor_overwritten() {
 }
 
 #[tokio::test]
+async fn a_sign_out_by_another_program_counts_here_and_its_next_sign_in_too() {
+    let stub = Stub::start(refreshing()).await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    store.clear().expect("the other program");
+    clock.advance_s(3_000);
+    let error = auth.access_token().await.expect_err("signed out elsewhere");
+    assert!(
+        matches!(&error, AuthError::SignedOut { reason } if reason.contains("has signed out")),
+        "{error}"
+    );
+    assert_eq!(
+        (stub.asked().len(), store.load().expect("loaded")),
+        (0, None),
+        "the old session is not brought back"
+    );
+    store.save(&tokens(1, clock.now())).expect("the old pair");
+    auth.access_token().await.expect_err("that one is over");
+    store.save(&tokens(7, clock.now())).expect("the other program");
+    assert_eq!(auth.access_token().await.expect("a token"), "access.7");
+    assert_eq!(auth.user(), Some(tokens(7, clock.now()).user));
+}
+
+#[tokio::test]
+async fn a_sign_in_by_another_program_is_taken_up() {
+    let stub = Stub::start(refreshing()).await;
+    let clock = HandClock::at(0);
+    let store = Arc::new(MemoryTokenStore::default());
+    let auth = Auth::new(stub.project(), clock.clone(), store.clone()).expect("auth");
+    auth.access_token().await.expect_err("nobody");
+    store.save(&tokens(1, clock.now())).expect("the other program");
+    clock.advance_s(3_000);
+    assert_eq!(
+        auth.access_token().await.expect("a token"),
+        "access.2",
+        "it was old: renewed first"
+    );
+    assert_eq!(
+        store
+            .load()
+            .expect("loaded")
+            .map(|tokens| tokens.refresh_token)
+            .as_deref(),
+        Some("refresh2")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_another_program_holds_the_lock() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("session.json");
+    let (store, other) = (FileTokenStore::new(&path), FileTokenStore::new(&path));
+    let stub = Stub::start(|_| answer(200, session(1))).await;
+    let auth = Auth::new(stub.project(), HandClock::at(0), Arc::new(store)).expect("auth");
+    let lock = other.try_lock().expect("a look").expect("free");
+    let error = auth.sign_in("a@b.c", "secret").await.expect_err("held");
+    assert!(matches!(&error, AuthError::Unreachable { .. }), "{error}");
+    assert_eq!((stub.asked().len(), other.load().expect("loaded")), (0, None));
+    drop(lock);
+    tokio::time::resume();
+    auth.sign_in("a@b.c", "secret").await.expect("signed in");
+    assert!(other.load().expect("loaded").is_some());
+}
+
+#[tokio::test]
 async fn sign_out_forgets_here_even_when_the_server_is_away() {
     let stub = Stub::start(|_| answer(204, "")).await;
     let clock = HandClock::at(0);
