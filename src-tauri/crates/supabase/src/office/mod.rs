@@ -218,11 +218,11 @@ impl Rest {
             .await
     }
 
-    /// The agents of an office, by name.
+    /// The agents of an office, in the order in which they joined.
     pub async fn agents(&self, office: OfficeId) -> Result<Vec<AgentRow>, RestError> {
         self.select(
             "agents",
-            Select::columns("*").eq("office_id", office).order("name.asc"),
+            Select::columns("*").eq("office_id", office).order("created_at.asc,name.asc"),
         )
         .await
     }
