@@ -102,6 +102,15 @@ impl Place {
         }
     }
 
+    /// Starts `semo` with `args` and leaves it running; its standard output goes to the file that is returned.
+    pub fn follow(&self, args: &[&str]) -> (Up, PathBuf) {
+        let log = self.dir.path().join("follow.out");
+        let out = std::fs::File::create(&log).expect("a file for its output");
+        let child = self.command(args).stdout(out).spawn().expect("semo starts");
+        let said = Value::Null;
+        (Up { child, said }, log)
+    }
+
     /// Starts `semo up` under a shell that first runs `prelude`.
     pub async fn up_after(&self, prelude: &str) -> Up {
         let mut command = Command::new("/bin/sh");
@@ -137,7 +146,7 @@ impl Place {
     }
 }
 
-/// A running `semo up`.
+/// A running `semo`.
 pub struct Up {
     child: Child,
     /// What it printed: `ui`, `api`, `token`, `project`. Null when nobody waited for it.
@@ -169,7 +178,7 @@ impl Up {
 
     /// Waits for its end and returns the exit code.
     pub async fn ended(mut self) -> Option<i32> {
-        wait_for("the end of semo up", Duration::from_secs(40), || {
+        wait_for("the end of semo", Duration::from_secs(40), || {
             let ended = self.child.try_wait().expect("its state");
             async move { ended }
         })

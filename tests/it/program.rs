@@ -67,6 +67,17 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
         err(&done)
     );
 
+    let (tail, followed) = place.follow(&["tail", "--json"]);
+    wait_until(
+        "tail shows what was there before",
+        Duration::from_secs(20),
+        || async {
+            std::fs::read_to_string(&followed)
+                .unwrap_or_default()
+                .contains("Say hello.")
+        },
+    )
+    .await;
     let unconfirmed = place
         .run(&["send", "--agent", "Joon", "Stop early. scn=nomark", "--wait"])
         .await;
@@ -77,6 +88,19 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     assert_eq!(code(&failed), Some(1));
     let said: Value = serde_json::from_str(&out(&failed)).expect("one JSON object");
     assert_eq!(said["result"]["error"]["class"], "billing");
+    wait_until("tail shows how they ended", Duration::from_secs(20), || async {
+        let lines = std::fs::read_to_string(&followed).unwrap_or_default();
+        let shown = |state: &str| {
+            let told = |line: &str| {
+                serde_json::from_str::<Value>(line).is_ok_and(|said| said["command"]["state"] == state)
+            };
+            lines.lines().any(told)
+        };
+        shown("succeeded") && shown("unconfirmed") && shown("failed")
+    })
+    .await;
+    tail.signal("INT");
+    assert_eq!(tail.ended().await, Some(0));
     let nobody = place.run(&["send", "--agent", "CEO", "Anything."]).await;
     assert_eq!(code(&nobody), Some(2));
     assert!(
