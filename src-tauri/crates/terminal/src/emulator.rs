@@ -8,7 +8,9 @@ use std::num::NonZeroU16;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
+use vt100::capture::RowContents;
 
+use crate::history::History;
 use crate::ring::Ring;
 
 /// Longest window title that is kept, in characters.
@@ -76,17 +78,27 @@ pub struct Snapshot {
     pub offset: u64,
     /// Size of the screen it was made from.
     pub size: Size,
-    /// Escape sequences and text that paint the screen.
+    /// Escape sequences and text: the rows that have scrolled off (see [`crate::HISTORY_ROWS_MAX`]), then the screen.
     pub ansi: Vec<u8>,
 }
 
-/// Catches the title; everything else a program asks for beyond its screen (clipboard, resize) is dropped here.
+/// Catches the title and the rows that scroll off; everything else a program asks for beyond its screen (clipboard,
+/// resize) is dropped here.
 #[derive(Default)]
-struct Title(String);
+struct Beside {
+    title: String,
+    history: History,
+}
 
-impl vt100::Callbacks for Title {
+impl vt100::Callbacks for Beside {
+    fn on_scroll(&mut self, contents: RowContents<'_>, alternate_screen: bool) {
+        if !alternate_screen {
+            self.history.push(&contents);
+        }
+    }
+
     fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
-        self.0 = String::from_utf8_lossy(title)
+        self.title = String::from_utf8_lossy(title)
             .chars()
             .filter(|c| !c.is_control())
             .take(TITLE_CHARS_MAX)
@@ -96,7 +108,7 @@ impl vt100::Callbacks for Title {
 
 /// The engine and what is needed to start it anew.
 pub(crate) struct Emulator {
-    parser: vt100::Parser<Title>,
+    parser: vt100::Parser<Beside>,
     size: Size,
     offset: u64,
     /// Output before this offset made the engine panic and is not painted again.
@@ -108,7 +120,7 @@ impl Emulator {
     pub(crate) fn new(size: Size) -> Emulator {
         let size = size.clamped();
         Emulator {
-            parser: parser(size, Title::default()),
+            parser: parser(size, Beside::default()),
             size,
             offset: 0,
             repaint_from: 0,
@@ -163,11 +175,13 @@ impl Emulator {
             .max(self.repaint_from);
         let run = ring.since(from, REPAINT_BYTES_MAX);
         let count = upto.saturating_sub(run.from).min(run.bytes.len() as u64) as usize;
-        let title = std::mem::take(&mut self.parser.callbacks_mut().0);
-        self.parser = parser(self.size, Title(title.clone()));
+        let beside = std::mem::take(self.parser.callbacks_mut());
+        self.parser = parser(self.size, Beside::default());
         if !self.process(&run.bytes[..count]) {
-            self.parser = parser(self.size, Title(title));
+            self.parser = parser(self.size, Beside::default());
         }
+        // What the old output scrolls off once more is in the history already.
+        *self.parser.callbacks_mut() = beside;
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -190,7 +204,7 @@ impl Emulator {
                 col,
                 visible: !screen.hide_cursor(),
             },
-            title: self.parser.callbacks().0.clone(),
+            title: self.parser.callbacks().title.clone(),
             size: self.size,
             offset: self.offset,
         }
@@ -198,18 +212,21 @@ impl Emulator {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let screen = self.parser.screen();
-        let ansi = catch_unwind(AssertUnwindSafe(|| screen.state_formatted()));
+        let painted = catch_unwind(AssertUnwindSafe(|| screen.state_formatted()));
+        let mut ansi = Vec::new();
+        self.parser.callbacks().history.write(self.size.rows, &mut ansi);
+        ansi.extend(painted.unwrap_or_default().into_bytes());
         Snapshot {
             offset: self.offset,
             size: self.size,
-            ansi: ansi.map(Into::into).unwrap_or_default(),
+            ansi,
         }
     }
 }
 
-fn parser(size: Size, title: Title) -> vt100::Parser<Title> {
+fn parser(size: Size, beside: Beside) -> vt100::Parser<Beside> {
     let (rows, cols) = sides(size);
-    vt100::Parser::new_with_callbacks(rows, cols, 0, title)
+    vt100::Parser::new_with_callbacks(rows, cols, 0, beside)
 }
 
 /// Rows and columns as the engine wants them; `size` is clamped, so the fallback is never taken.

@@ -10,6 +10,7 @@
 
 mod emulator;
 mod error;
+mod history;
 mod once;
 mod process;
 mod pty;
@@ -20,6 +21,7 @@ mod threads;
 
 pub use emulator::{Cursor, Screen, Size, Snapshot, TITLE_CHARS_MAX, paint};
 pub use error::TerminalError;
+pub use history::{HISTORY_BYTES_MAX, HISTORY_ROWS_MAX};
 pub use once::{ONCE_OUTPUT_BYTES_MAX, OnceOutput, run_once};
 pub use process::{ProcessId, TREE_TAG_VARIABLE};
 pub use pty::{Exit, SpawnSpec, Terminal, WRITE_BYTES_MAX, WRITE_QUEUE_MAX, Written};

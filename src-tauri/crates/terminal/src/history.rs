@@ -1,0 +1,128 @@
+//! The rows that have left the screen at its top, with their colours: what a viewer that comes late can scroll back
+//! to. Bounded; rows of the alternate screen are not kept.
+
+use std::collections::VecDeque;
+
+use vt100::capture::{BasicFormattedCaptureState, RowContents};
+
+/// Most rows kept.
+pub const HISTORY_ROWS_MAX: usize = 2_000;
+/// Most bytes of rows kept, escape sequences included.
+pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
+/// Longest row kept, in bytes; what is longer is left out of the history (the ring has it).
+const ROW_BYTES_MAX: usize = 16 * 1024;
+
+/// Rows, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    rows: VecDeque<String>,
+    bytes: usize,
+}
+
+impl History {
+    /// Keeps a row that scrolls off; the oldest ones go when there are too many.
+    pub(crate) fn push(&mut self, contents: &RowContents<'_>) {
+        // Each row begins and ends without attributes, so that any of them can be the first.
+        let mut state = BasicFormattedCaptureState::new();
+        let mut row = String::new();
+        if contents.write_formatted_basic(&mut row, &mut state).is_err() || row.len() > ROW_BYTES_MAX {
+            return;
+        }
+        row.push_str("\x1b[m\r\n");
+        self.bytes += row.len();
+        self.rows.push_back(row);
+        while self.rows.len() > HISTORY_ROWS_MAX || self.bytes > HISTORY_BYTES_MAX {
+            match self.rows.pop_front() {
+                Some(oldest) => self.bytes -= oldest.len(),
+                None => break,
+            }
+        }
+    }
+
+    /// What puts the rows into a viewer's scrollback: the rows, then as many line ends as its screen has rows, so that
+    /// none of them stays where the screen will be painted.
+    pub(crate) fn write(&self, screen_rows: u16, into: &mut Vec<u8>) {
+        if self.rows.is_empty() {
+            return;
+        }
+        into.reserve(self.bytes + usize::from(screen_rows) * 2);
+        for row in &self.rows {
+            into.extend_from_slice(row.as_bytes());
+        }
+        for _ in 0..screen_rows {
+            into.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::emulator::{Emulator, Size};
+    use crate::ring::Ring;
+
+    const SIZE: Size = Size { cols: 40, rows: 10 };
+
+    fn fed(output: &str) -> Emulator {
+        let mut ring = Ring::new(1024 * 1024);
+        let mut emulator = Emulator::new(SIZE);
+        for chunk in output.as_bytes().chunks(7) {
+            ring.push(chunk);
+            emulator.feed(chunk, &ring);
+        }
+        emulator
+    }
+
+    /// A viewer's own terminal after it has taken the snapshot; scrolled back by `back` rows.
+    fn viewed(emulator: &Emulator, back: usize) -> String {
+        let side = |cells| NonZeroU16::new(cells).unwrap();
+        let mut viewer = vt100::Parser::new(side(SIZE.rows), side(SIZE.cols), 10_000);
+        viewer.process(&emulator.snapshot().ansi);
+        viewer.screen_mut().set_scrollback(back);
+        viewer.screen().contents()
+    }
+
+    #[test]
+    fn a_late_viewer_sees_the_screen_and_can_scroll_back_to_what_was_before() {
+        let output: String = (0..100)
+            .map(|n| format!("\x1b[3{}mline {n}\x1b[m\r\n", n % 8))
+            .collect();
+        let emulator = fed(&output);
+        let screen = viewed(&emulator, 0);
+        assert!(
+            screen.contains("line 99") && screen.contains("line 91") && !screen.contains("line 90"),
+            "{screen}"
+        );
+        let first = viewed(&emulator, usize::MAX);
+        assert!(first.starts_with("line 0\nline 1\n"), "{first}");
+        let ansi = String::from_utf8(emulator.snapshot().ansi).unwrap();
+        assert!(
+            ansi.contains("\u{1b}[33m") && ansi.contains("line 11"),
+            "colours are kept"
+        );
+    }
+
+    #[test]
+    fn rows_of_the_alternate_screen_are_not_kept() {
+        let output: String = (0..50).map(|n| format!("pager {n}\r\n")).collect();
+        let emulator = fed(&format!("before\r\n\x1b[?1049h{output}\x1b[?1049l"));
+        assert!(!viewed(&emulator, usize::MAX).contains("pager"));
+    }
+
+    #[test]
+    fn the_history_is_bounded_in_rows_and_bytes() {
+        let short: String = (0..HISTORY_ROWS_MAX * 2).map(|n| format!("{n}\r\n")).collect();
+        let snapshot = fed(&short).snapshot().ansi;
+        let rows = String::from_utf8(snapshot).unwrap().matches("\x1b[m\r\n").count();
+        assert!(
+            (HISTORY_ROWS_MAX - 1..=HISTORY_ROWS_MAX + 1).contains(&rows),
+            "{rows}"
+        );
+        let colourful: String = (0..4_000)
+            .map(|_| "\x1b[31mx\x1b[32my".repeat(20) + "\r\n")
+            .collect();
+        assert!(fed(&colourful).snapshot().ansi.len() < HISTORY_BYTES_MAX + 64 * 1024);
+    }
+}
