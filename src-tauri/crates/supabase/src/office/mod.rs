@@ -222,7 +222,9 @@ impl Rest {
     pub async fn agents(&self, office: OfficeId) -> Result<Vec<AgentRow>, RestError> {
         self.select(
             "agents",
-            Select::columns("*").eq("office_id", office).order("created_at.asc,name.asc"),
+            Select::columns("*")
+                .eq("office_id", office)
+                .order("created_at.asc,name.asc"),
         )
         .await
     }
