@@ -203,6 +203,26 @@ async fn a_korean_prompt_of_two_lines_arrives_as_it_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_longest_prompt_that_is_accepted_arrives_whole() {
+    let world = World::start().await;
+    let line = "Read this line and keep it in mind, please.\n";
+    let mut prompt = line.repeat(domain::command::PROMPT_BYTES_MAX / line.len());
+    prompt.push_str(&"x".repeat(domain::command::PROMPT_BYTES_MAX - prompt.len()));
+    let id = world.send("FE", &prompt).await;
+    let (_, result) = world.result(id).await;
+    assert_eq!(result.outcome.as_deref(), Some("done"), "{:?}", result.error);
+    let turns = world.stub.turns();
+    let got = turns.first().expect("a turn").prompt().unwrap_or_default();
+    assert!(
+        got.contains(&prompt),
+        "{} of {} bytes arrived",
+        got.len(),
+        prompt.len()
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_that_starts_with_an_exclamation_mark_is_a_prompt_and_no_shell_command() {
     let world = World::start().await;
     let id = world.send("FE", "!touch owned.txt").await;

@@ -14,13 +14,16 @@ pub const CLEAR_BOX: &[u8] = b"\x03";
 const PASTE_START: &str = "\x1b[200~";
 const PASTE_END: &str = "\x1b[201~";
 
+/// Most bytes that are pasted: the longest prompt, with room for the marker's instruction behind it.
+const PASTE_BYTES_MAX: usize = domain::command::PROMPT_BYTES_MAX + 2 * 1024;
+
 /// Why a prompt cannot be submitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PromptFault {
     /// Nothing is left of it.
     #[error("the prompt is empty")]
     Empty,
-    /// It is longer than [`domain::command::PROMPT_BYTES_MAX`].
+    /// It is longer than [`PASTE_BYTES_MAX`].
     #[error("the prompt has {bytes} bytes; at most {max} are accepted")]
     TooLong {
         /// Its length.
@@ -33,7 +36,7 @@ pub enum PromptFault {
 /// The prompt as it may be pasted: line ends are `\n`, control characters are gone, and neither its first nor its
 /// last character can mean anything but text.
 pub fn guard_prompt(text: &str) -> Result<String, PromptFault> {
-    let max = domain::command::PROMPT_BYTES_MAX;
+    let max = PASTE_BYTES_MAX;
     if text.len() > max {
         return Err(PromptFault::TooLong {
             bytes: text.len(),
@@ -143,7 +146,15 @@ mod tests {
     #[test]
     fn an_empty_or_endless_prompt_is_refused() {
         assert_eq!(guard_prompt(" \u{1b}\r\n "), Err(PromptFault::Empty));
-        let long = "x".repeat(domain::command::PROMPT_BYTES_MAX + 1);
+        let long = "x".repeat(PASTE_BYTES_MAX + 1);
         assert!(matches!(guard_prompt(&long), Err(PromptFault::TooLong { .. })));
+        let longest = "x".repeat(domain::command::PROMPT_BYTES_MAX);
+        let marker = domain::marker::Marker::Code("7f3a".to_owned())
+            .instruction()
+            .unwrap();
+        assert!(
+            guard_prompt(&format!("{longest}\n\n{marker}")).is_ok(),
+            "the longest prompt has room for its marker"
+        );
     }
 }
