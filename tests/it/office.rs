@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::CommandId;
 use harness::stub::StubRequest;
 use harness::wait::wait_until;
 use harness::world::World;
@@ -11,6 +12,22 @@ use uuid::Uuid;
 
 fn asks_for(part: &'static str) -> impl Fn(&StubRequest) -> bool {
     move |request| request.prompt().is_some_and(|prompt| prompt.contains(part))
+}
+
+/// In a house with one place: a first command whose turn takes a while (`chunks` of a quarter second), and a second one
+/// that waits in line for its place.
+async fn one_works_and_one_waits(world: &World, chunks: u32) -> (CommandId, CommandId) {
+    let works = world.send("FE", &format!("First. scn=slow:{chunks}")).await;
+    world
+        .stub
+        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
+        .await;
+    let waits = world.send("BE", "Second.").await;
+    wait_until("the second one waits", Duration::from_secs(20), || async {
+        world.state().await["commands"][0]["status"] == "waiting"
+    })
+    .await;
+    (works, waits)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,16 +108,7 @@ async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_house_is_full_a_command_waits_in_line_and_is_served_next() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let slow = world.send("FE", "First. scn=slow:20").await;
-    world
-        .stub
-        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
-        .await;
-    let waiting = world.send("BE", "Second.").await;
-    wait_until("the second one waits", Duration::from_secs(20), || async {
-        world.state().await["commands"][0]["status"] == "waiting"
-    })
-    .await;
+    let (slow, waiting) = one_works_and_one_waits(&world, 20).await;
     assert_eq!(world.result(slow).await.0.state, CommandState::Succeeded);
     let (_, result) = world.result(waiting).await;
     assert_eq!(
@@ -114,16 +122,7 @@ async fn when_the_house_is_full_a_command_waits_in_line_and_is_served_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_reaches_what_waits_in_line_and_what_nobody_holds() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let slow = world.send("FE", "First. scn=slow:200").await;
-    world
-        .stub
-        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
-        .await;
-    let waiting = world.send("BE", "Second.").await;
-    wait_until("the second one waits", Duration::from_secs(20), || async {
-        world.state().await["commands"][0]["status"] == "waiting"
-    })
-    .await;
+    let (slow, waiting) = one_works_and_one_waits(&world, 200).await;
     let cancel = world
         .enqueue("cancel", json!({ "command": waiting }), None, None)
         .await;
@@ -158,17 +157,8 @@ async fn a_cancel_reaches_what_waits_in_line_and_what_nobody_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let (rest, paths) = (world.rest.clone(), world.paths.clone());
-    let running = world.send("FE", "First. scn=slow:200").await;
-    world
-        .stub
-        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
-        .await;
-    let waiting = world.send("BE", "Second.").await;
-    wait_until("the second one waits", Duration::from_secs(20), || async {
-        world.state().await["commands"][0]["status"] == "waiting"
-    })
-    .await;
+    let paths = world.paths.clone();
+    let (running, waiting) = one_works_and_one_waits(&world, 200).await;
     let session = world.state().await["sessions"][0]["id"]
         .as_str()
         .expect("a session")
@@ -193,5 +183,4 @@ async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun(
         .expect("a read")
         .expect("a row");
     assert!(row.state.is_over(), "{:?}", row.state);
-    drop(rest);
 }

@@ -1,11 +1,12 @@
 /** The main job in the desktop window itself, driven through WebKitWebDriver. Needs a display (xvfb-run will do). */
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
 import { ARTIFACTS } from "./browser.mjs";
 import { playTheStory } from "./story.mjs";
+import { waitUntil } from "./wait.mjs";
 import { KEYS, openApp } from "./webdriver.mjs";
 import { built, makeWorld } from "./world.mjs";
 
@@ -21,11 +22,30 @@ test("in the desktop window, a person starts an agent, types, sends a prompt and
     window = await openApp({ application: built("semo-office"), env });
     await window.resize(1360, 860);
     await playTheStory(handsOf(window));
+    await endTheApp(env.SEMO_DATA_DIR);
   } finally {
     await window?.close();
     await world.close();
   }
 });
+
+/** Ends the app as a log-out does, and waits until nothing that names its folder runs any more: its database above all. */
+async function endTheApp(dataDir) {
+  const { pid } = JSON.parse(readFileSync(join(dataDir, "running.json"), "utf8"));
+  process.kill(pid, "SIGTERM");
+  const lives = () =>
+    readdirSync("/proc").some((entry) => {
+      if (!/^\d+$/.test(entry)) return false;
+      try {
+        if (entry !== String(pid)) return readFileSync(`/proc/${entry}/cmdline`, "utf8").includes(dataDir);
+        // One that has ended and is only not yet waited for has no command line.
+        return readFileSync(`/proc/${entry}/cmdline`, "utf8") !== "";
+      } catch {
+        return false; // it ended while we looked
+      }
+    });
+  await waitUntil("the app and its database end", () => !lives(), 30_000);
+}
 
 function handsOf(window) {
   return {

@@ -349,7 +349,7 @@ async fn clear_away(id: SessionId, place: Option<Worktree>) -> Left {
 }
 
 /// They hold the secret of the hooks, and nobody reads them any more.
-async fn remove_start_files(id: SessionId, folder: &Path) {
+pub(super) async fn remove_start_files(id: SessionId, folder: &Path) {
     if let Err(error) = tokio::fs::remove_dir_all(folder).await
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -119,12 +119,8 @@ impl End {
         }
     }
 
-    /// The row for the outbox.
-    pub fn into_result(self) -> NewResult {
-        self.result()
-    }
-
-    fn result(&self) -> NewResult {
+    /// The row for the outbox, under an id of its own.
+    pub fn result(&self) -> NewResult {
         NewResult {
             id: ResultId(Uuid::new_v4()),
             status: self.status,
@@ -266,7 +262,7 @@ mod tests {
     #[test]
     fn no_result_holds_a_character_that_the_office_cannot_take() {
         let end = End::ok(json!({ "ansi": "a\0b", "rows": ["\0"], "n": 1 }));
-        let output = end.into_result().output.unwrap();
+        let output = end.result().output.unwrap();
         assert_eq!(
             output,
             json!({ "ansi": "a\u{fffd}b", "rows": ["\u{fffd}"], "n": 1 })

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use worktree::{Repository, Worktree, WorktreeSpec};
 
-use super::ending::Left;
+use super::ending::{Left, remove_start_files};
 use super::finish::End;
 use super::seats::Live;
 use super::{Event, EventLoop};
@@ -64,7 +64,7 @@ impl EventLoop {
             let missing = |error: &dyn std::error::Error| Problem {
                 code: "claude_missing".to_owned(),
                 message: chain(error),
-                hint: format!("Then {}.", "choose Refresh, or start again"),
+                hint: "Then choose Refresh, or start again.".to_owned(),
             };
             let program = match claude::find_program(&path, setting.as_deref()) {
                 Ok(program) => program,
@@ -302,10 +302,11 @@ impl Opening {
             .create(&self.spec)
             .await
             .map_err(|error| open_fault("worktree", &error))?;
-        let id = self.session.id;
+        let (id, start_files) = (self.session.id, self.session.launch.runtime_dir.clone());
         match self.start_in(&worktree).await {
             Ok(session) => Ok(Opened { session, worktree }),
             Err(fault) => {
+                remove_start_files(id, &start_files).await;
                 if let Err(error) = worktree.remove(id).await {
                     tracing::warn!(session = %id, %error, "the worktree of a session that did not start is left");
                 }

@@ -303,7 +303,7 @@ impl EventLoop {
             tracing::warn!(command = %row.command.id, "an earlier core ended while it carried this out");
             let finish = journal::Finish {
                 command: row.command.id,
-                result: End::unknown().into_result(),
+                result: End::unknown().result(),
                 turn: None,
             };
             if let Err(error) = self.ground.journal.finish(&finish, now) {
