@@ -64,3 +64,5 @@ id!(/// One prompt carried to its end in a session.
     TurnId);
 id!(/// A user of the office's Auth (`auth.users.id`).
     UserId);
+id!(/// A permission or question that an agent has put to people.
+    AskId);

@@ -3,6 +3,7 @@
 //!
 //! Invariant: no I/O, no async, no clock, no randomness. Whoever needs the time passes it in.
 
+pub mod ask;
 pub mod command;
 pub mod evidence;
 pub mod fault;
@@ -15,5 +16,5 @@ pub mod time;
 pub mod turn;
 
 pub use command::{Command, CommandFault};
-pub use ids::{AgentId, ClientId, CommandId, OfficeId, ResultId, SessionId, TurnId, UserId};
+pub use ids::{AgentId, AskId, ClientId, CommandId, OfficeId, ResultId, SessionId, TurnId, UserId};
 pub use time::{Clock, Timestamp};
