@@ -13,8 +13,12 @@ import { fileURLToPath } from "node:url";
 
 import { WebSocketServer } from "ws";
 
-import { command, SCENARIOS, session } from "./scenarios.mjs";
+import { ASK_SCENARIOS } from "./scenarios-asks.mjs";
+import { EXPLANATION, PRESERVED, TRUTH_SCENARIOS } from "./scenarios-truth.mjs";
+import { command, SCENARIOS as BASIC_SCENARIOS, session } from "./scenarios.mjs";
 import { agentScreen } from "./screens.mjs";
+
+export const SCENARIOS = { ...BASIC_SCENARIOS, ...ASK_SCENARIOS, ...TRUTH_SCENARIOS };
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), "../../ui/dist");
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
@@ -37,6 +41,8 @@ class FakeCore {
   token = randomBytes(32).toString("hex");
   /** What arrived, for tests to look at. */
   seen = { typed: "", resizes: [], acks: [], rpc: [] };
+  /** What a method says instead, once: name → {status, body}, or a promise of it. */
+  instead = {};
   #events = new Set();
   #terminals = new Set();
   #server = createServer((request, response) => this.#http(request, response));
@@ -116,8 +122,14 @@ class FakeCore {
     request.on("end", () => this.#rpc(method, JSON.parse(body), response));
   }
 
-  #rpc(method, params, response) {
+  async #rpc(method, params, response) {
     this.seen.rpc.push({ method, params });
+    const { [method]: instead } = this.instead;
+    if (instead !== undefined) {
+      delete this.instead[method];
+      const { status, body } = await instead;
+      return json(response, status, body);
+    }
     if (method === "send_prompt" && params.prompt.includes("refuse me")) {
       return json(response, 409, {
         code: "session_limit",
@@ -140,7 +152,34 @@ class FakeCore {
     }
     if (method === "select_office") this.push((state) => (state.office = state.offices.find((one) => one.id === params.office_id)));
     if (method === "terminate") this.exit(params.session_id, 0);
-    json(response, 200, { command_id: null });
+    if (method === "answer_ask") this.closeAsk(params.ask_id);
+    json(response, 200, {
+      command_id: null,
+      explanation: method === "explain" ? EXPLANATION : null,
+      preserved: method === "list_preserved" ? PRESERVED : null,
+      note: method === "restore_preserved" ? `14 files are in the new branch \`${params.to_branch}\` of ${params.repository}` : null,
+    });
+  }
+
+  /** The ask is over, whoever answered it; its session works on. `how` is told only where the core knows it. */
+  closeAsk(id, how = null) {
+    this.push((state) => {
+      const closed = state.asks.find((one) => one.id === id);
+      if (how !== null) state.closed_asks.unshift({ ...closed, how, closed_at: Date.now() });
+      state.asks = state.asks.filter((one) => one !== closed);
+      const waited = state.sessions.find((one) => one.id === closed?.session_id);
+      if (waited !== undefined) Object.assign(waited, { state: { state: "working", turn: "t-9" }, asks: null, ask: null });
+    });
+  }
+
+  /** An ask comes up. */
+  raise(ask) {
+    this.push((state) => {
+      state.asks.push(ask);
+      const waiting = state.sessions.find((one) => one.id === ask.session_id);
+      if (waiting === undefined) return;
+      Object.assign(waiting, { state: { state: "awaiting_person", turn: "t-9", ask: ask.kind }, asks: ask.text, ask });
+    });
   }
 
   #file(pathname, response) {

@@ -43,10 +43,35 @@ export function session(patch = {}) {
     title: "Mina (FE)",
     state: { state: "idle" },
     asks: null,
+    ask: null,
+    warm: false,
+    stale: false,
+    retrying: null,
+    memory_mb: 312,
+    restarts: 0,
     repository: "sample",
     branch: "semo/mina-7f3a",
     worktree: "/home/person/.local/share/semo/worktrees/sample/mina-7f3a",
     started_at: NOW - 9 * MINUTE,
+    ...patch,
+  };
+}
+
+let askCount = 0;
+/** Something an agent waits with; the session it belongs to is told apart by its id. */
+export function ask(patch = {}) {
+  askCount += 1;
+  return {
+    id: `ask-${askCount}`,
+    session_id: "s-3",
+    agent_id: "a-qa",
+    kind: "permission",
+    tool: "Bash",
+    text: "psql -f migrations/0007.sql",
+    choices: [],
+    asked_at: NOW - 65_000,
+    mine: true,
+    answerable: true,
     ...patch,
   };
 }
@@ -68,6 +93,7 @@ export function command(patch = {}) {
     finished_at: null,
     final_message: null,
     reason: null,
+    class: null,
     evidence: null,
     mine: true,
     ...patch,
@@ -160,6 +186,24 @@ export function baseState(patch = {}) {
     problems: [],
     repositories: [{ name: "sample", path: "/home/person/semo-sample", default: true }],
     limits: { sessions_max: 6 },
+    closed_asks: [],
+    asks: patch.sessions?.flatMap((one) => one.ask ?? []) ?? [],
+    pool: pool({ open: patch.sessions?.length ?? 0 }),
+    ...patch,
+  };
+}
+
+export function pool(patch = {}) {
+  return {
+    sessions_max: 6,
+    warm_roles: ["FE", "BE", "QA"],
+    open: 0,
+    warm: 0,
+    waiting: 0,
+    memory_mb: 936,
+    memory_limit_mb: 6144,
+    idle_minutes: 10,
+    paused_agents: [],
     ...patch,
   };
 }
@@ -167,14 +211,14 @@ export function baseState(patch = {}) {
 const BUSY_SESSIONS = [
   session(),
   session({ id: "s-2", agent_id: "a-be", title: "Jonas (BE)", branch: "semo/jonas-11c2", state: { state: "working", turn: "t-1" } }),
-  session({ id: "s-3", agent_id: "a-qa", title: "소연 (QA)", branch: "semo/soyeon-90d4", state: { state: "awaiting_person", ask: "permission", turn: "t-2" }, asks: "May it use Bash: psql -f migrations/0007.sql?" }),
+  session({ id: "s-3", agent_id: "a-qa", title: "소연 (QA)", branch: "semo/soyeon-90d4", state: { state: "awaiting_person", ask: "permission", turn: "t-2" }, asks: "May it use Bash: psql -f migrations/0007.sql?", ask: ask() }),
 ];
 
 /** Name → what the core says. `link` scenarios have no state: the core itself misbehaves. */
 export const SCENARIOS = {
   "first-start": { state: baseState() },
   live: { state: baseState({ sessions: BUSY_SESSIONS, commands: [DONE, UNCONFIRMED, command({ status: "running", started_at: NOW - 65_000, agent_id: "a-be", session_id: "s-2", summary: "Write the migration for the audit log" })] }) },
-  "every-status": { state: baseState({ sessions: BUSY_SESSIONS, commands: EVERY_STATUS }), expand: true },
+  "every-status": { state: baseState({ sessions: BUSY_SESSIONS, commands: EVERY_STATUS }), expand: ["Done", "Unconfirmed", "Failed"] },
   "two-sessions": {
     state: baseState({
       sessions: [session(), session({ id: "s-4", branch: "semo/mina-c0de", state: { state: "starting" }, started_at: NOW - 3_000 })],

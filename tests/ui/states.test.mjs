@@ -7,8 +7,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { startFakeCore } from "./fake-core.mjs";
-import { SCENARIOS } from "./scenarios.mjs";
+import { SCENARIOS, startFakeCore } from "./fake-core.mjs";
 import { waitUntil } from "./wait.mjs";
 
 /** What a person must be able to read in each state. */
@@ -28,6 +27,22 @@ const MUST_SAY = {
   "pick-office": ["Which office?", "Webshop team"],
   "no-office": ["No office yet", "Look again"],
   offline: ["Not connected, trying again", "connection refused"],
+  asks: [
+    ...["Waiting for you", "Mina asks permission to use Bash", "rsync -a --delete ui/dist/ preview:/srv/www/", "Allow", "Deny"],
+    ...["Jonas · question", "소연 · Write", "another machine"],
+  ],
+  "ask-question": ["Jonas asks a question", "orders_created_at_status", "두 개 모두 유지하고", "Do not answer"],
+  "ask-elsewhere": ["on another machine", "주문-취소.spec.ts", "Allow"],
+  "ask-hostile": ["U+202E", "U+200B", "ESC", "CR", "NBSP", "U+3164", "There may be more of it than is shown here; the terminal has all of it", "Deny"],
+  "ask-login": ["Mina needs somebody to sign in", "Select login method", "Go to the terminal"],
+  "many-asks": ["1 of 8", "24", "cargo test -p part-0"],
+  facts: [
+    ...["4be1c0957", "Cart: round once, at the end", "장바구니 합계", "5 files changed", "+1,204", "−38", "not all committed"],
+    ...["2 commits not pushed", "Pull request webshop/storefront #4182", "exit 1", "npm test", "exit 128", "git push origin HEAD", "passed"],
+    ...["Usage limit", "limit resets at"],
+  ],
+  retrying: ["The model's API answers 401, retry 3 of 10", "type /login", "retrying"],
+  pool: ["2 of 6 open · 3 in line", "1 paused", "Paused until", "ended unexpectedly 3 times", "warm"],
   reconnecting: ["The connection to SEMO Office's core was lost", "Not known"],
   unreachable: ["The core is not reachable", "Try again"],
   "wrong-token": ["The key is no longer valid"],
@@ -50,18 +65,17 @@ async function look(name, theme) {
   const errorsExpected = scenario.link !== undefined || scenario.loses === true;
   const page = await openPage(browser, { url: core.url, theme, errorsExpected });
   try {
-    if (core.state.sessions.length > 0 && scenario.link === undefined) {
+    if (scenario.pick !== undefined) await page.locator("aside[aria-label='Office and agents'] button", { hasText: scenario.pick }).first().click();
+    if (drawsATerminal(core, scenario) && scenario.link === undefined) {
       await waitUntil("the terminal is drawn at its own size", async () =>
         core.seen.resizes.length > 0 && (await page.locator(".xterm-rows").innerText()).includes("for shortcuts"),
       );
     }
     if (scenario.exit !== undefined) core.exit(scenario.exit.session, scenario.exit.code);
     if (scenario.loses) core.lose();
-    if (scenario.expand) {
-      for (const label of ["Done", "Unconfirmed", "Failed"]) {
-        await page.locator("article button", { hasText: label }).first().click();
-      }
-    }
+    for (const label of scenario.expand ?? []) await page.locator("article button", { hasText: label }).first().click();
+    // The first moments of an ask take no answer; the picture is of what comes after.
+    await waitUntil("asks can be answered", async () => (await page.locator("[data-testid='ask'] [aria-disabled='true']").count()) === 0);
     for (const words of MUST_SAY[name]) {
       await waitUntil(`“${words}” can be read`, async () => (await page.locator("body").innerText()).includes(words));
     }
@@ -73,4 +87,10 @@ async function look(name, theme) {
     await page.context().close();
     await core.close();
   }
+}
+
+/** Whether the agent on the screen has a session on this machine. */
+function drawsATerminal(core, { pick }) {
+  const shown = core.state.agents.find((agent) => agent.name === pick) ?? core.state.agents[0];
+  return core.state.sessions.some((session) => session.agent_id === shown?.id);
 }

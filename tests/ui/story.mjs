@@ -12,12 +12,15 @@ import { waitUntil } from "./wait.mjs";
 const FIRST_START_MS = 120_000;
 const AGENT_START_MS = 60_000;
 const TURN_MS = 60_000;
+const ANSWER_MS = 15_000;
 
 const RAIL = "aside[aria-label='Office and agents']";
 const RESULTS = "aside[aria-label='Commands and results']";
 const NEWEST_RESULT = "aside[aria-label='Commands and results'] article";
 const SCREEN = ".xterm-rows";
 const KEYBOARD = ".xterm-helper-textarea";
+const ASK = "[data-testid='ask']";
+const WHY = "dialog[open]";
 const COMPOSER = "form textarea";
 
 export async function playTheStory(ui) {
@@ -54,12 +57,38 @@ export async function playTheStory(ui) {
   await reads(RAIL, "Ready", TURN_MS);
   await ui.shoot("4-done");
 
+  await ui.clickButton("Why?");
+  await reads(WHY, "its final message closes with the completion marker", ANSWER_MS);
+  await reads(WHY, "What was seen, in order", ANSWER_MS);
+  await reads(WHY, "Say hello.", ANSWER_MS);
+  await ui.shoot("4b-why");
+  await ui.clickButton("Close");
+  await waitUntil("the explanation is closed", async () => (await ui.text(WHY)) === "");
+
   await ui.typeInto(COMPOSER, "Forget to say that you are done. scn=nomark");
   await ui.pressEnterWithControl(COMPOSER);
   await reads(RESULTS, "Unconfirmed", TURN_MS);
   await ui.shoot("5-unconfirmed");
 
+  await allowFromTheCard(ui, "5b-asks");
   assert.equal((await ui.text("body")).includes("[object"), false);
+}
+
+/** The agent asks for a permission, which is given in the window and not in its terminal. */
+async function allowFromTheCard(ui, picture) {
+  const reads = readerOf(ui);
+  await ui.typeInto(COMPOSER, "Write a file. scn=write:granted.txt");
+  await ui.pressEnterWithControl(COMPOSER);
+  await reads(ASK, "asks permission to use Write", TURN_MS);
+  await reads(ASK, "granted.txt", ANSWER_MS);
+  await reads(RAIL, "Waiting for you", ANSWER_MS);
+  // Its first moments take no answer.
+  await waitUntil("the ask takes answers", async () => (await ui.text(`${ASK} [aria-disabled='true']`)) === "");
+  await ui.shoot(picture);
+  await ui.clickButton("Allow");
+  await waitUntil("the ask is gone", async () => (await ui.text(ASK)) === "", TURN_MS);
+  await reads(NEWEST_RESULT, "Done", TURN_MS);
+  await reads(NEWEST_RESULT, "The file was written.", TURN_MS);
 }
 
 /** What follows the main job: an agent that asks, one that is interrupted, and the end of a session. */

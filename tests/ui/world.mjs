@@ -63,6 +63,8 @@ class World {
       CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
       CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL: "1",
       CLAUDE_CODE_MAX_RETRIES: "1",
+      // The stories start their sessions themselves and count them.
+      SEMO_WARM_MAX: "0",
       NO_PROXY: "127.0.0.1,localhost",
       ...(process.env.SEMO_POSTGRES_BIN ? { SEMO_POSTGRES_BIN: process.env.SEMO_POSTGRES_BIN } : {}),
     };

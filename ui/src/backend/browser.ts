@@ -12,6 +12,11 @@ export function browserHost(): Host {
     openExternal: (url) => {
       window.open(url, "_blank", "noopener,noreferrer");
     },
+    showWaiting(title, count) {
+      document.title = title;
+      // Only where the page was installed as an app; elsewhere the title says it.
+      navigator.setAppBadge?.(count).catch(() => {});
+    },
   };
 }
 

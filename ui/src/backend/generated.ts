@@ -12,6 +12,30 @@ export type SessionState =
 export type Tier = "claimed" | "observed" | "verified";
 export type Claim = { what: string; value: unknown; tier: Tier; source: string };
 export type Evidence = { rule: string; claims: Array<Claim> };
+export type AskAnswer =
+  | { say: "allow" }
+  | { say: "deny"; message: string }
+  | { say: "choose"; choice: number };
+export type TurnEvent = { at_ms: number; source: string; rule: string; what: string };
+export type TurnExplanation = {
+  turn: string | null;
+  prompt_head: string;
+  outcome: string | null;
+  class: string | null;
+  rule: string | null;
+  reason: string | null;
+  evidence: Evidence;
+  log: Array<TurnEvent>;
+};
+export type ReadingView = { at_ms: number; rule: string; matched: string; meaning: string };
+export type Explanation = {
+  session: string;
+  state: SessionState;
+  program: string;
+  detector: string;
+  turns: Array<TurnExplanation>;
+  readings: Array<ReadingView>;
+};
 export type ProfileKind = "this_machine" | "supabase";
 export type ProfileView = { 
 /**
@@ -42,6 +66,76 @@ why: string | null,
 since: number, };
 export type OfficeView = { id: string, name: string, };
 export type AgentView = { id: string, role: string, name: string, prompt: string, scope_patterns: Array<string>, core_skills: Array<string>, provider: string, };
+export type AskView = { 
+/**
+ * Its id.
+ */
+id: string, 
+/**
+ * The session that waits.
+ */
+session_id: string, 
+/**
+ * The agent of that session.
+ */
+agent_id: string | null, 
+/**
+ * What kind of ask it is.
+ */
+kind: Ask, 
+/**
+ * The tool it wants to use, for a permission.
+ */
+tool: string | null, 
+/**
+ * What a person needs to know to answer.
+ */
+text: string, 
+/**
+ * What may be chosen, in the agent's order; empty when a yes or no is asked for.
+ */
+choices: Array<string>, 
+/**
+ * When it came up, ms since the epoch.
+ */
+asked_at: number, 
+/**
+ * Whether its session is on this machine.
+ */
+mine: boolean, 
+/**
+ * Whether it can be answered here; else only at the session's own terminal.
+ */
+answerable: boolean, };
+export type ClosedAskView = { 
+/**
+ * Its id.
+ */
+id: string, 
+/**
+ * The session that waited.
+ */
+session_id: string, 
+/**
+ * The agent of that session.
+ */
+agent_id: string | null, 
+/**
+ * What kind of ask it was.
+ */
+kind: Ask, 
+/**
+ * What was asked.
+ */
+text: string, 
+/**
+ * What was said and by which way, or why nobody had to: one line for people.
+ */
+how: string, 
+/**
+ * ms since the epoch.
+ */
+closed_at: number, };
 export type SessionView = { 
 /**
  * Its id.
@@ -63,6 +157,30 @@ state: SessionState,
  * What it waits for, in words, while it waits for a person.
  */
 asks: string | null, 
+/**
+ * The permission or question it waits with.
+ */
+ask: AskView | null, 
+/**
+ * Whether it was started ahead of any command and has had none yet.
+ */
+warm: boolean, 
+/**
+ * Whether its agent's persona has changed since it was started; it is renewed when it is idle.
+ */
+stale: boolean, 
+/**
+ * The retry of a request to the model that is under way, in words.
+ */
+retrying: string | null, 
+/**
+ * Memory of its process tree, in MiB, when it was last measured.
+ */
+memory_mb: number | null, 
+/**
+ * How often its program was started again after an unexpected end.
+ */
+restarts: number, 
 /**
  * Name of the repository.
  */
@@ -134,6 +252,10 @@ final_message: string | null,
  */
 reason: string | null, 
 /**
+ * The reason as a stable word: `rate_limit`, `auth`, `timeout`, `refused`, `conflict` …
+ */
+class: string | null, 
+/**
  * What backs the outcome.
  */
 evidence: Evidence | null, 
@@ -160,6 +282,56 @@ export type LimitsView = {
  * Sessions at once.
  */
 sessions_max: number, };
+export type PausedAgentView = { 
+/**
+ * The agent.
+ */
+agent_id: string, 
+/**
+ * Until when, ms since the epoch.
+ */
+until: number, 
+/**
+ * What happened.
+ */
+why: string, };
+export type PoolView = { 
+/**
+ * Most sessions at once, by the office and this workstation.
+ */
+sessions_max: number, 
+/**
+ * Roles whose agents are kept ready.
+ */
+warm_roles: Array<string>, 
+/**
+ * Sessions that are open.
+ */
+open: number, 
+/**
+ * Those of them that were started ahead and have had no command yet.
+ */
+warm: number, 
+/**
+ * Commands that wait in line for a session.
+ */
+waiting: number, 
+/**
+ * Memory of all of them in MiB, as far as it was measured.
+ */
+memory_mb: number | null, 
+/**
+ * Most memory of all of them in MiB; above it, idle sessions are given up.
+ */
+memory_limit_mb: number, 
+/**
+ * Minutes after which an idle session is given up.
+ */
+idle_minutes: number, 
+/**
+ * Agents whose programs ended too often; they get no session for a while.
+ */
+paused_agents: Array<PausedAgentView>, };
 export type State = { 
 /**
  * Which hub this machine belongs to.
@@ -190,6 +362,14 @@ agents: Array<AgentView>,
  */
 sessions: Array<SessionView>, 
 /**
+ * What agents of the office wait for people to say, on this machine and on others, oldest first.
+ */
+asks: Array<AskView>, 
+/**
+ * The newest of those that are over, newest first.
+ */
+closed_asks: Array<ClosedAskView>, 
+/**
  * The newest commands of the office, newest first.
  */
 commands: Array<CommandView>, 
@@ -204,12 +384,61 @@ repositories: Array<RepositoryView>,
 /**
  * Limits in force.
  */
-limits: LimitsView, };
+limits: LimitsView, 
+/**
+ * The sessions of this machine as a whole.
+ */
+pool: PoolView, };
+export type PreservedView = { 
+/**
+ * Name of the repository it lies in.
+ */
+repository: string, 
+/**
+ * Its name there: the id of its session.
+ */
+name: string, 
+/**
+ * The branch of its worktree, where it is known.
+ */
+branch: string | null, 
+/**
+ * The commit that holds everything.
+ */
+commit: string, 
+/**
+ * When it was kept, ms since the epoch.
+ */
+kept_at: number, 
+/**
+ * Role and name of the agent, where it is known.
+ */
+agent: string | null, 
+/**
+ * Files that differ from the last commit of its own.
+ */
+files_changed: number, 
+/**
+ * Why it was kept.
+ */
+why: string, };
 export type Answer = { 
 /**
  * The command that was enqueued, where one was.
  */
-command_id: string | null, };
+command_id: string | null, 
+/**
+ * How a session came to what it says of its turns (`explain`).
+ */
+explanation: Explanation | null, 
+/**
+ * The kept states of worktrees, newest first (`list_preserved`).
+ */
+preserved: Array<PreservedView> | null, 
+/**
+ * What was done, in words.
+ */
+note: string | null, };
 export type ErrorCode = "invalid" | "unauthorized" | "forbidden" | "not_found" | "conflict" | "unreachable" | "not_ready" | "internal";
 export type RequestError = { 
 /**

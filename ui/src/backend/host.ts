@@ -19,4 +19,6 @@ export interface Host {
   address(): Promise<CoreAddress>;
   /** Opens an http(s) link in the person's browser. */
   openExternal(url: string): void;
+  /** Tells outside the page, too, that `count` agents wait for the person; 0 takes it back. */
+  showWaiting(title: string, count: number): void;
 }

@@ -20,6 +20,8 @@ export interface Backend {
   readonly call: Call;
   openTerminal(sessionId: string, listener: TerminalListener): TerminalStream;
   openExternal(url: string): void;
+  /** The title of the page and the window, and the number of agents that wait for the person. */
+  showWaiting(title: string, count: number): void;
   retryNow(): void;
   close(): void;
 }
@@ -47,6 +49,7 @@ function backendOn(host: Host, listener: EventsListener): Backend {
     openExternal(url) {
       if (/^https?:\/\//i.test(url)) host.openExternal(url);
     },
+    showWaiting: (title, count) => host.showWaiting(title, count),
     retryNow: events.retryNow,
     close: events.close,
   };

@@ -1,6 +1,7 @@
 /** The UI in the desktop window: the app started the core inside and knows where it is. */
 
 import { invoke } from "@tauri-apps/api/core";
+import { getCurrentWindow } from "@tauri-apps/api/window";
 
 import { BackendError, errorFrom } from "./errors";
 import { StillStarting, type CoreAddress, type Host } from "./host";
@@ -11,6 +12,13 @@ export function tauriHost(): Host {
     address,
     openExternal: (url) => {
       invoke("open_external", { url }).catch((error: unknown) => console.error("open_external", error));
+    },
+    showWaiting(title, count) {
+      document.title = title;
+      const frame = getCurrentWindow();
+      // Not every desktop has badges, and a title is no reason to fail.
+      frame.setTitle(title).catch(() => {});
+      frame.setBadgeCount(count === 0 ? undefined : count).catch(() => {});
     },
   };
 }

@@ -3,28 +3,38 @@
  * (generated.ts); here they get the names the UI uses, and the messages of the streams stand beside them.
  */
 
-import type { Answer, State } from "./generated";
+import type { Answer, AskAnswer, State } from "./generated";
 
 export type {
   AgentView as Agent,
   Answer,
   Ask,
+  AskAnswer,
+  AskView as PendingAsk,
   Claim,
+  ClosedAskView as ClosedAsk,
   CommandStatus,
   CommandView,
   ConnectionStatus,
   ConnectionView as Connection,
   Evidence,
+  Explanation,
   LimitsView as Limits,
   OfficeView as Office,
+  PausedAgentView as PausedAgent,
+  PoolView as Pool,
+  PreservedView as Preserved,
   Problem,
   ProfileKind,
   ProfileView as Profile,
+  ReadingView as Reading,
   RepositoryView as Repository,
   SessionState,
   SessionView as Session,
   State,
   Tier,
+  TurnEvent,
+  TurnExplanation,
 } from "./generated";
 
 export type MarkerWish = "plain" | "code" | "none";
@@ -43,6 +53,10 @@ export interface Methods {
   cancel_turn: { session_id: string };
   cancel_command: { command_id: string };
   terminate: { session_id: string };
+  answer_ask: { ask_id: string; answer: AskAnswer };
+  explain: { session_id: string };
+  list_preserved: Record<string, never>;
+  restore_preserved: { repository: string; name: string; to_branch: string };
   refresh: Record<string, never>;
 }
 

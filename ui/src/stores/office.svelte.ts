@@ -10,20 +10,30 @@ import {
   connect,
   type Agent,
   type Answer,
+  type AskAnswer,
   type Backend,
+  type CommandView,
   type Link,
   type MarkerWish,
   type Method,
   type Methods,
+  type PendingAsk,
   type Session,
   type State,
 } from "../backend";
 import { isAlive, livingSessions } from "../words/sessions";
+import { AskBook } from "./asks.svelte";
 
 /** Something that went wrong with what the person just did. */
 export interface Notice {
   message: string;
   hint: string;
+}
+
+/** What the person wants to have explained: a session, or one command that it carried out. */
+export interface Explaining {
+  sessionId: string | null;
+  command: CommandView | null;
 }
 
 export class OfficeStore {
@@ -33,6 +43,8 @@ export class OfficeStore {
   backend = $state.raw<Backend | null>(null);
   /** The command the person sent last, shown first among the results. */
   lastSent = $state<string | null>(null);
+  readonly asks = new AskBook();
+  explaining = $state.raw<Explaining | null>(null);
 
   #pickedAgent = $state<string | null>(null);
   #pickedSession = $state<string | null>(null);
@@ -63,7 +75,15 @@ export class OfficeStore {
 
   readonly isFull = $derived.by(() => {
     if (this.state === null) return false;
-    return this.state.sessions.filter(isAlive).length >= this.state.limits.sessions_max;
+    // Warm ones make room for whoever is asked for.
+    return this.state.sessions.filter((one) => isAlive(one) && !one.warm).length >= this.sessionsMax;
+  });
+
+  /** Most sessions at once: what the office allows, within what this workstation allows. */
+  readonly sessionsMax = $derived.by(() => {
+    if (this.state === null) return 0;
+    const { limits, pool } = this.state;
+    return pool.sessions_max === 0 ? limits.sessions_max : Math.min(pool.sessions_max, limits.sessions_max);
   });
 
   async connect(): Promise<void> {
@@ -77,13 +97,23 @@ export class OfficeStore {
     this.#pickedAgent = agentId;
     this.#pickedSession = null;
     this.#gone = null;
+    this.asks.picked = null;
     this.#holdSession();
   }
 
   pickSession(session: Session): void {
+    this.asks.picked = null;
     this.#pickedAgent = session.agent_id;
     this.#pickedSession = session.id;
     this.#gone = null;
+  }
+
+  /** Turns to whoever asks; of an ask on another machine, to its agent. */
+  pickAsk(ask: PendingAsk): void {
+    const session = this.state?.sessions.find((one) => one.id === ask.session_id);
+    if (session !== undefined) this.pickSession(session);
+    else if (ask.agent_id !== null) this.pickAgent(ask.agent_id);
+    this.asks.picked = ask.id;
   }
 
   agentById(id: string | null): Agent | null {
@@ -108,6 +138,17 @@ export class OfficeStore {
     return true;
   }
 
+  /** Says something to an ask. That somebody was faster is no fault and is told as a remark. */
+  async answer(ask: PendingAsk, answer: AskAnswer): Promise<void> {
+    if (this.backend === null || this.state === null) return;
+    try {
+      await this.asks.answer(this.backend, this.state, ask, answer);
+      this.notice = null;
+    } catch (error) {
+      this.#note(error);
+    }
+  }
+
   /** Calls the core; what goes wrong is told to the person, and null comes back. */
   async act<M extends Method>(method: M, params: Methods[M]): Promise<Answer | null> {
     if (this.backend === null) return null;
@@ -116,17 +157,23 @@ export class OfficeStore {
       this.notice = null;
       return answer;
     } catch (error) {
-      const known = error instanceof BackendError ? error : new BackendError("unknown", String(error));
-      this.notice = { message: known.message, hint: known.hint };
+      this.#note(error);
       return null;
     }
+  }
+
+  #note(error: unknown): void {
+    const known = error instanceof BackendError ? error : new BackendError("unknown", String(error));
+    this.notice = { message: known.message, hint: known.hint };
   }
 
   #take(state: State): void {
     const officeChanged = this.state?.office?.id !== state.office?.id;
     const before = this.session;
+    if (this.state !== null && !officeChanged) this.asks.follow(this.state, state);
     this.state = state;
     if (officeChanged) {
+      this.asks.clear();
       this.#pickedAgent = null;
       this.#pickedSession = null;
       this.#gone = null;

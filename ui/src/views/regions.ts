@@ -18,3 +18,15 @@ function firstFocusable(region: HTMLElement): HTMLElement | null {
     "[data-region-focus], .xterm-helper-textarea, [aria-current='true'], button:not(:disabled), select, textarea, input",
   );
 }
+
+/** Gives the keys to the agent on the screen, if there is one. */
+export function focusTerminal(): void {
+  document.querySelector<HTMLElement>(".pane .xterm-helper-textarea")?.focus();
+}
+
+/** A place for the focus where Enter does nothing, for when what had it goes away. */
+const REST = "[data-rest]";
+
+export function focusRest(): void {
+  document.querySelector<HTMLElement>(REST)?.focus();
+}

@@ -1,27 +1,8 @@
-/** Why a result says what it says: rules, claims and tiers as people read them. */
+/** What backs a result: claims and tiers as people read them. The rules that decide are in rules.ts. */
 
 import type { Claim, Tier } from "../backend";
-import { duration } from "./time";
-
-/** The rules of the core's verdict (`domain::turn`). A rule that is not listed is shown by its own name. */
-const RULES: Record<string, string> = {
-  "stop-with-marker": "The agent reported its end, and its final message closes with the completion marker.",
-  "stop-no-marker-asked": "The agent reported its end, and no completion marker was asked for.",
-  "stop-without-marker": "The agent reported its end, but the completion marker it was asked for is missing.",
-  "stop-marker-mentioned": "The completion marker is mentioned in the final message, but does not close it.",
-  "stop-disputed": "The agent's stop signal and its transcript disagree about the final message.",
-  "stop-with-pending-work": "The agent reported its end while work it had started was still running.",
-  "provider-failure": "The agent program itself reported that the turn failed.",
-  "process-exit": "The agent program ended during the turn.",
-  "timeout-interrupted": "The turn reached its time limit and was interrupted.",
-  "cancel-proven": "It was asked to stop, and is proven stopped.",
-  "interrupted-at-keyboard": "Somebody interrupted it in the terminal.",
-  "idle-without-stop": "The agent waits for input again, but the end of the turn was not reported.",
-};
-
-export function ruleSentence(rule: string): string {
-  return RULES[rule] ?? `Rule “${rule}”.`;
-}
+import { wordsFor } from "./lookup";
+import { clock, duration } from "./time";
 
 export interface TierWords {
   label: string;
@@ -49,17 +30,40 @@ const CLAIMS: Record<string, string> = {
   files_changed: "Files changed",
   insertions: "Lines added",
   deletions: "Lines removed",
-  pushed: "Pushed",
   commits: "Commits",
   branch: "Branch",
-  pr: "Pull request",
+  commit: "Commit",
+  pull_request: "Pull request",
   exit_code: "Exit code",
-  tools: "Tools used",
+  tools_used: "Tools used",
+  command: "Command",
+  failure: "What failed",
+  stopped: "End reported",
+  transcript_agrees: "Transcript agrees",
+  interrupted: "Interrupted",
+  uncommitted: "Not committed",
+  unpushed: "Commits not pushed",
+  resets_at: "Limit resets at",
+  ok: "Succeeded",
+  duration_ms: "Took",
+  background_tasks: "Background tasks",
+  enters: "Key presses",
+  untracked: "Files git does not track",
+  retries: "Tried again",
+  attempt: "Attempt",
+  max: "At most",
+  words: "In its words",
+  completion_pattern: "Completion pattern of the office",
+  error_pattern: "Error pattern of the office",
+  answer: "Answer of a person",
+  commands: "Commands",
+  failed_commands: "Commands that failed",
+  status: "HTTP status",
 };
 
 /** `files_changed` → “Files changed”. */
 export function claimName(what: string): string {
-  const known = CLAIMS[what];
+  const known = wordsFor(CLAIMS, what);
   if (known !== undefined) return known;
   const words = what.replace(/_ms$/, "").replace(/[_-]+/g, " ").trim();
   return words === "" ? "Fact" : words.charAt(0).toUpperCase() + words.slice(1);
@@ -74,9 +78,13 @@ export function sourceWords(source: string): string {
     git: "git",
     process: "process",
     screen: "screen",
-    status_file: "agent’s status file",
+    status: "agent’s status file",
+    tools: "agent’s tools",
+    actor: "SEMO Office",
+    person: "a person",
+    judge: "SEMO Office’s verdict",
   };
-  const name = names[kind] ?? kind;
+  const name = wordsFor(names, kind) ?? kind;
   return detail === undefined || detail === "" ? name : `${name} ${detail}`;
 }
 
@@ -92,8 +100,42 @@ const OBJECT_NAME_SHOWN = 10;
 export function claimValue(value: Claim["value"], what = ""): string {
   if (typeof value === "number" && what.endsWith("_ms")) return duration(value);
   if (typeof value === "string" && OBJECT_NAME.test(value)) return value.slice(0, OBJECT_NAME_SHOWN);
-  const text = plain(value, 0);
+  const text = special(value, what) ?? plain(value, 0);
   return text.length > VALUE_CHARS_MAX ? `${text.slice(0, VALUE_CHARS_MAX)}…` : text;
+}
+
+/** The shapes that are so frequent that they have a short form. */
+function special(value: unknown, what: string): string | null {
+  if (typeof value !== "object" || value === null) return null;
+  const fields = value as Record<string, unknown>;
+  if (what === "commit" && typeof fields["sha"] === "string") {
+    return `${fields["sha"].slice(0, OBJECT_NAME_SHOWN)} ${plain(fields["subject"] ?? "", 1)}`.trim();
+  }
+  if (what === "pull_request" && typeof fields["url"] === "string") return fields["url"];
+  if (what === "answer" && typeof fields["way"] === "string") {
+    return `${saidWords(fields["answer"])} ${wordsFor(WAYS, fields["way"]) ?? fields["way"]}`;
+  }
+  if (what === "command" && typeof fields["command"] === "string") {
+    const { command, ...rest } = fields;
+    const details = plain(rest, 0);
+    return details === "none" ? fields["command"] : `${String(command)} (${details})`;
+  }
+  return null;
+}
+
+const WAYS: Record<string, string> = {
+  window: "in a window of its workstation",
+  cli: "with the program semo",
+  terminal: "in the terminal",
+  command: "by a command of the office",
+};
+
+function saidWords(answer: unknown): string {
+  const { say, message, choice } = (typeof answer === "object" && answer !== null ? answer : {}) as Record<string, unknown>;
+  if (say === "allow") return "allowed";
+  if (say === "deny") return typeof message === "string" && message !== "" ? `denied (“${message}”)` : "denied";
+  if (say === "choose" && typeof choice === "number") return `choice ${choice + 1} taken`;
+  return "answered";
 }
 
 function plain(value: unknown, depth: number): string {
@@ -104,8 +146,14 @@ function plain(value: unknown, depth: number): string {
   if (depth >= 2 || typeof value !== "object") return "…";
   const parts = Array.isArray(value)
     ? value.map((item) => plain(item, depth + 1))
-    : Object.entries(value).map(([key, item]) => `${claimName(key)}: ${plain(item, depth + 1)}`);
+    : Object.entries(value).map(([key, item]) => `${claimName(key)}: ${field(key, item, depth + 1)}`);
   if (parts.length === 0) return "none";
   const shown = parts.slice(0, ITEMS_MAX).join(", ");
   return parts.length > ITEMS_MAX ? `${shown}, and ${parts.length - ITEMS_MAX} more` : shown;
+}
+
+function field(key: string, value: unknown, depth: number): string {
+  if (key.endsWith("_ms") && typeof value === "number") return duration(value);
+  if (key.endsWith("_at") && typeof value === "number") return clock(value, 0);
+  return plain(value, depth);
 }

@@ -38,3 +38,17 @@ export function duration(ms: number): string {
   }
   return `${Math.floor(passed / HOUR)} h ${Math.floor((passed % HOUR) / MINUTE)} min`;
 }
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** The time of day on this machine: “03:14”, on another day than `now` “22 Nov 03:14”; with seconds for logs. */
+export function clock(ms: number, now: number, precision: "minutes" | "seconds" = "minutes"): string {
+  const date = new Date(ms);
+  const today = new Date(now);
+  const two = (value: number) => String(value).padStart(2, "0");
+  const seconds = precision === "seconds" ? `:${two(date.getSeconds())}` : "";
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}${seconds}`;
+  if (date.toDateString() === today.toDateString()) return time;
+  const year = date.getFullYear() === today.getFullYear() ? "" : ` ${date.getFullYear()}`;
+  return `${date.getDate()} ${MONTHS[date.getMonth()] ?? ""}${year} ${time}`;
+}

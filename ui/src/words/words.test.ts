@@ -3,8 +3,9 @@ import { describe, expect, test } from "vitest";
 import type { CommandStatus, CommandView, Session, SessionState } from "../backend";
 import { isCancellable, isOver, standingOf } from "./commands";
 import { connectionWords } from "./connection";
-import { claimName, claimValue, ruleSentence, sourceWords, tierWords } from "./evidence";
+import { claimName, claimValue, sourceWords, tierWords } from "./evidence";
 import { PROMPT_BYTES_MAX, promptFault } from "./prompt";
+import { ruleSentence } from "./rules";
 import { exitSentence, isInterruptible, leadingSession, livingSessions, sessionWords } from "./sessions";
 import { ago, duration, elapsed } from "./time";
 
@@ -33,6 +34,12 @@ function session(id: string, state: SessionState, startedAt = 0, agentId = "a"):
     title: id,
     state,
     asks: null,
+    ask: null,
+    warm: false,
+    stale: false,
+    retrying: null,
+    memory_mb: null,
+    restarts: 0,
     repository: null,
     branch: null,
     worktree: "/w",
@@ -136,7 +143,17 @@ describe("evidence", () => {
     expect(claimValue(true)).toBe("yes");
     expect(claimValue(null)).toBe("none");
     expect(claimValue(["a.ts", "b.ts"])).toBe("a.ts, b.ts");
-    expect(claimValue({ files_changed: 2, pushed: false })).toBe("Files changed: 2, Pushed: no");
+    expect(claimValue({ files_changed: 2, ok: false })).toBe("Files changed: 2, Succeeded: no");
+    expect(claimValue({ sha: "2b3901a75142f2f5ce52", subject: "Round once" }, "commit")).toBe("2b3901a751 Round once");
+    expect(claimValue({ number: 4182, url: "https://example.com/a/b/pull/4182" }, "pull_request")).toBe("https://example.com/a/b/pull/4182");
+    const answer = (said: unknown, way: string) => claimValue({ ask: "1", answer: said, way, who: "" }, "answer");
+    expect(answer({ say: "allow" }, "window")).toBe("allowed in a window of its workstation");
+    expect(answer({ say: "deny", message: "not on main" }, "command")).toBe("denied (“not on main”) by a command of the office");
+    expect(answer({ say: "choose", choice: 0 }, "cli")).toBe("choice 1 taken with the program semo");
+    expect(answer(null, "terminal")).toBe("answered in the terminal");
+    expect(answer(null, "by pigeon")).toBe("answered by pigeon");
+    expect(claimValue({ command: "npm test", ok: false, exit_code: 1 }, "command")).toBe("npm test (Succeeded: no, Exit code: 1)");
+    expect(claimValue({ duration_ms: 1_240 })).toBe("Took: 1.2 s");
     expect(claimValue({ a: { b: { c: 1 } } })).not.toMatch(/[{}"]/);
     expect(claimValue([])).toBe("none");
     expect(claimValue(1_240, "turn_ms")).toBe("1.2 s");

@@ -1,0 +1,65 @@
+/** The sessions of this machine as a whole: how many, how ready, how heavy. */
+
+import type { PausedAgent, Pool, Session } from "../backend";
+import { clock } from "./time";
+
+/** From here on the memory is nearly used up, and idle sessions will be given up. */
+const MEMORY_NEAR = 0.9;
+
+/** Short, for the rail: “3 of 6 open”. */
+export function poolLine(pool: Pool): string {
+  const parts = [`${pool.open} of ${pool.sessions_max} open`];
+  if (pool.waiting > 0) parts.push(`${pool.waiting} in line`);
+  else if (pool.warm > 0) parts.push(`${pool.warm} warm`);
+  return parts.join(" · ");
+}
+
+/** “1.2 of 4.0 GB”, or that it has not been measured. */
+export function memoryWords(usedMb: number | null, limitMb: number): string {
+  if (usedMb === null) return limitMb > 0 ? `not measured, at most ${size(limitMb)}` : "not measured";
+  return limitMb > 0 ? `${size(usedMb)} of ${size(limitMb)}` : size(usedMb);
+}
+
+/** Mebibytes for people: “640 MB”, “1.2 GB”. */
+export function size(mb: number): string {
+  return mb < 1024 ? `${Math.round(mb)} MB` : `${(mb / 1024).toFixed(1)} GB`;
+}
+
+export function isNearMemoryLimit(pool: Pick<Pool, "memory_mb" | "memory_limit_mb">): boolean {
+  return pool.memory_mb !== null && pool.memory_limit_mb > 0 && pool.memory_mb >= pool.memory_limit_mb * MEMORY_NEAR;
+}
+
+export function pausedOf(pool: Pool, agentId: string, now: number): PausedAgent | null {
+  return pool.paused_agents.find((paused) => paused.agent_id === agentId && paused.until > now) ?? null;
+}
+
+export function pausedWords(paused: PausedAgent, now: number): string {
+  return `Paused until ${clock(paused.until, now)}`;
+}
+
+/** What is worth knowing of a session beside its state, in the order of weight. */
+export function sessionRemarks(session: Session): { label: string; meaning: string; weighty: boolean }[] {
+  const remarks = [];
+  if (session.stale) {
+    remarks.push({
+      label: "old persona",
+      meaning: "The agent's persona was changed since this session started; it is renewed at the next idle.",
+      weighty: true,
+    });
+  }
+  if (session.restarts > 0) {
+    remarks.push({
+      label: session.restarts === 1 ? "restarted" : `restarted ${session.restarts}×`,
+      meaning: "The agent program ended unexpectedly, was started again and went on with its conversation.",
+      weighty: true,
+    });
+  }
+  if (session.warm) {
+    remarks.push({
+      label: "warm",
+      meaning: "Started ahead of any command, so that the first one need not wait.",
+      weighty: false,
+    });
+  }
+  return remarks;
+}
