@@ -24,7 +24,7 @@ enum Holds {
 }
 
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
-const MIGRATIONS: [(&str, Holds, &str); 4] = [
+const MIGRATIONS: [(&str, Holds, &str); 6] = [
     (
         "0001_tables",
         Holds::Tables,
@@ -44,6 +44,16 @@ const MIGRATIONS: [(&str, Holds, &str); 4] = [
         "0004_doorbell",
         Holds::Functions,
         include_str!("../../../../migrations/supabase/0004_doorbell.sql"),
+    ),
+    (
+        "0005_asks_tables",
+        Holds::Tables,
+        include_str!("../../../../migrations/supabase/0005_asks_tables.sql"),
+    ),
+    (
+        "0006_asks",
+        Holds::Functions,
+        include_str!("../../../../migrations/supabase/0006_asks.sql"),
     ),
 ];
 

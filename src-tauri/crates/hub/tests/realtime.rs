@@ -554,8 +554,14 @@ fn a_handshake_is_refused_by_status() {
 fn a_message_sent_before_joining_is_not_replayed() {
     on_hub(async |hub| {
         let (office, owner) = hub.office().await;
-        hub.enqueue(&owner, office, "before").await;
         let person: &Person = &owner;
+        // Another member hears it first: from then on it has been sent.
+        let mut early = Socket::open(&hub, true).await;
+        early
+            .join(&topic(office), &person.token, json!({"private": true}))
+            .await;
+        hub.enqueue(&owner, office, "before").await;
+        early.until("broadcast").await;
         let mut socket = Socket::open(&hub, true).await;
         let config = json!({"private": true, "broadcast": {"replay": {"since": 0, "limit": 25}}});
         socket.join(&topic(office), &person.token, config).await;

@@ -5,13 +5,13 @@
 
 mod rows;
 
-use domain::{AgentId, ClientId, CommandId, OfficeId, ResultId, SessionId};
+use domain::{AgentId, AskId, ClientId, CommandId, OfficeId, ResultId, SessionId, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use self::rows::{
-    AgentRow, CancelAnswer, ClaimedCommand, ClientRow, CommandRow, CommandState, Completion, FinalStatus,
-    OfficeRow, Renewal, ResultRow, ResultStatus, SessionRow,
+    AgentRow, AskClosing, AskRow, AskState, CancelAnswer, ClaimedCommand, ClientRow, CommandRow,
+    CommandState, Completion, FinalStatus, OfficeRow, Renewal, ResultRow, ResultStatus, SessionRow,
 };
 use crate::rest::{Rest, RestError, Select};
 
@@ -96,6 +96,52 @@ pub struct CompleteArgs {
     pub evidence: Option<Value>,
     /// How long each part took.
     pub timings: Option<Value>,
+}
+
+/// An ask, as the client reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskDraft {
+    /// Made by the client; the same id again changes the ask while it is pending.
+    pub ask: AskId,
+    /// Its office.
+    pub office: OfficeId,
+    /// The client that has the session.
+    pub client: ClientId,
+    /// The session that waits.
+    pub session: SessionId,
+    /// The session's agent.
+    pub agent: AgentId,
+    /// The command whose turn waits.
+    pub command: Option<CommandId>,
+    /// `permission`, `question`, `login` or `dialog`.
+    pub kind: String,
+    /// The tool it wants to use.
+    pub tool: Option<String>,
+    /// What a person needs to know to answer; at most 32 KiB.
+    pub text: String,
+    /// What may be chosen; together at most 64 KiB.
+    pub choices: Vec<String>,
+    /// When it came up.
+    pub asked_at: Timestamp,
+}
+
+/// The end of an ask, as the client reports it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AskClose {
+    /// Somebody answered.
+    Answered {
+        /// What was said; `None` when it was said at the agent's own terminal.
+        answer: Option<Value>,
+        /// `window`, `cli`, `terminal` or `command`.
+        way: &'static str,
+        /// The command that answered; the database finds out who made it.
+        command: Option<CommandId>,
+    },
+    /// The agent does not wait any more.
+    Withdrawn {
+        /// Why, in at most 1000 characters.
+        reason: String,
+    },
 }
 
 impl Rest {
@@ -193,6 +239,47 @@ impl Rest {
         self.rpc("upsert_session", &args).await
     }
 
+    /// Reports an ask; may be repeated.
+    pub async fn upsert_ask(&self, ask: &AskDraft) -> Result<AskRow, RestError> {
+        let args = json!({
+            "p_ask": ask.ask,
+            "p_office": ask.office,
+            "p_client": ask.client,
+            "p_session": ask.session,
+            "p_agent": ask.agent,
+            "p_command": ask.command,
+            "p_kind": ask.kind,
+            "p_tool": ask.tool,
+            "p_text": ask.text,
+            "p_choices": ask.choices,
+            "p_asked_at": ask.asked_at.rfc3339(),
+        });
+        self.rpc("upsert_ask", &args).await
+    }
+
+    /// Reports the end of an ask of this user's client; may be repeated.
+    pub async fn close_ask(&self, ask: AskId, close: &AskClose) -> Result<AskClosing, RestError> {
+        let args = match close {
+            AskClose::Answered { answer, way, command } => json!({
+                "p_ask": ask, "p_state": "answered", "p_answer": answer, "p_way": way, "p_command": command,
+            }),
+            AskClose::Withdrawn { reason } => {
+                json!({ "p_ask": ask, "p_state": "withdrawn", "p_reason": reason })
+            }
+        };
+        self.rpc("close_ask", &args).await
+    }
+
+    /// Changes the named settings of an office, and takes away those that are null. Owners only.
+    pub async fn update_office_settings(
+        &self,
+        office: OfficeId,
+        settings: &Value,
+    ) -> Result<OfficeRow, RestError> {
+        let args = json!({ "p_office": office, "p_settings": settings });
+        self.rpc("update_office_settings", &args).await
+    }
+
     /// Makes an office; the caller owns it.
     pub async fn create_office(&self, name: &str) -> Result<OfficeRow, RestError> {
         self.rpc("create_office", &json!({"p_name": name})).await
@@ -268,6 +355,24 @@ impl Rest {
             }
         }
         Ok(results)
+    }
+
+    /// Asks of an office, at most `limit`: first those that nobody has answered yet, oldest first; then the others, the
+    /// newest ends first.
+    pub async fn asks(&self, office: OfficeId, limit: usize) -> Result<Vec<AskRow>, RestError> {
+        let query = Select::columns("*")
+            .eq("office_id", office)
+            .order("closed_at.desc.nullsfirst,asked_at.asc")
+            .limit(limit);
+        self.select("session_asks", query).await
+    }
+
+    /// One ask; `None`: there is none that the user may see.
+    pub async fn ask(&self, id: AskId) -> Result<Option<AskRow>, RestError> {
+        let rows: Vec<AskRow> = self
+            .select("session_asks", Select::columns("*").eq("id", id).limit(1))
+            .await?;
+        Ok(rows.into_iter().next())
     }
 
     /// The sessions of an office, newest first.

@@ -2,7 +2,7 @@
 //! client; unknown states are `Other`, never an error.
 
 use domain::persona::Persona;
-use domain::{AgentId, ClientId, CommandId, OfficeId, ResultId, SessionId, Timestamp, UserId};
+use domain::{AgentId, AskId, ClientId, CommandId, OfficeId, ResultId, SessionId, Timestamp, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -354,6 +354,84 @@ pub struct ResultRow {
     pub created_at: Timestamp,
 }
 
+/// Where an ask is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskState {
+    /// Somebody has to say something.
+    Pending,
+    /// Somebody did.
+    Answered,
+    /// The agent does not wait any more.
+    Withdrawn,
+    /// A state this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Row of `session_asks`. Kind, choices and answer are kept as they came: a newer office may know more of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskRow {
+    /// The ask.
+    pub id: AskId,
+    /// Its office.
+    pub office_id: OfficeId,
+    /// The session that waits.
+    pub session_id: SessionId,
+    /// The client that has the session.
+    pub client_id: ClientId,
+    /// The session's agent.
+    #[serde(default)]
+    pub agent_id: Option<AgentId>,
+    /// The command whose turn waits.
+    #[serde(default)]
+    pub command_id: Option<CommandId>,
+    /// `permission`, `question` … (names of `domain::session::Ask`).
+    pub kind: String,
+    /// The tool it wants to use.
+    #[serde(default)]
+    pub tool: Option<String>,
+    /// What a person needs to know to answer.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub text: String,
+    /// What may be chosen.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub choices: Vec<String>,
+    /// Where it is.
+    pub state: AskState,
+    /// What was said (`domain::ask::AskAnswer`), where it is known.
+    #[serde(default)]
+    pub answer: Option<Value>,
+    /// `window`, `cli`, `terminal` or `command`.
+    #[serde(default)]
+    pub answered_by_way: Option<String>,
+    /// Who answered, as the database knows it.
+    #[serde(default)]
+    pub answered_by_user: Option<UserId>,
+    /// The command that answered.
+    #[serde(default)]
+    pub answered_by_command: Option<CommandId>,
+    /// Why it was withdrawn.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// When it came up.
+    #[serde(deserialize_with = "stamp")]
+    pub asked_at: Timestamp,
+    /// When it was closed.
+    #[serde(default, deserialize_with = "stamp_or_none")]
+    pub closed_at: Option<Timestamp>,
+}
+
+/// Answer of `close_ask`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskClosing {
+    /// It is closed by this.
+    Closed,
+    /// It was closed before; that end stays.
+    Already,
+}
+
 /// PostgREST gives an array for `returns table` and `setof`, an object for one composite.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -439,6 +517,18 @@ mod tests {
     }
 
     #[test]
+    fn an_ask_of_a_newer_office_is_still_read() {
+        let row: AskRow = serde_json::from_value(json!({
+            "id": ID, "office_id": ID, "session_id": ID, "client_id": ID, "agent_id": null, "command_id": null,
+            "kind": "vote", "tool": null, "text": null, "choices": null, "state": "paused", "answer": {"say": "later"},
+            "asked_at": "2026-01-01T00:00:00+00:00", "closed_at": null, "a_column_of_next_year": 1
+        }))
+        .expect("a row");
+        assert_eq!((row.state, row.kind.as_str()), (AskState::Other, "vote"));
+        assert_eq!((row.text.as_str(), row.choices.len()), ("", 0));
+    }
+
+    #[test]
     fn a_time_that_is_none_is_an_error_and_not_a_panic() {
         let mut row = command();
         row["created_at"] = json!("infinity");
@@ -454,6 +544,10 @@ mod tests {
         assert!(
             serde_json::from_value::<Completion>(json!("maybe")).is_err(),
             "an unknown answer must not end the reporting"
+        );
+        assert_eq!(
+            serde_json::from_value::<AskClosing>(json!("already")).expect("already"),
+            AskClosing::Already
         );
         assert_eq!(
             serde_json::from_value::<CancelAnswer>(json!("succeeded")).expect("x"),

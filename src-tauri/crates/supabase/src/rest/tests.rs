@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::stub::{HandClock, Stub, answer, session, signed_in};
-use crate::{CompleteArgs, Completion, FinalStatus, NewCommand};
+use crate::{AskClose, AskClosing, AskDraft, CompleteArgs, Completion, FinalStatus, NewCommand};
 
 async fn rest_against(
     reply: impl Fn(&crate::stub::Asked) -> crate::stub::Answer + Send + Sync + 'static,
@@ -62,6 +62,89 @@ async fn a_function_is_called_with_key_token_and_named_arguments() {
         "p_token",
     ];
     assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn an_ask_and_its_end_travel_with_named_arguments() {
+    let nil = uuid::Uuid::nil();
+    let row = json!({"id": nil, "office_id": nil, "session_id": nil, "client_id": nil, "kind": "question",
+        "text": "어느 것?", "choices": ["a"], "state": "pending", "asked_at": "2026-01-01T00:00:00+00:00"});
+    let (stub, rest) = rest_against(move |asked| match asked.line.as_str() {
+        line if line.contains("close_ask") => answer(200, "\"already\""),
+        line if line.contains("session_asks") => answer(200, json!([row])),
+        _ => answer(200, &row),
+    })
+    .await;
+    let draft = AskDraft {
+        ask: nil.into(),
+        office: nil.into(),
+        client: nil.into(),
+        session: nil.into(),
+        agent: nil.into(),
+        command: None,
+        kind: "question".to_owned(),
+        tool: None,
+        text: "어느 것?".to_owned(),
+        choices: vec!["a".to_owned()],
+        asked_at: domain::Timestamp(1_767_225_600_000),
+    };
+    assert_eq!(rest.upsert_ask(&draft).await.expect("a row").text, "어느 것?");
+    let answered = AskClose::Answered {
+        answer: Some(json!({"say": "choose", "choice": 0})),
+        way: "command",
+        command: Some(nil.into()),
+    };
+    let withdrawn = AskClose::Withdrawn {
+        reason: "the turn was interrupted".to_owned(),
+    };
+    for close in [&answered, &withdrawn] {
+        assert_eq!(
+            rest.close_ask(nil.into(), close).await.expect("an answer"),
+            AskClosing::Already
+        );
+    }
+    assert_eq!(rest.asks(nil.into(), 9).await.expect("rows").len(), 1);
+    let asked = stub.asked();
+    assert_eq!(asked[0].line, "POST /rest/v1/rpc/upsert_ask");
+    assert_eq!(asked[0].body["p_asked_at"], "2026-01-01T00:00:00Z");
+    assert_eq!(asked[0].body["p_choices"], json!(["a"]));
+    assert_eq!(
+        asked[1].body,
+        json!({"p_ask": nil, "p_state": "answered", "p_answer": {"say": "choose", "choice": 0}, "p_way": "command",
+               "p_command": nil})
+    );
+    assert_eq!(
+        asked[2].body,
+        json!({"p_ask": nil, "p_state": "withdrawn", "p_reason": "the turn was interrupted"})
+    );
+    assert!(
+        asked[3].line.contains("closed_at.desc.nullsfirst"),
+        "{}",
+        asked[3].line
+    );
+}
+
+#[tokio::test]
+async fn settings_of_an_office_travel_as_one_object() {
+    let (stub, rest) = rest_against(|_| {
+        let office = json!({"id": uuid::Uuid::nil(), "name": "Home", "settings": {"sessions_max": 4},
+            "created_at": "2026-01-01T00:00:00+00:00"});
+        answer(200, office)
+    })
+    .await;
+    let row = rest
+        .update_office_settings(
+            uuid::Uuid::nil().into(),
+            &json!({"sessions_max": 4, "warm_roles": null}),
+        )
+        .await
+        .expect("the office");
+    assert_eq!(row.settings["sessions_max"], 4);
+    assert_eq!(
+        stub.asked()[0].body["p_settings"],
+        json!({"sessions_max": 4, "warm_roles": null}),
+        "null takes a setting away, so it must travel"
+    );
 }
 
 #[tokio::test]
