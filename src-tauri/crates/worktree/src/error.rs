@@ -73,7 +73,9 @@ pub enum WorktreeError {
         name: String,
     },
     /// The branch exists already.
-    #[error("could not make a worktree of {path}: the branch `{branch}` exists already; nothing was changed")]
+    #[error(
+        "could not make the branch `{branch}` in {path}: it exists already; nothing was changed, name another"
+    )]
     BranchTaken {
         /// The repository.
         path: PathBuf,
@@ -133,6 +135,27 @@ pub enum WorktreeError {
         path: PathBuf,
         /// The paths inside.
         inner: String,
+    },
+    /// More new data than is copied into the repository; the worktree is still there.
+    #[error(
+        "did not keep the state of {path}: its new and changed files are {mib} MiB, more than the {max_mib} MiB that are \
+         copied into the repository; the folder stays; move the large files away or let git ignore them"
+    )]
+    TooLarge {
+        /// The worktree.
+        path: PathBuf,
+        /// The size of what would be kept, in MiB.
+        mib: u64,
+        /// The limit, in MiB.
+        max_mib: u64,
+    },
+    /// No kept state of that name.
+    #[error("could not restore `{name}` in {path}: no state of that name is kept there")]
+    NotPreserved {
+        /// The repository.
+        path: PathBuf,
+        /// The name.
+        name: String,
     },
     /// Git took too long and was ended.
     #[error(

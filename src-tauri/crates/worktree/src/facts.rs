@@ -27,9 +27,25 @@ pub struct GitFacts {
     pub deletions: u64,
     /// Commits between the commit that was compared with and HEAD.
     pub commits: u32,
+    /// The newest of them, newest first; at most [`COMMITS_MAX`].
+    pub new_commits: Vec<CommitFact>,
     /// Commits of HEAD that are on no remote-tracking branch; absent where there is no remote to compare with.
     pub unpushed: Option<u32>,
 }
+
+/// One commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommitFact {
+    /// Its full id.
+    pub sha: String,
+    /// The first line of its message, clipped.
+    pub subject: String,
+}
+
+/// Commits that are named; all are counted.
+pub const COMMITS_MAX: usize = 50;
+/// Characters kept of a commit's subject.
+const SUBJECT_CHARS_MAX: usize = 200;
 
 /// Reads the facts about the worktree `path`, compared with the commit `since`. Takes no lock and writes nothing, so it
 /// may run while the agent works.
@@ -68,7 +84,11 @@ pub async fn facts(path: &Path, since: Option<&str>) -> Result<GitFacts, Worktre
         facts.insertions += columns.next().and_then(|n| n.parse().ok()).unwrap_or(0);
         facts.deletions += columns.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     }
-    facts.commits = count(path, &[&format!("{since}..{head}")]).await?.unwrap_or(0);
+    let range = format!("{since}..{head}");
+    facts.commits = count(path, &[&range]).await?.unwrap_or(0);
+    if facts.commits > 0 {
+        facts.new_commits = commits(path, &range).await?;
+    }
     let remotes = Git::new(path, "list the remote branches")
         .args(["for-each-ref", "--count=1", "--format=%(refname)", "refs/remotes"])
         .text()
@@ -95,6 +115,28 @@ async fn status(path: &Path) -> Result<(u32, u32), WorktreeError> {
     let all = listing.lines().count();
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok((size(all - untracked), size(untracked)))
+}
+
+/// The newest commits of a range.
+async fn commits(path: &Path, range: &str) -> Result<Vec<CommitFact>, WorktreeError> {
+    let listing = Git::new(path, "list the commits")
+        .args(["log", "--no-show-signature", "--no-color", "--format=%H %s"])
+        .args([
+            &format!("--max-count={COMMITS_MAX}"),
+            "--end-of-options",
+            range,
+            "--",
+        ])
+        .text()
+        .await?;
+    let one = |line: &str| {
+        let (sha, subject) = line.split_once(' ').unwrap_or((line, ""));
+        CommitFact {
+            sha: sha.to_owned(),
+            subject: subject.chars().take(SUBJECT_CHARS_MAX).collect(),
+        }
+    };
+    Ok(listing.lines().map(one).collect())
 }
 
 async fn count(path: &Path, range: &[&str]) -> Result<Option<u32>, WorktreeError> {

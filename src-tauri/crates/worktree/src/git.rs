@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 
 use crate::error::WorktreeError;
 
@@ -16,8 +17,13 @@ use crate::error::WorktreeError;
 pub(crate) const LIMIT_SHORT: Duration = Duration::from_secs(60);
 /// Limit for calls that touch every file of a worktree (check-out, add, remove); big repositories on slow disks.
 pub(crate) const LIMIT_LONG: Duration = Duration::from_secs(600);
-/// Most bytes of output that are kept; a list of changed paths of a very large change fits.
-const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of output that are kept; the list of all files of a very large repository fits. More is an error, never
+/// a shorter list: removals are decided by such lists.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most git processes at once; a burst of sessions waits here instead of bringing the machine to its knees.
+const AT_ONCE_MAX: usize = 16;
+
+static AT_ONCE: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 /// Most characters of git's complaint that go into an error.
 const SAID_CHARS_MAX: usize = 600;
 
@@ -67,6 +73,8 @@ impl Git {
                 "user.email=office@semo.invalid",
             ])
             .args(["-c", "gc.auto=0", "-c", "advice.detachedHead=false"])
+            // The repository's settings may name a program here; agents can write those settings.
+            .args(["-c", "core.fsmonitor=false"])
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C")
@@ -110,6 +118,8 @@ impl Git {
 
     /// Runs it and returns the answer, whatever the exit code.
     pub(crate) async fn answer(mut self) -> Result<Answer, WorktreeError> {
+        // The semaphore is never closed.
+        let _permit = AT_ONCE.acquire().await;
         let mut child = match self.command.spawn() {
             Ok(child) => child,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -207,19 +217,24 @@ async fn collect(child: &mut Child) -> std::io::Result<(Option<i32>, Vec<u8>, Ve
     Ok((status?.code(), stdout?, stderr?))
 }
 
-/// Reads to the end and keeps the beginning: git must not block on a full pipe, nor fill our memory.
+/// Reads to the end, whatever the length: git must not block on a full pipe, nor fill our memory.
 async fn read(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
     let Some(mut pipe) = pipe else {
         return Ok(Vec::new());
     };
     let mut kept = Vec::new();
     let mut buffer = vec![0; 16 * 1024];
+    let mut cut = false;
     loop {
         let count = pipe.read(&mut buffer).await?;
+        if count == 0 && cut {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
         if count == 0 {
             return Ok(kept);
         }
         let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());
+        cut |= count > room;
         kept.extend_from_slice(&buffer[..count.min(room)]);
     }
 }

@@ -6,20 +6,27 @@
 //! `git worktree remove`, after the state is kept; stays inside the folder of worktrees it was given; runs no hook of
 //! the repository; every call of git has a time limit. Called by `session` and `client`.
 
+mod catch_up;
 mod error;
 mod facts;
 mod git;
+mod inner;
 mod lock;
 mod persona;
 mod preserve;
+mod preserved;
 mod record;
 mod repository;
 mod sample;
 mod spec;
 
+pub use catch_up::CatchUp;
 pub use error::WorktreeError;
-pub use facts::{GitFacts, facts};
-pub use preserve::Preserved;
+pub use facts::{COMMITS_MAX, CommitFact, GitFacts, facts};
+pub use inner::NEW_BYTES_MAX;
+pub use persona::{PersonaBlock, persona_hash};
+pub use preserve::Kept;
+pub use preserved::{PRESERVED_LISTED_MAX, Preserved, Restored};
 pub use repository::{Repository, Worktree};
 pub use sample::sample_repository;
 pub use spec::WorktreeSpec;

@@ -6,11 +6,32 @@ use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use domain::persona::{BLOCK_END, BLOCK_START};
+use sha2::{Digest, Sha256};
 
 use crate::error::WorktreeError;
 use crate::git::Git;
 use crate::lock;
 use crate::repository::Worktree;
+
+/// Longest instruction file that we write into, in bytes; beyond any that an agent program takes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Our block, as it stands in a worktree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersonaBlock {
+    /// The file it is in.
+    pub file: PathBuf,
+    /// The block with its marks.
+    pub text: String,
+    /// Its [`persona_hash`].
+    pub hash: String,
+}
+
+/// The hash by which two persona blocks are compared: SHA-256 in hex, without regard to blank ends.
+pub fn persona_hash(block: &str) -> String {
+    let hash = Sha256::digest(block.trim().as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Stands before our lines in `info/exclude`.
 const EXCLUDE_NOTE: &str = "# SEMO Office: files with an agent's persona";
@@ -31,13 +52,78 @@ pub(crate) async fn write(
         let _lock = lock::take(worktree.repository().common_dir(), "hide a file in").await?;
         exclude(worktree, relative)?;
     }
-    let existing = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(WorktreeError::io("read", &file)(error)),
-    };
+    let existing = text_of(&file)?.unwrap_or_default();
     replace_file(&file, &with_block(&existing, block))?;
     Ok(file)
+}
+
+pub(crate) fn read(worktree: &Path, candidates: &[&str]) -> Result<Option<PersonaBlock>, WorktreeError> {
+    for relative in candidates {
+        if !reached_without_link(worktree, relative) {
+            continue;
+        }
+        let file = worktree.join(relative);
+        let text = text_of(&file)?.unwrap_or_default();
+        if let Some(range) = block_in(&text) {
+            let text = text[range].to_owned();
+            let hash = persona_hash(&text);
+            return Ok(Some(PersonaBlock { file, text, hash }));
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn remove(worktree: &Path, candidates: &[&str]) -> Result<Vec<PathBuf>, WorktreeError> {
+    let mut changed = Vec::new();
+    for relative in candidates {
+        if !reached_without_link(worktree, relative) {
+            continue;
+        }
+        let file = worktree.join(relative);
+        let Some(rest) = text_of(&file)?.as_deref().and_then(without_block) else {
+            continue;
+        };
+        if rest.is_empty() {
+            fs::remove_file(&file).map_err(WorktreeError::io("remove", &file))?;
+            drop_empty_folders(worktree, &file);
+        } else {
+            replace_file(&file, &rest)?;
+        }
+        changed.push(file);
+    }
+    Ok(changed)
+}
+
+/// The folders that were made for the file go with it; one in which something is stays, as the system sees to.
+fn drop_empty_folders(worktree: &Path, file: &Path) {
+    let mut folder = file.parent();
+    while let Some(empty) = folder.filter(|folder| *folder != worktree) {
+        if fs::remove_dir(empty).is_err() {
+            return;
+        }
+        folder = empty.parent();
+    }
+}
+
+/// `None` when there is no such file. One that is too long is refused, never cut: what is read is written back.
+fn text_of(file: &Path) -> Result<Option<String>, WorktreeError> {
+    use std::io::Read;
+    let mut text = String::new();
+    match fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
+        Ok(_) if text.len() as u64 > FILE_BYTES_MAX => Err(WorktreeError::io("read", file)(
+            std::io::ErrorKind::FileTooLarge.into(),
+        )),
+        Ok(_) => Ok(Some(text)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(WorktreeError::io("read", file)(error)),
+    }
 }
 
 /// The first candidate that is not the project's own and that we reach without following a link.
@@ -98,32 +184,41 @@ fn make_parent(file: &Path) -> Result<bool, WorktreeError> {
     }
 }
 
-/// `existing` with our block in place of an earlier one, else behind what is there.
+/// `existing` with our block in place of an earlier one, else behind what is there. What [`without_block`] takes away
+/// is exactly what this adds.
 fn with_block(existing: &str, block: &str) -> String {
-    let block = block.trim_end();
-    if let Some(start) = existing.find(BLOCK_START)
-        && let Some(length) = existing[start..].find(BLOCK_END)
-    {
-        let end = start + length + BLOCK_END.len();
-        return format!("{}{block}{}", &existing[..start], &existing[end..]);
+    let block = block.trim();
+    if let Some(range) = block_in(existing) {
+        return format!("{}{block}{}", &existing[..range.start], &existing[range.end..]);
     }
-    let above = existing.trim_end();
-    if above.is_empty() {
+    if existing.is_empty() {
         format!("{block}\n")
     } else {
-        format!("{above}\n\n{block}\n")
+        format!("{existing}\n\n{block}\n")
     }
+}
+
+/// What stood there before our block came; `None` where there is none.
+fn without_block(text: &str) -> Option<String> {
+    let range = block_in(text)?;
+    let (above, below) = (&text[..range.start], &text[range.end..]);
+    let above = above.strip_suffix("\n\n").unwrap_or(above);
+    let below = below.strip_prefix('\n').unwrap_or(below);
+    Some(format!("{above}{below}"))
+}
+
+/// Where our block stands.
+fn block_in(text: &str) -> Option<std::ops::Range<usize>> {
+    let start = text.find(BLOCK_START)?;
+    let length = text[start..].find(BLOCK_END)?;
+    Some(start..start + length + BLOCK_END.len())
 }
 
 /// Adds the file to `info/exclude` of the repository, once.
 fn exclude(worktree: &Worktree, relative: &str) -> Result<(), WorktreeError> {
     let file = worktree.repository().common_dir().join("info").join("exclude");
     let line = format!("/{relative}");
-    let existing = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(WorktreeError::io("read", &file)(error)),
-    };
+    let existing = text_of(&file)?.unwrap_or_default();
     if existing.lines().any(|known| known.trim_end() == line) {
         return Ok(());
     }
@@ -169,7 +264,7 @@ mod tests {
     fn a_block_stands_beside_what_is_there_and_replaces_only_itself() {
         let block = |text: &str| format!("{BLOCK_START}\n{text}\n{BLOCK_END}\n");
         let first = with_block("# My notes\n\nkeep\n", &block("one"));
-        assert_eq!(first, format!("# My notes\n\nkeep\n\n{}", block("one")));
+        assert_eq!(first, format!("# My notes\n\nkeep\n\n\n{}", block("one")));
         let edited = format!("{first}\nmine, below\n");
         let second = with_block(&edited, &block("two"));
         assert_eq!(

@@ -1,4 +1,7 @@
 //! Keeping the whole state of a worktree as a commit, and removing the worktree after that.
+//!
+//! What is kept: everything git would see in the folder, untracked files too, also where a flag in the index hides a
+//! change from `git status`. What is not: what the project ignores, empty folders, pipes and sockets.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +9,18 @@ use domain::SessionId;
 
 use crate::error::WorktreeError;
 use crate::git::{Git, LIMIT_LONG};
+use crate::inner::{check_inner_repositories, check_size};
+use crate::preserved::{self, Why};
 use crate::repository::{Worktree, commit_of};
 
 /// How often the state is kept anew because files changed meanwhile, before a removal is given up.
 const KEEP_ROUNDS_MAX: usize = 3;
+/// Most paths given to one call of git as arguments; far below what a system takes.
+const PATHS_PER_CALL: usize = 200;
 
 /// Where the state of a worktree was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preserved {
+pub struct Kept {
     /// The ref: `refs/semo/preserved/<session>`.
     pub reference: String,
     /// The commit it points at; its tree is the whole worktree, its parent the HEAD of that moment.
@@ -21,25 +28,25 @@ pub struct Preserved {
 }
 
 /// Caller holds the repository's lock.
-pub(crate) async fn preserve(
-    worktree: &Worktree,
-    session: SessionId,
-) -> Result<Option<Preserved>, WorktreeError> {
+pub(crate) async fn preserve(worktree: &Worktree, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
+    worktree.check_place().await?;
+    check_size(&worktree.path).await?;
     let snapshot = Snapshot::take(&worktree.path).await?;
-    keep(worktree, session, &snapshot).await
+    keep(worktree, session, &snapshot, Why::SessionEnded).await
 }
 
 /// Caller holds the repository's lock.
-pub(crate) async fn remove(
-    worktree: &Worktree,
-    session: SessionId,
-) -> Result<Option<Preserved>, WorktreeError> {
-    worktree.repository().worktree(&worktree.path).await?;
+pub(crate) async fn remove(worktree: &Worktree, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
+    worktree.check_place().await?;
+    check_size(&worktree.path).await?;
     let mut snapshot = Snapshot::take(&worktree.path).await?;
     let mut preserved = None;
+    let mut submodules = false;
     for round in 0.. {
-        refuse_inner_repositories(worktree, &snapshot).await?;
-        preserved = keep(worktree, session, &snapshot).await?.or(preserved);
+        submodules |= check_inner_repositories(&worktree.path, &snapshot.tree).await?;
+        preserved = keep(worktree, session, &snapshot, Why::Removed)
+            .await?
+            .or(preserved);
         let again = Snapshot::take(&worktree.path).await?;
         if again == snapshot {
             break;
@@ -57,15 +64,15 @@ pub(crate) async fn remove(
     )
     .limit(LIMIT_LONG)
     .args(["worktree", "remove"]);
-    if snapshot.dirty {
-        // All of it has just been kept; without this git would refuse.
+    if snapshot.dirty || submodules {
+        // All of it has just been kept, or lies elsewhere too; without this git would refuse.
         call = call.arg("--force");
     }
-    call.arg(&worktree.path).text().await?;
+    call.arg("--").arg(&worktree.path).text().await?;
     drop_empty_branch(worktree).await?;
     tracing::info!(
         worktree = %worktree.path.display(),
-        kept = preserved.as_ref().map_or("", |kept: &Preserved| &kept.reference),
+        kept = preserved.as_ref().map_or("", |kept: &Kept| &kept.reference),
         "removed a worktree"
     );
     Ok(preserved)
@@ -97,6 +104,7 @@ impl Snapshot {
         } else {
             std::fs::remove_file(&copy).map_err(WorktreeError::io("prepare", &copy))?;
         }
+        show_hidden_changes(path, &copy).await?;
         Git::new(path, what())
             .limit(LIMIT_LONG)
             .index(&copy)
@@ -135,33 +143,75 @@ impl Snapshot {
     }
 }
 
+/// Takes the flags "assume unchanged" and "skip worktree" from files that are there: an agent may have set them to keep
+/// a change out of its commits, and `git add` would pass over that change.
+async fn show_hidden_changes(path: &Path, index: &Path) -> Result<(), WorktreeError> {
+    let what = || format!("look for hidden changes in {}", path.display());
+    let listing = Git::new(path, what())
+        .limit(LIMIT_LONG)
+        .index(index)
+        .args(["ls-files", "-v", "-z"])
+        .text()
+        .await?;
+    let mut assumed = Vec::new();
+    let mut skipped = Vec::new();
+    for entry in listing.split('\0') {
+        let Some((tag, name)) = entry.split_once(' ') else {
+            continue;
+        };
+        if tag.starts_with(|tag: char| tag.is_ascii_lowercase()) {
+            assumed.push(name);
+        }
+        // One that is not there is left out by a sparse check-out: it must not look deleted.
+        // (A name that is no UTF-8 makes the call below fail: then the folder stays.)
+        let odd = name.contains(char::REPLACEMENT_CHARACTER);
+        if tag.eq_ignore_ascii_case("s") && (odd || std::fs::symlink_metadata(path.join(name)).is_ok()) {
+            skipped.push(name);
+        }
+    }
+    for (flag, names) in [
+        ("--no-assume-unchanged", assumed),
+        ("--no-skip-worktree", skipped),
+    ] {
+        for some in names.chunks(PATHS_PER_CALL) {
+            Git::new(path, what())
+                .index(index)
+                .args(["update-index", flag, "--"])
+                .args(some)
+                .text()
+                .await?;
+        }
+    }
+    Ok(())
+}
+
 async fn keep(
     worktree: &Worktree,
     session: SessionId,
     snapshot: &Snapshot,
-) -> Result<Option<Preserved>, WorktreeError> {
+    why: Why,
+) -> Result<Option<Kept>, WorktreeError> {
     let path = &worktree.path;
-    let reference = format!("refs/semo/preserved/{session}");
-    let commit = match &snapshot.head {
-        Some(head) if !snapshot.dirty => {
-            if held_elsewhere(path, head, &reference).await? {
-                return Ok(None);
-            }
-            head.clone()
-        }
-        head => {
-            let mut call = Git::new(path, "commit the kept state").args([
-                "commit-tree",
-                "--no-gpg-sign",
-                "-m",
-                &format!("State of session {session} before its worktree was removed"),
-            ]);
-            if let Some(head) = head {
-                call = call.args(["-p", head]);
-            }
-            call.arg(&snapshot.tree).text().await?
-        }
-    };
+    let reference = preserved::reference(&session.to_string());
+    if let Some(head) = &snapshot.head
+        && !snapshot.dirty
+        && held_elsewhere(path, head).await?
+    {
+        return Ok(None);
+    }
+    // The same state, kept before: nothing to add.
+    if let Some(commit) = commit_of(path, &reference).await?
+        && tree_and_parent(path, &commit).await? == (snapshot.tree.clone(), snapshot.head.clone())
+    {
+        return Ok(Some(Kept { reference, commit }));
+    }
+    let message = preserved::message(worktree, session, &snapshot.tree, why).await?;
+    let mut call =
+        Git::new(path, "commit the kept state").args(["commit-tree", "--no-gpg-sign", "-m", &message]);
+    if let Some(head) = &snapshot.head {
+        call = call.args(["-p", head]);
+    }
+    let commit = call.arg(&snapshot.tree).text().await?;
     Git::new(path, format!("write {reference}"))
         .args([
             "update-ref",
@@ -173,11 +223,27 @@ async fn keep(
         ])
         .text()
         .await?;
-    Ok(Some(Preserved { reference, commit }))
+    Ok(Some(Kept { reference, commit }))
+}
+
+async fn tree_and_parent(path: &Path, commit: &str) -> Result<(String, Option<String>), WorktreeError> {
+    let text = Git::new(path, "look at a kept state")
+        .args([
+            "log",
+            "-1",
+            "--no-show-signature",
+            "--format=%T %P",
+            "--end-of-options",
+            commit,
+        ])
+        .text()
+        .await?;
+    let mut words = text.split_whitespace().map(str::to_owned);
+    Ok((words.next().unwrap_or_default(), words.next()))
 }
 
 /// Whether a branch, tag or remote branch holds the commit, so that it outlives the worktree's HEAD.
-async fn held_elsewhere(path: &Path, commit: &str, reference: &str) -> Result<bool, WorktreeError> {
+async fn held_elsewhere(path: &Path, commit: &str) -> Result<bool, WorktreeError> {
     let holders = Git::new(path, "look for branches that hold a commit")
         .limit(LIMIT_LONG)
         .args([
@@ -187,32 +253,10 @@ async fn held_elsewhere(path: &Path, commit: &str, reference: &str) -> Result<bo
             "--contains",
             commit,
         ])
-        .args(["refs/heads", "refs/tags", "refs/remotes", reference])
+        .args(["refs/heads", "refs/tags", "refs/remotes"])
         .text()
         .await?;
     Ok(!holders.is_empty())
-}
-
-/// A repository inside is only a pointer in the kept tree: its commits and files would be lost.
-async fn refuse_inner_repositories(worktree: &Worktree, snapshot: &Snapshot) -> Result<(), WorktreeError> {
-    let entries = Git::new(&worktree.path, "look for inner repositories")
-        .limit(LIMIT_LONG)
-        .args(["ls-tree", "-r", "-z", "--full-tree", &snapshot.tree])
-        .text()
-        .await?;
-    let inner: Vec<&str> = entries
-        .split('\0')
-        .filter(|entry| entry.starts_with("160000 "))
-        .filter_map(|entry| entry.split_once('\t').map(|(_, name)| name))
-        .filter(|name| worktree.path.join(name).join(".git").exists())
-        .collect();
-    if inner.is_empty() {
-        return Ok(());
-    }
-    Err(WorktreeError::InnerRepository {
-        path: worktree.path.clone(),
-        inner: inner.join(", "),
-    })
 }
 
 /// Our branch goes with the worktree when another local branch holds all of it, as `git branch -d` would judge. A

@@ -7,7 +7,9 @@ use domain::SessionId;
 use crate::error::WorktreeError;
 use crate::facts::{GitFacts, facts};
 use crate::git::{Git, LIMIT_LONG};
-use crate::preserve::{self, Preserved};
+use crate::persona::PersonaBlock;
+use crate::preserve::{self, Kept};
+use crate::preserved::{self, Preserved, Restored};
 use crate::record::{self, Record};
 use crate::spec::WorktreeSpec;
 use crate::{lock, persona};
@@ -28,7 +30,7 @@ pub struct Worktree {
     pub branch: String,
     /// The commit it started from.
     pub base: Option<String>,
-    repository: Repository,
+    pub(crate) repository: Repository,
 }
 
 impl Repository {
@@ -112,6 +114,10 @@ impl Repository {
         }
 
         let _lock = lock::take(&self.common_dir, "make a worktree of").await?;
+        // Once more under the lock: another session may have taken the name meanwhile, and what fails below is undone.
+        if std::fs::symlink_metadata(&dir).is_ok() {
+            return Err(WorktreeError::Occupied { dir });
+        }
         let base = self.resolve_base(spec.base.as_deref()).await?;
         if self
             .commit_of(&format!("refs/heads/{}", spec.branch))
@@ -171,6 +177,20 @@ impl Repository {
         record::write(dir, record).await
     }
 
+    /// The states of worktrees that were kept in this repository, newest first; at most
+    /// [`PRESERVED_LISTED_MAX`](crate::PRESERVED_LISTED_MAX).
+    pub async fn preserved(&self) -> Result<Vec<Preserved>, WorktreeError> {
+        preserved::list(&self.root).await
+    }
+
+    /// Makes the new branch `to_branch` from the kept state `name`: all of its files, the untracked ones too, as one
+    /// commit upon those the agent had made. Never touches an existing branch, a folder or the kept state itself.
+    pub async fn restore(&self, name: &str, to_branch: &str) -> Result<Restored, WorktreeError> {
+        self.check_branch_name(to_branch).await?;
+        let _lock = lock::take(&self.common_dir, "restore work in").await?;
+        preserved::restore(self, name, to_branch).await
+    }
+
     /// Forgets worktrees whose folders somebody has deleted by hand. Their branches stay.
     pub async fn prune(&self) -> Result<(), WorktreeError> {
         let _lock = lock::take(&self.common_dir, "tidy up").await?;
@@ -223,16 +243,32 @@ impl Repository {
                 .args(args)
         };
         let branch = format!("refs/heads/{}", record.branch);
-        let calls = [
-            call(&["worktree", "remove", "--force"]).arg(dir),
-            call(&["worktree", "prune"]),
-            call(&["update-ref", "-d", &branch, &record.base]),
-        ];
+        let mut calls = Vec::new();
+        if self.is_listed_as(dir, &branch).await {
+            // Twice: git keeps a worktree locked while it is being made.
+            calls.push(call(&["worktree", "remove", "--force", "--force", "--"]).arg(dir));
+        }
+        calls.push(call(&["worktree", "prune"]));
+        calls.push(call(&["update-ref", "-d", &branch, &record.base]));
         for call in calls {
             if let Err(error) = call.text().await {
                 tracing::debug!(%error, "while undoing a worktree that could not be made");
             }
         }
+    }
+
+    /// Whether git lists `dir` as a worktree on `branch`, or on nothing yet: as the one we began to make.
+    async fn is_listed_as(&self, dir: &Path, branch: &str) -> bool {
+        let listing = Git::new(&self.root, "list the worktrees")
+            .args(["worktree", "list", "--porcelain", "-z"])
+            .text()
+            .await
+            .unwrap_or_default();
+        listing.split("\0\0").any(|entry| {
+            let mut lines = entry.split('\0').filter(|line| !line.is_empty());
+            let is_dir = lines.next().and_then(|line| line.strip_prefix("worktree ")) == dir.to_str();
+            is_dir && lines.all(|line| line.strip_prefix("branch ").is_none_or(|its| its == branch))
+        })
     }
 }
 
@@ -246,20 +282,55 @@ impl Worktree {
     /// (paths relative to the worktree) that the project does not track itself, beside whatever is there, and hides
     /// that file from the user's commits. Written again, the block replaces the earlier one. Returns the file written.
     pub async fn write_persona(&self, candidates: &[&str], block: &str) -> Result<PathBuf, WorktreeError> {
+        self.check_place().await?;
         persona::write(self, candidates, block).await
+    }
+
+    /// The persona block that stands in one of `candidates` now; `None` when there is none. Reads only.
+    pub fn persona(&self, candidates: &[&str]) -> Result<Option<PersonaBlock>, WorktreeError> {
+        persona::read(&self.path, candidates)
+    }
+
+    /// Takes our block out of `candidates` again. What else is in such a file stays to the byte; a file in which
+    /// nothing else is goes. Returns the files that were changed.
+    pub async fn remove_persona(&self, candidates: &[&str]) -> Result<Vec<PathBuf>, WorktreeError> {
+        self.check_place().await?;
+        persona::remove(&self.path, candidates)
+    }
+
+    /// That the folder is still the very worktree it was made as: not moved, not replaced by a link, not made anew by
+    /// somebody else. Everything that writes asks this first.
+    pub(crate) async fn check_place(&self) -> Result<(), WorktreeError> {
+        let wrong = || WorktreeError::WrongPlace {
+            path: self.path.clone(),
+            expected: format!(
+                "the worktree of {} that was made there",
+                self.repository.root.display()
+            ),
+        };
+        let plain = std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_dir());
+        if !plain {
+            return Err(wrong());
+        }
+        // Where it started from may have moved on since this value was made.
+        let found = self.repository.worktree(&self.path).await?;
+        if found.path != self.path || found.branch != self.branch {
+            return Err(wrong());
+        }
+        Ok(())
     }
 
     /// Keeps the whole state (untracked files too, ignored ones not) as a commit under
     /// `refs/semo/preserved/<session>`, without touching worktree, index or branch. `None` when everything is in
     /// commits that a branch or tag holds anyway.
-    pub async fn preserve(&self, session: SessionId) -> Result<Option<Preserved>, WorktreeError> {
+    pub async fn preserve(&self, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
         let _lock = lock::take(self.repository.common_dir(), "keep the state of").await?;
         preserve::preserve(self, session).await
     }
 
     /// Keeps the state like [`Worktree::preserve`], then removes the worktree, and its branch when that holds no
     /// commit of its own. Nothing must be running in it any more.
-    pub async fn remove(&self, session: SessionId) -> Result<Option<Preserved>, WorktreeError> {
+    pub async fn remove(&self, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
         let _lock = lock::take(self.repository.common_dir(), "remove a worktree of").await?;
         preserve::remove(self, session).await
     }

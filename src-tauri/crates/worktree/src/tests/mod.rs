@@ -11,6 +11,12 @@ use uuid::Uuid;
 use super::*;
 use crate::git::Git;
 
+mod disk;
+mod kept;
+mod odd;
+mod parallel;
+mod persona;
+
 const PERSONA_FILES: &[&str] = &[".claude/CLAUDE.md", "CLAUDE.local.md"];
 
 /// A repository of a user, and a folder for worktrees.
@@ -99,17 +105,6 @@ async fn a_worktree_is_made_on_its_own_branch_and_the_users_folder_stays_as_it_i
         "it starts from the commit, not from the user's half-done work"
     );
     assert_eq!(users_view(place.top()).await, before);
-}
-
-#[tokio::test]
-async fn many_sessions_may_ask_for_worktrees_at_once() {
-    let place = Place::new().await;
-    let names: Vec<String> = (0..8).map(|n| format!("s-{n}")).collect();
-    let made = futures_all(names.iter().map(|name| place.worktree(name)).collect()).await;
-    assert_eq!(made.len(), 8);
-    for worktree in &made {
-        assert!(worktree.path.join("README.md").is_file());
-    }
 }
 
 /// Runs all of them at the same time on this task.
@@ -407,7 +402,8 @@ async fn commits_on_no_branch_are_kept() {
     git(&worktree.path, &["commit", "--quiet", "-a", "-m", "work"]).await;
     let head = git(&worktree.path, &["rev-parse", "HEAD"]).await;
     let kept = worktree.remove(session(1)).await.unwrap().unwrap();
-    assert_eq!(kept.commit, head);
+    let parent = git(place.top(), &["rev-parse", &format!("{}^", kept.commit)]).await;
+    assert_eq!(parent, head);
 }
 
 #[tokio::test]
