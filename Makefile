@@ -26,5 +26,5 @@ lint: ui       ## What the tests check before they run
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench:         ## Measure the way of a command from the office to the agent
-	cargo run --release -p tests --bin bench-roundtrip
+bench:         ## Measure the way of a command, and the output path beside other programs
+	@scripts/bench.sh

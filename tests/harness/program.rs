@@ -48,6 +48,8 @@ impl Place {
         env.push(("SEMO_CONFIG_DIR".into(), folder("config")));
         env.push(("SEMO_DATA_DIR".into(), folder("data")));
         env.push(("SEMO_CLAUDE".into(), claude_program().display().to_string()));
+        // Stories share a small machine; those about warm sessions switch them on.
+        env.push(("SEMO_WARM_MAX".into(), "0".into()));
         Place { dir, home, env }
     }
 

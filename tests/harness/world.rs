@@ -20,7 +20,7 @@ use supabase::{
 use uuid::Uuid;
 
 use crate::claude::{ClaudeHome, program};
-use crate::clock::SystemClock;
+use crate::clock::{ShiftedClock, SystemClock};
 use crate::stub::Stub;
 use crate::wait::wait_for;
 
@@ -41,6 +41,8 @@ pub struct World {
     pub agents: Vec<AgentRow>,
     /// Where the core keeps its data.
     pub paths: Paths,
+    /// The client's time; the office has its own.
+    pub clock: Arc<ShiftedClock>,
     home: ClaudeHome,
     dir: tempfile::TempDir,
 }
@@ -60,8 +62,14 @@ impl World {
         let home = ClaudeHome::new();
         let mut settings = Settings::default();
         settings.claude.program = Some(program());
+        // Stories count sessions and share a small machine; those about warm ones switch them on.
+        settings.limits.warm_max = 0;
         change(&mut settings);
-        let world = surroundings(dir.path(), &home, &stub.url(), settings);
+        let clock = Arc::new(ShiftedClock::default());
+        let world = cli::world::World {
+            clock: clock.clone(),
+            ..surroundings(dir.path(), &home, &stub.url(), settings)
+        };
         let core = Core::start(&world)
             .await
             .unwrap_or_else(|failure| panic!("the core starts: {failure:?}"));
@@ -76,6 +84,7 @@ impl World {
             office,
             agents,
             paths: world.paths,
+            clock,
             home,
             dir,
         }
@@ -192,6 +201,7 @@ pub fn surroundings(dir: &Path, home: &ClaudeHome, model_url: &str, settings: Se
         environment,
         paths,
         settings,
+        clock: Arc::new(SystemClock),
     }
 }
 

@@ -5,12 +5,15 @@
 //! digests outside bytes is caught, and the screen is painted again from the output that is still kept.
 
 use std::num::NonZeroU16;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use vt100::capture::RowContents;
 
+use crate::caught::caught;
+use crate::flood::Flood;
 use crate::history::History;
+use crate::painted::{PaintedRow, Style};
 use crate::ring::Ring;
 
 /// Longest window title that is kept, in characters.
@@ -88,11 +91,20 @@ pub struct Snapshot {
 struct Beside {
     title: String,
     history: History,
+    /// How it comes, and what of the history is still to be made.
+    flood: Flood,
+    /// Rows that scroll off are left to [`Emulator::catch_up`].
+    defer: bool,
 }
 
 impl vt100::Callbacks for Beside {
     fn on_scroll(&mut self, contents: RowContents<'_>, alternate_screen: bool) {
-        if !alternate_screen {
+        if alternate_screen {
+            return;
+        }
+        if self.defer {
+            self.flood.row();
+        } else {
             self.history.push(&contents);
         }
     }
@@ -128,6 +140,32 @@ impl Emulator {
         }
     }
 
+    /// [`feed`](Self::feed) for output that comes from a running program at the moment `now`: in a flood the rows that
+    /// scroll off are not written down one by one, because nearly all of them will have been pushed out again before
+    /// anybody looks. That is half of the work.
+    pub(crate) fn feed_live(&mut self, chunk: &[u8], ring: &Ring, now: Instant) {
+        if !self.parser.callbacks_mut().flood.goes_on(chunk.len(), now) {
+            self.catch_up(self.offset, ring);
+        } else if !self.parser.callbacks().defer {
+            let screen = caught(|| self.parser.screen().state_formatted());
+            let beside = self.parser.callbacks_mut();
+            beside.flood.begin(self.offset, screen);
+            beside.defer = true;
+        }
+        self.feed(chunk, ring);
+    }
+
+    /// Writes down the rows of a flood after all, up to the output before `upto`; they are made again from the output
+    /// that is kept. To be called before anybody looks at the history.
+    pub(crate) fn catch_up(&mut self, upto: u64, ring: &Ring) {
+        let size = self.size;
+        let beside = self.parser.callbacks_mut();
+        if std::mem::take(&mut beside.defer) {
+            let history = std::mem::take(&mut beside.history);
+            beside.history = beside.flood.rows(history, size, upto, ring);
+        }
+    }
+
     /// Paints `chunk`, which starts at the offset reached so far and is in `ring` already.
     pub(crate) fn feed(&mut self, chunk: &[u8], ring: &Ring) {
         let before = self.offset;
@@ -150,14 +188,15 @@ impl Emulator {
     /// False when the engine gave up; its state is not to be trusted then.
     fn process(&mut self, bytes: &[u8]) -> bool {
         let parser = &mut self.parser;
-        catch_unwind(AssertUnwindSafe(|| parser.process(bytes))).is_ok()
+        caught(|| parser.process(bytes)).is_some()
     }
 
     pub(crate) fn resize(&mut self, size: Size, ring: &Ring) {
+        self.catch_up(self.offset, ring);
         self.size = size.clamped();
         let (rows, cols) = sides(self.size);
         let parser = &mut self.parser;
-        if catch_unwind(AssertUnwindSafe(|| parser.set_size(rows, cols))).is_err() {
+        if caught(|| parser.set_size(rows, cols)).is_none() {
             self.repaint(self.offset, ring);
         }
     }
@@ -188,15 +227,16 @@ impl Emulator {
         self.size
     }
 
+    /// How often the engine gave up and was made anew.
+    #[cfg(test)]
+    pub(crate) fn rebuilds(&self) -> u64 {
+        self.rebuilds
+    }
+
     pub(crate) fn screen(&self) -> Screen {
         let screen = self.parser.screen();
         let (row, col) = screen.cursor_position();
-        let rows = catch_unwind(AssertUnwindSafe(|| {
-            screen
-                .rows(0, self.size.cols)
-                .map(|row| row.trim_end().chars().filter(|c| !c.is_control()).collect())
-                .collect()
-        }));
+        let rows = caught(|| screen.rows(0, self.size.cols).map(plain_row).collect());
         Screen {
             rows: rows.unwrap_or_default(),
             cursor: Cursor {
@@ -210,9 +250,39 @@ impl Emulator {
         }
     }
 
+    pub(crate) fn wants_pastes(&self) -> bool {
+        self.parser.screen().bracketed_paste()
+    }
+
+    /// What has scrolled off, as far as it is kept, then the visible screen. Of the alternate screen, which has no
+    /// history, only what is visible.
+    pub(crate) fn rows(&self) -> Vec<PaintedRow> {
+        let screen = self.parser.screen();
+        let visible = caught(|| {
+            (0..self.size.rows)
+                .map(|row| painted_row(screen, row, self.size.cols))
+                .collect::<Vec<_>>()
+        });
+        let mut rows: Vec<PaintedRow> = match screen.alternate_screen() {
+            true => Vec::new(),
+            false => self.parser.callbacks().history.rows().collect(),
+        };
+        rows.extend(visible.unwrap_or_default());
+        rows
+    }
+
+    /// The text of the newest `count` rows: what has scrolled off, then the visible screen, oldest first.
+    pub(crate) fn last_rows(&self, count: usize) -> Vec<String> {
+        let mut screen = self.screen().rows;
+        let skipped = screen.len().saturating_sub(count);
+        screen.drain(..skipped);
+        let history = &self.parser.callbacks().history;
+        history.last_texts(count - screen.len()).chain(screen).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let screen = self.parser.screen();
-        let painted = catch_unwind(AssertUnwindSafe(|| screen.state_formatted()));
+        let painted = caught(|| screen.state_formatted());
         let mut ansi = Vec::new();
         self.parser.callbacks().history.write(self.size.rows, &mut ansi);
         ansi.extend(painted.unwrap_or_default().into_bytes());
@@ -222,6 +292,40 @@ impl Emulator {
             ansi,
         }
     }
+}
+
+/// Without blanks at its end, and without control characters, which hardly ever are there.
+fn plain_row(mut row: String) -> String {
+    row.truncate(row.trim_end().len());
+    if row.chars().any(char::is_control) {
+        row.retain(|c| !c.is_control());
+    }
+    row
+}
+
+fn painted_row(screen: &vt100::Screen, row: u16, cols: u16) -> PaintedRow {
+    let mut painted = PaintedRow::default();
+    for cell in (0..cols).filter_map(|col| screen.cell(row, col)) {
+        let style = Style::from(cell);
+        if cell.has_contents() {
+            cell.contents().chars().for_each(|c| painted.push(c, style));
+        } else if !cell.is_wide_continuation() {
+            painted.push(' ', style);
+        }
+    }
+    painted.trimmed()
+}
+
+/// A history that goes on with the rows which `output` scrolls off a screen that shows `start`.
+pub(crate) fn scrolled_off(size: Size, start: &[u8], output: &[u8], history: History) -> History {
+    let mut parser = parser(size, Beside::default());
+    let _ = caught(|| parser.process(start));
+    parser.callbacks_mut().history = history;
+    // Where the engine gives up, the rows so far have to do.
+    let _ = output
+        .chunks(PAINT_BYTES)
+        .try_for_each(|chunk| caught(|| parser.process(chunk)));
+    std::mem::take(&mut parser.callbacks_mut().history)
 }
 
 fn parser(size: Size, beside: Beside) -> vt100::Parser<Beside> {

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use vt100::capture::{BasicFormattedCaptureState, RowContents};
 
+use crate::painted::PaintedRow;
+
 /// Most rows kept.
 pub const HISTORY_ROWS_MAX: usize = 2_000;
 /// Most bytes of rows kept, escape sequences included.
@@ -39,6 +41,17 @@ impl History {
         }
     }
 
+    /// The rows, oldest first.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = PaintedRow> + '_ {
+        self.rows.iter().map(|row| PaintedRow::from_ansi(row))
+    }
+
+    /// The text of the newest `count` rows, oldest first.
+    pub(crate) fn last_texts(&self, count: usize) -> impl Iterator<Item = String> + '_ {
+        let skipped = self.rows.len().saturating_sub(count);
+        self.rows.iter().skip(skipped).map(|row| plain(row))
+    }
+
     /// What puts the rows into a viewer's scrollback: the rows, then as many line ends as its screen has rows, so that
     /// none of them stays where the screen will be painted.
     pub(crate) fn write(&self, screen_rows: u16, into: &mut Vec<u8>) {
@@ -53,6 +66,27 @@ impl History {
             into.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// A kept row without its escape sequences, which all end in `m`.
+fn plain(row: &str) -> String {
+    let row = row.trim_end();
+    let row = row.strip_suffix("\u{1b}[m").unwrap_or(row).trim_end();
+    // Most rows have no colours.
+    if !row.as_bytes().contains(&0x1b) {
+        return row.to_owned();
+    }
+    let mut text = String::with_capacity(row.len());
+    for (number, part) in row.split('\u{1b}').enumerate() {
+        let shown = if number == 0 {
+            part
+        } else {
+            part.split_once('m').map_or("", |(_, shown)| shown)
+        };
+        text.push_str(shown);
+    }
+    text.truncate(text.trim_end().len());
+    text
 }
 
 #[cfg(test)]
@@ -102,6 +136,22 @@ mod tests {
             ansi.contains("\u{1b}[33m") && ansi.contains("line 11"),
             "colours are kept"
         );
+    }
+
+    #[test]
+    fn the_newest_rows_are_handed_out_as_text() {
+        let output: String = (0..100)
+            .map(|n| format!("\x1b[1;3{}mline\x1b[m {n}m\r\n", n % 8))
+            .collect();
+        let emulator = fed(&output);
+        let rows = emulator.last_rows(30);
+        assert_eq!(rows.len(), 30);
+        assert_eq!(
+            (rows[0].as_str(), rows[28].as_str(), rows[29].as_str()),
+            ("line 71m", "line 99m", "")
+        );
+        assert_eq!(emulator.last_rows(3), ["line 98m", "line 99m", ""]);
+        assert_eq!(emulator.last_rows(10_000).len(), 101);
     }
 
     #[test]

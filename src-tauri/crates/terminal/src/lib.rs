@@ -8,10 +8,16 @@
 //!
 //! The API speaks in commands, bytes and offsets only, so that it can be served by another process over a socket.
 
+mod caught;
 mod emulator;
 mod error;
+mod flood;
+#[cfg(test)]
+mod fuzz;
 mod history;
+mod memory;
 mod once;
+mod painted;
 mod process;
 mod pty;
 mod ring;
@@ -22,7 +28,9 @@ mod threads;
 pub use emulator::{Cursor, Screen, Size, Snapshot, TITLE_CHARS_MAX, paint};
 pub use error::TerminalError;
 pub use history::{HISTORY_BYTES_MAX, HISTORY_ROWS_MAX};
+pub use memory::{TreeMemory, memory_of};
 pub use once::{ONCE_OUTPUT_BYTES_MAX, OnceOutput, run_once};
+pub use painted::{Colour, PaintedRow, Painter, Run, Style};
 pub use process::{ProcessId, TREE_TAG_VARIABLE};
 pub use pty::{Exit, SpawnSpec, Terminal, WRITE_BYTES_MAX, WRITE_QUEUE_MAX, Written};
 pub use ring::{Output, RING_BYTES_MAX};

@@ -15,6 +15,9 @@ pub const TREE_TAG_VARIABLE: &str = "SEMO_TERMINAL";
 /// Most bytes of a process's environment that are searched for the tag.
 const ENVIRON_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Parents that are followed upwards at most.
+const PARENTS_MAX: usize = 128;
+
 /// A process that cannot be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -74,7 +77,37 @@ pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Resu
         .collect())
 }
 
-fn list() -> io::Result<Vec<Listed>> {
+/// The living processes that belong to one of `tags`, each with its tag: by its own environment, else by that of its
+/// nearest parent that carries one.
+pub(crate) fn by_tag<'a>(listed: &'a [Listed], tags: &'a [String]) -> Vec<(&'a Listed, &'a str)> {
+    let own = std::process::id();
+    let by_pid: HashMap<u32, &Listed> = listed.iter().map(|process| (process.id.pid, process)).collect();
+    let mut of: HashMap<u32, &str> = HashMap::new();
+    for process in listed.iter().filter(|process| process.id.pid != own) {
+        if let Some(tag) = tag_of(process.id.pid).and_then(|tag| tags.iter().find(|its| **its == tag)) {
+            of.insert(process.id.pid, tag);
+        }
+    }
+    let nearest = |process: &Listed| {
+        let mut pid = process.id.pid;
+        // A list read while processes come and go could hold a circle.
+        for _ in 0..PARENTS_MAX {
+            if let Some(tag) = of.get(&pid) {
+                return Some(*tag);
+            }
+            pid = by_pid.get(&pid)?.parent;
+        }
+        None
+    };
+    let living = listed
+        .iter()
+        .filter(|process| !process.dead && process.id.pid != own);
+    living
+        .filter_map(|process| Some((process, nearest(process)?)))
+        .collect()
+}
+
+pub(crate) fn list() -> io::Result<Vec<Listed>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -110,16 +143,22 @@ fn parse_stat(pid: u32, stat: &[u8]) -> Option<Listed> {
 }
 
 fn has_tag(pid: u32, tag: &str) -> bool {
+    tag_of(pid).is_some_and(|its| its == tag)
+}
+
+/// The tag in a process's environment.
+fn tag_of(pid: u32) -> Option<String> {
     use std::io::Read;
-    let wanted = format!("{TREE_TAG_VARIABLE}={tag}");
     let mut environ = Vec::new();
-    let read = fs::File::open(format!("/proc/{pid}/environ"))
-        .and_then(|file| file.take(ENVIRON_BYTES_MAX).read_to_end(&mut environ));
     // Processes of other users cannot be read, and are none of ours.
-    read.is_ok()
-        && environ
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted.as_bytes())
+    fs::File::open(format!("/proc/{pid}/environ"))
+        .and_then(|file| file.take(ENVIRON_BYTES_MAX).read_to_end(&mut environ))
+        .ok()?;
+    environ
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| entry.strip_prefix(TREE_TAG_VARIABLE.as_bytes()))
+        .find_map(|rest| rest.strip_prefix(b"="))
+        .map(|tag| String::from_utf8_lossy(tag).into_owned())
 }
 
 #[cfg(test)]

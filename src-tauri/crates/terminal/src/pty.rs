@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::emulator::{Emulator, Screen, Size, Snapshot};
 use crate::error::TerminalError;
+use crate::painted::PaintedRow;
 use crate::process::{self, ProcessId, TREE_TAG_VARIABLE};
 use crate::ring::{Output, RING_BYTES_MAX, Ring};
 use crate::stop::{self, StopProof};
@@ -96,6 +97,15 @@ impl Shared {
     /// No code panics while it holds this lock (the engine is caught), so a poisoned one is still in order.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same with the history complete, which it is not during a flood.
+    fn caught_up(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let State { ring, emulator } = &mut *state;
+        let upto = ring.end();
+        emulator.catch_up(upto, ring);
+        state
     }
 }
 
@@ -240,9 +250,21 @@ impl Terminal {
         self.inner.shared.state().emulator.screen()
     }
 
+    /// What has scrolled off, as far as it is kept, then the visible screen, with attributes. Costly: not for each
+    /// change.
+    pub fn painted_rows(&self) -> Vec<PaintedRow> {
+        self.inner.shared.caught_up().emulator.rows()
+    }
+
+    /// The text of the newest `count` rows: what has scrolled off (at most [`crate::HISTORY_ROWS_MAX`]), then the visible
+    /// screen, oldest first.
+    pub fn last_rows(&self, count: usize) -> Vec<String> {
+        self.inner.shared.caught_up().emulator.last_rows(count)
+    }
+
     /// What a late viewer paints before it follows the output from the snapshot's offset.
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.shared.state().emulator.snapshot()
+        self.inner.shared.caught_up().emulator.snapshot()
     }
 
     /// All kept output from `offset` on.

@@ -94,11 +94,12 @@ fn read_all(shared: &Shared, mut reader: Box<dyn Read + Send>, progress: &std_mp
             // EIO is how Linux says that the last process has closed the terminal.
             Err(_) => return,
         };
+        let now = StdInstant::now();
         let end = {
             let mut state = shared.state();
             let State { ring, emulator } = &mut *state;
             ring.push(&buffer[..count]);
-            emulator.feed(&buffer[..count], ring);
+            emulator.feed_live(&buffer[..count], ring, now);
             ring.end()
         };
         shared.end.send_replace(end);
