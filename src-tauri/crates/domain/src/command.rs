@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{CommandId, SessionId};
+use crate::ask::{ANSWER_MESSAGE_BYTES_MAX, AskAnswer};
+use crate::ids::{AskId, CommandId, SessionId};
 
 /// Longest prompt that is accepted, in bytes (DESIGN section 9).
 pub const PROMPT_BYTES_MAX: usize = 64 * 1024;
@@ -34,6 +35,8 @@ pub enum Command {
     ListSessions,
     /// End a session for good.
     Terminate(Terminate),
+    /// Answer a permission or a question that a session waits with.
+    Approve(Approve),
 }
 
 /// Arguments of `create_session`.
@@ -175,12 +178,26 @@ pub struct Terminate {
     pub session: SessionId,
 }
 
+/// Arguments of `approve`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// The session that waits.
+    pub session: SessionId,
+    /// The ask that is answered; the one that the session waits with when absent. Whoever has read what is asked
+    /// should name it: an answer must not meet a later question.
+    #[serde(default)]
+    pub ask: Option<AskId>,
+    /// What is said.
+    pub answer: AskAnswer,
+}
+
 /// Why a row of `agent_commands` is not a command of ours. The text goes into the result row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandFault {
     /// The kind is none that this client knows.
     #[error(
-        "unknown command kind `{kind}`; this client knows create_session, send_prompt, send_keys, cancel, get_output, list_sessions, terminate"
+        "unknown command kind `{kind}`; this client knows create_session, send_prompt, send_keys, cancel, get_output, list_sessions, terminate, approve"
     )]
     UnknownKind {
         /// The kind as it came.
@@ -207,6 +224,7 @@ impl Command {
             "get_output" => Command::GetOutput(read(kind, args)?),
             "list_sessions" => Command::ListSessions,
             "terminate" => Command::Terminate(read(kind, args)?),
+            "approve" => Command::Approve(read(kind, args)?),
             other => return Err(CommandFault::UnknownKind { kind: clipped(other) }),
         };
         command.check().map_err(|reason| CommandFault::Malformed {
@@ -226,6 +244,7 @@ impl Command {
             Command::GetOutput(_) => "get_output",
             Command::ListSessions => "list_sessions",
             Command::Terminate(_) => "terminate",
+            Command::Approve(_) => "approve",
         }
     }
 
@@ -263,6 +282,13 @@ impl Command {
                 (None, None) => Err("neither `session` nor `command` is given".to_owned()),
                 (Some(_), Some(_)) => Err("both `session` and `command` are given; name one".to_owned()),
                 (Some(_), None) | (None, Some(_)) => Ok(()),
+            },
+            Command::Approve(args) => match &args.answer {
+                AskAnswer::Deny { message } if message.len() > ANSWER_MESSAGE_BYTES_MAX => Err(format!(
+                    "`message` has {} bytes; at most {ANSWER_MESSAGE_BYTES_MAX} are accepted",
+                    message.len()
+                )),
+                AskAnswer::Allow | AskAnswer::Deny { .. } | AskAnswer::Choose { .. } => Ok(()),
             },
             Command::CreateSession(_)
             | Command::GetOutput(_)
@@ -338,6 +364,45 @@ mod tests {
             "terminate",
             json!({"session": "no-uuid"}),
             "malformed arguments of `terminate`",
+        );
+        let session = SessionId(uuid::Uuid::nil());
+        check("approve", json!({"session": session}), "missing field `answer`");
+        check(
+            "approve",
+            json!({"session": session, "answer": {"say": "maybe"}}),
+            "unknown variant `maybe`",
+        );
+        check(
+            "approve",
+            json!({"session": session, "answer": {"say": "deny", "message": "x".repeat(ANSWER_MESSAGE_BYTES_MAX + 1)}}),
+            "4097 bytes",
+        );
+    }
+
+    #[test]
+    fn an_answer_names_its_session_and_may_name_the_ask() {
+        let session = SessionId(uuid::Uuid::from_u128(1));
+        let command = Command::parse(
+            "approve",
+            &json!({"session": session, "answer": {"say": "allow"}}),
+        );
+        assert_eq!(
+            command,
+            Ok(Command::Approve(Approve {
+                session,
+                ask: None,
+                answer: AskAnswer::Allow,
+            }))
+        );
+        assert_eq!(command.unwrap().kind(), "approve");
+        let ask = AskId(uuid::Uuid::from_u128(2));
+        let args = json!({"session": session, "ask": ask, "answer": {"say": "choose", "choice": 1}});
+        let Ok(Command::Approve(args)) = Command::parse("approve", &args) else {
+            panic!("an answer")
+        };
+        assert_eq!(
+            (args.ask, args.answer),
+            (Some(ask), AskAnswer::Choose { choice: 1 })
         );
     }
 

@@ -81,21 +81,70 @@ impl Marker {
     }
 }
 
-/// The last non-blank line, unless it lies in a fenced code block or closes one.
-fn last_line_outside_code(message: &str) -> Option<&str> {
-    let mut fenced = false;
-    let mut last = None;
-    for line in message.lines().filter(|line| !line.trim().is_empty()) {
-        let fence = line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~");
-        last = (!fenced && !fence).then_some(line);
-        fenced ^= fence;
-    }
-    last
+/// Indentation from which on a line is code in Markdown, in blanks.
+const CODE_INDENT: usize = 4;
+
+/// A code fence: its sign, how often that stands there, and how far it is indented.
+#[derive(Clone, Copy)]
+struct Fence {
+    sign: char,
+    length: usize,
+    indent: usize,
 }
 
-/// Bold and italic marks around the whole line are how some models write a last line; they change nothing.
+/// The last non-blank line, unless it is code, closes code, or stands in a comment.
+fn last_line_outside_code(message: &str) -> Option<&str> {
+    let mut open: Option<Fence> = None;
+    let mut last = None;
+    for line in message.lines().filter(|line| !line.trim().is_empty()) {
+        last = None;
+        match (open, fence(line)) {
+            (None, Some((opens, _))) => open = Some(opens),
+            // Only a bare fence of the same kind closes; a shorter or other one inside is part of the code.
+            (Some(opened), Some((closes, true)))
+                if closes.sign == opened.sign
+                    && closes.length >= opened.length
+                    && closes.indent < opened.indent + CODE_INDENT =>
+            {
+                open = None;
+            }
+            (None, None) if indent(line) < CODE_INDENT => last = Some(line),
+            (Some(_), _) | (None, None) => {}
+        }
+    }
+    let commented = message.rfind("<!--") > message.rfind("-->");
+    last.filter(|_| !commented)
+}
+
+/// The fence that a line is, and whether it is one without anything behind it.
+fn fence(line: &str) -> Option<(Fence, bool)> {
+    let body = line.trim();
+    let sign = body.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+    let length = body.chars().take_while(|c| *c == sign).count();
+    let rest = &body[length..];
+    // With backticks behind them, three backticks are code within a line.
+    let is_fence = length >= 3 && !(sign == '`' && rest.contains('`'));
+    let indent = indent(line);
+    is_fence.then_some((Fence { sign, length, indent }, rest.is_empty()))
+}
+
+/// How far a line is indented; a tab is code at once.
+fn indent(line: &str) -> usize {
+    let blanks = line.chars().take_while(|c| c.is_whitespace());
+    blanks.map(|c| if c == '\t' { CODE_INDENT } else { 1 }).sum()
+}
+
+/// Bold and italic marks around the whole line are how some models write a last line; they change nothing. They stand
+/// right at the text on both sides: with a blank behind it, an asterisk begins an item of a list.
 fn undecorated(line: &str) -> &str {
-    line.trim().trim_matches(|c| c == '*' || c == '_').trim()
+    let mut text = line.trim();
+    for sign in ["***", "**", "*", "___", "__", "_"] {
+        let inner = text.strip_prefix(sign).and_then(|rest| rest.strip_suffix(sign));
+        if let Some(inner) = inner.filter(|inner| inner.trim() == *inner) {
+            text = inner;
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -113,6 +162,15 @@ mod tests {
             "[SEMO:DONE]",
             "x\n  [SEMO:DONE]  \n\n",
             "x\n**[SEMO:DONE]**",
+            "x\n\n_[SEMO:DONE]_",
+            "x\n***[SEMO:DONE]***",
+            "x\n**_[SEMO:DONE]_**",
+            "완료했습니다.\r\n\r\n[SEMO:DONE]\r\n",
+            "```rust\nfn x() {}\n```\n\n[SEMO:DONE]",
+            "````md\n```\n[SEMO:DONE]\n```\n````\n\n[SEMO:DONE]",
+            "1. a\n\n     ```\n     b\n     ```\n\n[SEMO:DONE]",
+            "```ls``` ran.\n\n[SEMO:DONE]",
+            "<!-- note -->\n[SEMO:DONE]",
         ] {
             check(&Marker::Plain, message, MarkerSign::Present);
         }
@@ -134,6 +192,19 @@ mod tests {
             "`[SEMO:DONE]`",
             "> [SEMO:DONE]",
             "[SEMO:DONE 7f3a]",
+            "* [SEMO:DONE]",
+            "- [SEMO:DONE]",
+            "*[SEMO:DONE]",
+            "**[SEMO:DONE]",
+            "** [SEMO:DONE] **",
+            "x\n\n    [SEMO:DONE]",
+            "x\n\n\t[SEMO:DONE]",
+            "````\n```\n[SEMO:DONE]",
+            "```\n~~~\n[SEMO:DONE]",
+            "```\ncode\n    ```\n[SEMO:DONE]",
+            "```\n```rust\n[SEMO:DONE]",
+            "```[SEMO:DONE]```",
+            "<!--\n[SEMO:DONE]",
         ] {
             check(&Marker::Plain, message, MarkerSign::MentionedOnly);
         }

@@ -15,6 +15,20 @@ pub struct Policy {
     pub offices: Vec<OfficeId>,
     /// Command kinds that are refused.
     pub deny_kinds: Vec<String>,
+    /// Whether commands of the office (`approve`) may answer what agents ask on this workstation. Its own windows and
+    /// the program `semo` always may.
+    pub remote_answers: RemoteAnswers,
+}
+
+/// What is done with answers that come from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteAnswers {
+    /// They count like those given here.
+    #[default]
+    Allow,
+    /// They are refused: only people at this workstation answer.
+    Deny,
 }
 
 /// What the policy says to one command.
@@ -45,7 +59,13 @@ impl Policy {
                 reason: format!("`{kind}` is refused on this workstation (setting policy.deny_kinds)"),
             };
         }
-        Decision::Allow
+        match (command, self.remote_answers) {
+            (Command::Approve(_), RemoteAnswers::Deny) => Decision::Deny {
+                reason: "what agents ask on this workstation is answered at this workstation only (setting policy.remote_answers)"
+                    .to_owned(),
+            },
+            _ => Decision::Allow,
+        }
     }
 }
 
@@ -54,6 +74,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::ask::AskAnswer;
+    use crate::command::Approve;
+    use crate::ids::SessionId;
 
     #[test]
     fn what_the_owner_refused_is_denied_with_the_name_of_the_setting() {
@@ -61,6 +84,7 @@ mod tests {
         let policy = Policy {
             offices: vec![office],
             deny_kinds: vec!["list_sessions".into()],
+            ..Policy::default()
         };
         let Decision::Deny { reason } = policy.decide(office, &Command::ListSessions) else {
             panic!("denied")
@@ -75,5 +99,22 @@ mod tests {
             Policy::default().decide(foreign, &Command::ListSessions),
             Decision::Allow
         );
+    }
+
+    #[test]
+    fn answers_from_elsewhere_count_unless_the_owner_keeps_them_at_home() {
+        let office = OfficeId(Uuid::from_u128(1));
+        let approve = Command::Approve(Approve {
+            session: SessionId(Uuid::from_u128(2)),
+            ask: None,
+            answer: AskAnswer::Allow,
+        });
+        assert_eq!(Policy::default().decide(office, &approve), Decision::Allow);
+        let policy: Policy = serde_json::from_str(r#"{"remote_answers": "deny"}"#).unwrap();
+        let Decision::Deny { reason } = policy.decide(office, &approve) else {
+            panic!("denied")
+        };
+        assert!(reason.contains("policy.remote_answers"));
+        assert_eq!(policy.decide(office, &Command::ListSessions), Decision::Allow);
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::marker::MarkerSign;
-use crate::session::Ask;
+use crate::time::Timestamp;
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +22,16 @@ pub enum TurnOutcome {
         class: FailureClass,
         /// The provider's words, for people.
         detail: String,
+        /// When it is worth trying again, where the provider said so (a limit that is lifted then).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<Timestamp>,
     },
     /// It was interrupted on request, and is proven stopped.
     Cancelled,
 }
 
 /// Classes of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(
     missing_docs,
@@ -51,15 +54,42 @@ pub enum FailureClass {
     Other,
 }
 
-/// What has been seen of a turn so far. Filled by the session actor, judged by [`TurnSigns::verdict`].
+/// A failure as the provider told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The class.
+    pub class: FailureClass,
+    /// The provider's words.
+    pub detail: String,
+    /// When it is worth trying again, where that was said.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// A call of the provider's API failed and is tried again by the agent program: no end of the turn, but a person wants
+/// to know long before the last try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The class of what failed, where it can be told already.
+    pub class: Option<FailureClass>,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// How many there will be.
+    pub max: u32,
+    /// Seconds until the next try, as they were told when this try failed.
+    pub next_in_s: Option<u32>,
+    /// The program's own words.
+    pub words: String,
+}
+
+/// What has been seen of a turn so far. Filled by the session's follower, judged by [`TurnSigns::verdict`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TurnSigns {
     /// The agent acknowledged the prompt.
     pub acknowledged: bool,
-    /// The provider said the turn ended by itself; with its final message.
+    /// The turn ended by itself; with what its final message says.
     pub stopped: Option<Stopped>,
     /// The provider said the turn failed.
-    pub failure: Option<(FailureClass, String)>,
+    pub failure: Option<Failure>,
     /// Somebody asked us to cancel, and the interrupt was sent.
     pub cancel_requested: bool,
     /// The provider's record shows the turn as interrupted.
@@ -72,8 +102,8 @@ pub struct TurnSigns {
     pub timed_out: bool,
     /// The input line is ready again, seen for a settled while.
     pub idle_again: bool,
-    /// What is being waited for, if anything.
-    pub waiting: Option<Ask>,
+    /// Background tasks and sub-agents that this turn has started and that are not known to have ended.
+    pub pending_work: usize,
 }
 
 /// A natural end of a turn.
@@ -81,10 +111,41 @@ pub struct TurnSigns {
 pub struct Stopped {
     /// The marker in the final message.
     pub marker: MarkerSign,
-    /// Background tasks or sub-agents that were still running then.
-    pub pending_work: usize,
+    /// Whether the marker that was asked for carries a code of this very turn.
+    pub coded: bool,
+    /// What the office's own patterns say about the final message.
+    pub office: OfficeSign,
+    /// Who told it.
+    pub by: StopSource,
+    /// Whether it is certain that it is this turn's end and no other's.
+    pub certain: bool,
     /// The transcript agrees that this is the final message; `None` when it could not be read in time.
     pub transcript_agrees: Option<bool>,
+}
+
+/// Who told that a turn stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSource {
+    /// The provider itself, at the moment.
+    Told,
+    /// Its record.
+    Record,
+    /// Only the screen, although the provider tells and records such things: both were silent.
+    ScreenAlone,
+    /// The screen, for a program that neither tells nor records.
+    Screen,
+}
+
+/// What an office's patterns say about a final message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OfficeSign {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// One of its completion patterns closes the message.
+    Completes,
+    /// One of its error patterns is in it.
+    Error,
 }
 
 /// An outcome and the rule that reached it.
@@ -96,94 +157,135 @@ pub struct Verdict {
     pub rule: &'static str,
 }
 
+fn verdict(outcome: TurnOutcome, rule: &'static str) -> Option<Verdict> {
+    Some(Verdict { outcome, rule })
+}
+
+fn unconfirmed(why: &str, rule: &'static str) -> Option<Verdict> {
+    verdict(TurnOutcome::Unconfirmed { why: why.to_owned() }, rule)
+}
+
+fn failed(class: FailureClass, detail: &str, rule: &'static str) -> Option<Verdict> {
+    let outcome = TurnOutcome::Failed {
+        class,
+        detail: detail.to_owned(),
+        retry_at: None,
+    };
+    verdict(outcome, rule)
+}
+
 impl TurnSigns {
     /// The verdict, or `None` while the turn goes on. The order of the rules is their precedence: what the process
     /// and the provider's own record say comes before our wishes, and our wishes before silence.
     pub fn verdict(&self) -> Option<Verdict> {
-        let verdict = |outcome, rule| Some(Verdict { outcome, rule });
-        let failed = |class, detail: String| TurnOutcome::Failed { class, detail };
-        if let Some((class, detail)) = &self.failure {
-            return verdict(failed(*class, detail.clone()), "provider-failure");
+        if let Some(failure) = &self.failure {
+            let outcome = TurnOutcome::Failed {
+                class: failure.class,
+                detail: failure.detail.clone(),
+                retry_at: failure.retry_at,
+            };
+            return verdict(outcome, "provider-failure");
         }
         // With background work still running the agent will stop again: this stop is no end, but other ends can come.
-        let pending = self
-            .stopped
-            .as_ref()
-            .is_some_and(|stopped| stopped.pending_work > 0);
+        let pending = self.pending_work > 0;
         if let Some(stopped) = self.stopped.as_ref().filter(|_| !pending) {
-            return self.verdict_of_stop(stopped);
+            return stopped.verdict();
         }
+        self.verdict_of_process()
+            .or_else(|| self.verdict_of_limit(pending))
+            .or_else(|| self.verdict_of_halt(pending))
+    }
+
+    fn verdict_of_process(&self) -> Option<Verdict> {
         if self.timed_out && self.ended_on_request {
-            return verdict(
-                failed(
-                    FailureClass::Timeout,
-                    "the turn reached its time limit, could not be interrupted, and the session was ended"
-                        .to_owned(),
-                ),
+            return failed(
+                FailureClass::Timeout,
+                "the turn reached its time limit, could not be interrupted, and the session was ended",
                 "timeout-session-ended",
             );
         }
         if self.ended_on_request {
             return verdict(TurnOutcome::Cancelled, "session-ended");
         }
-        if let Some(code) = self.exited {
-            let detail = match code {
-                Some(code) => format!("the agent program ended with exit code {code} during the turn"),
-                None => "the agent program was ended by a signal during the turn".to_owned(),
-            };
-            return verdict(failed(FailureClass::ProviderExit, detail), "process-exit");
+        let detail = match self.exited? {
+            Some(code) => format!("the agent program ended with exit code {code} during the turn"),
+            None => "the agent program was ended by a signal during the turn".to_owned(),
+        };
+        failed(FailureClass::ProviderExit, &detail, "process-exit")
+    }
+
+    fn verdict_of_limit(&self, pending: bool) -> Option<Verdict> {
+        if !self.timed_out {
+            return None;
         }
-        let halted = self.interrupted || self.idle_again;
-        if self.timed_out && halted {
-            return verdict(
-                failed(
-                    FailureClass::Timeout,
-                    "the turn reached its time limit and was interrupted".to_owned(),
-                ),
-                "timeout-interrupted",
+        if pending && self.stopped.is_some() {
+            return unconfirmed(
+                "the agent stopped, but work that it left in the background was still running at the turn's time limit",
+                "time-limit-with-background-work",
             );
         }
-        if self.cancel_requested && halted {
-            return verdict(TurnOutcome::Cancelled, "cancel-proven");
+        if !(self.interrupted || self.idle_again) {
+            return None;
+        }
+        failed(
+            FailureClass::Timeout,
+            "the turn reached its time limit and was interrupted",
+            "timeout-interrupted",
+        )
+    }
+
+    fn verdict_of_halt(&self, pending: bool) -> Option<Verdict> {
+        let halted = self.interrupted || self.idle_again;
+        // What runs in the background is not stopped by an interrupt: then only the end of the session proves it.
+        if self.cancel_requested {
+            return verdict(TurnOutcome::Cancelled, "cancel-proven").filter(|_| halted && !pending);
+        }
+        if self.interrupted && pending {
+            return unconfirmed(
+                "the turn was interrupted at the keyboard, but work that it left in the background is not known to have ended",
+                "interrupted-with-background-work",
+            );
         }
         if self.interrupted {
             return verdict(TurnOutcome::Cancelled, "interrupted-at-keyboard");
         }
         if self.acknowledged && self.idle_again && !pending {
-            return verdict(
-                TurnOutcome::Unconfirmed {
-                    why: "the agent is idle again, but neither its stop signal nor its record of the end was seen"
-                        .to_owned(),
-                },
+            return unconfirmed(
+                "the agent is idle again, but neither its stop signal nor its record of the end was seen",
                 "idle-without-stop",
             );
         }
         None
     }
+}
 
+impl Stopped {
     /// Of a stop without pending work.
-    fn verdict_of_stop(&self, stopped: &Stopped) -> Option<Verdict> {
-        let unconfirmed = |why: &str, rule| {
-            Some(Verdict {
-                outcome: TurnOutcome::Unconfirmed { why: why.to_owned() },
-                rule,
-            })
-        };
-        if stopped.transcript_agrees == Some(false) {
+    fn verdict(&self) -> Option<Verdict> {
+        if self.transcript_agrees == Some(false) {
             return unconfirmed(
                 "the stop signal and the transcript disagree about the final message",
                 "stop-disputed",
             );
         }
-        match stopped.marker {
-            MarkerSign::Present => Some(Verdict {
-                outcome: TurnOutcome::Done,
-                rule: "stop-with-marker",
-            }),
-            MarkerSign::NotAsked => Some(Verdict {
-                outcome: TurnOutcome::Done,
-                rule: "stop-no-marker-asked",
-            }),
+        if self.office == OfficeSign::Error {
+            return unconfirmed(
+                "the final message matches one of the office's error patterns",
+                "stop-with-error-pattern",
+            );
+        }
+        if !self.certain {
+            return unconfirmed(
+                "the agent stopped, but it is not certain that it was this turn that ended",
+                "stop-uncertain",
+            );
+        }
+        match self.marker {
+            MarkerSign::Present => self.verdict_of_done("stop-with-marker"),
+            MarkerSign::NotAsked => self.verdict_of_done("stop-no-marker-asked"),
+            MarkerSign::Absent if self.office == OfficeSign::Completes && !self.coded => {
+                self.verdict_of_done("stop-with-office-pattern")
+            }
             MarkerSign::Absent => unconfirmed(
                 "the agent stopped without the completion marker it was asked for",
                 "stop-without-marker",
@@ -191,6 +293,21 @@ impl TurnSigns {
             MarkerSign::MentionedOnly => unconfirmed(
                 "the completion marker is mentioned in the final message, but does not close it",
                 "stop-marker-mentioned",
+            ),
+        }
+    }
+
+    /// Done, as far as who told the stop may say so.
+    fn verdict_of_done(&self, rule: &'static str) -> Option<Verdict> {
+        match self.by {
+            StopSource::Told | StopSource::Record => verdict(TurnOutcome::Done, rule),
+            StopSource::Screen => verdict(TurnOutcome::Done, "stop-on-screen"),
+            StopSource::ScreenAlone if self.coded && self.marker == MarkerSign::Present => {
+                verdict(TurnOutcome::Done, "stop-on-screen-with-code")
+            }
+            StopSource::ScreenAlone => unconfirmed(
+                "only the screen shows that the turn ended: neither the stop signal nor the record of the end was seen",
+                "screen-only",
             ),
         }
     }
@@ -205,7 +322,10 @@ mod tests {
             acknowledged: true,
             stopped: Some(Stopped {
                 marker,
-                pending_work: 0,
+                coded: false,
+                office: OfficeSign::Silent,
+                by: StopSource::Told,
+                certain: true,
                 transcript_agrees: Some(true),
             }),
             ..TurnSigns::default()
@@ -232,7 +352,7 @@ mod tests {
     #[test]
     fn a_stop_with_background_work_is_no_end() {
         let mut signs = stopped(MarkerSign::Present);
-        signs.stopped.as_mut().unwrap().pending_work = 1;
+        signs.pending_work = 1;
         assert_eq!(signs.verdict(), None);
         signs.idle_again = true;
         assert_eq!(
@@ -245,17 +365,92 @@ mod tests {
     #[test]
     fn background_work_does_not_keep_a_turn_alive_for_ever() {
         let mut signs = stopped(MarkerSign::Present);
-        signs.stopped.as_mut().unwrap().pending_work = 1;
+        signs.pending_work = 1;
         let mut exited = signs.clone();
         exited.exited = Some(Some(0));
         assert_eq!(rule(&exited), Some("process-exit"));
         let mut cancelled = signs.clone();
         cancelled.cancel_requested = true;
         cancelled.idle_again = true;
-        assert_eq!(rule(&cancelled), Some("cancel-proven"));
+        cancelled.interrupted = true;
+        assert_eq!(
+            cancelled.verdict(),
+            None,
+            "an interrupt does not stop what runs in the background"
+        );
+        cancelled.ended_on_request = true;
+        assert_eq!(rule(&cancelled), Some("session-ended"));
         signs.timed_out = true;
-        signs.idle_again = true;
-        assert_eq!(rule(&signs), Some("timeout-interrupted"));
+        assert_eq!(rule(&signs), Some("time-limit-with-background-work"));
+        assert!(matches!(
+            signs.verdict().unwrap().outcome,
+            TurnOutcome::Unconfirmed { .. }
+        ));
+        let interrupted = TurnSigns {
+            acknowledged: true,
+            interrupted: true,
+            pending_work: 1,
+            ..TurnSigns::default()
+        };
+        assert_eq!(rule(&interrupted), Some("interrupted-with-background-work"));
+    }
+
+    #[test]
+    fn an_offices_pattern_stands_for_the_plain_marker_but_for_no_code_and_its_errors_win() {
+        let with = |marker, coded, office| {
+            let mut signs = stopped(marker);
+            let stop = signs.stopped.as_mut().unwrap();
+            (stop.coded, stop.office) = (coded, office);
+            rule(&signs)
+        };
+        assert_eq!(
+            with(MarkerSign::Absent, false, OfficeSign::Completes),
+            Some("stop-with-office-pattern")
+        );
+        assert_eq!(
+            with(MarkerSign::Absent, true, OfficeSign::Completes),
+            Some("stop-without-marker")
+        );
+        assert_eq!(
+            with(MarkerSign::MentionedOnly, false, OfficeSign::Completes),
+            Some("stop-marker-mentioned")
+        );
+        assert_eq!(
+            with(MarkerSign::Present, true, OfficeSign::Error),
+            Some("stop-with-error-pattern")
+        );
+    }
+
+    #[test]
+    fn the_screen_alone_is_believed_only_with_a_code_or_where_nothing_else_can_speak() {
+        let with = |marker, coded, by| {
+            let mut signs = stopped(marker);
+            let stop = signs.stopped.as_mut().unwrap();
+            (stop.coded, stop.by, stop.transcript_agrees) = (coded, by, None);
+            rule(&signs)
+        };
+        use StopSource::{Screen, ScreenAlone};
+        assert_eq!(with(MarkerSign::Present, false, ScreenAlone), Some("screen-only"));
+        assert_eq!(
+            with(MarkerSign::NotAsked, false, ScreenAlone),
+            Some("screen-only")
+        );
+        assert_eq!(
+            with(MarkerSign::Present, true, ScreenAlone),
+            Some("stop-on-screen-with-code")
+        );
+        assert_eq!(with(MarkerSign::Present, false, Screen), Some("stop-on-screen"));
+        assert_eq!(
+            with(MarkerSign::Absent, false, Screen),
+            Some("stop-without-marker")
+        );
+    }
+
+    #[test]
+    fn a_stop_that_may_be_another_turns_is_unconfirmed() {
+        let mut signs = stopped(MarkerSign::Present);
+        signs.stopped.as_mut().unwrap().certain = false;
+        assert_eq!(rule(&signs), Some("stop-uncertain"));
     }
 
     #[test]
