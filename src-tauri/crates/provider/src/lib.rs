@@ -5,6 +5,12 @@
 //! process, holds no state of a session, and decides nothing about a turn: `session` does, with `domain`'s rules.
 
 pub mod claude;
+pub mod detect;
 mod error;
+pub mod recording;
+pub mod screen_turn;
+pub mod scripted;
+mod version;
 
 pub use error::ProviderError;
+pub use version::Version;

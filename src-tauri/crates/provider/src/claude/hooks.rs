@@ -15,13 +15,19 @@ pub(crate) const EVENTS: &[&str] = &[
     "PreToolUse",
     "PostToolUse",
     "PostToolUseFailure",
-    "PermissionRequest",
+    HELD_EVENT,
     "Notification",
+    "SubagentStart",
     "SubagentStop",
     "Stop",
     "StopFailure",
     "SessionEnd",
 ];
+
+/// The hook whose answer decides something: it is held open until a person has answered.
+pub(crate) const HELD_EVENT: &str = "PermissionRequest";
+/// How the prompt begins by which the program wakes its agent when background work has ended.
+const NOTIFICATION_START: &str = "<task-notification>";
 
 /// A hook report.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +54,9 @@ pub struct HookHead {
     /// Set when a sub-agent is speaking, not the session's own agent.
     #[serde(default)]
     pub agent_id: Option<String>,
+    /// The prompt that all this is about; the transcript's lines name it too.
+    #[serde(default)]
+    pub prompt_id: Option<String>,
 }
 
 /// The hooks by kind.
@@ -64,6 +73,8 @@ pub enum HookKind {
         name: String,
         /// Its input.
         input: Value,
+        /// The use, in the program's own naming.
+        id: Option<String>,
     },
     /// A tool was used.
     ToolDone {
@@ -77,13 +88,15 @@ pub enum HookKind {
         duration_ms: Option<u64>,
         /// Whether it worked.
         ok: bool,
+        /// The use, in the program's own naming.
+        id: Option<String>,
     },
     /// The agent stopped by itself.
     Stop {
         /// Its last message.
         last_message: String,
-        /// Background tasks that still run and will wake it again.
-        background_tasks: usize,
+        /// The ids of background tasks and sub-agents that still run and will wake it again.
+        background: Vec<String>,
     },
     /// The turn failed for good; retries are over.
     StopFailure {
@@ -106,7 +119,9 @@ pub enum HookKind {
         /// Its text.
         message: String,
     },
-    /// A sub-agent ended; the turn goes on.
+    /// A sub-agent began to work.
+    SubagentStart,
+    /// A sub-agent ended; the turn goes on. Its id is in the head.
     SubagentStop,
     /// The program's session ended: `/clear`, `/exit`, a signal.
     SessionEnd {
@@ -154,6 +169,8 @@ struct Body {
     #[serde(default)]
     background_tasks: Vec<Value>,
     #[serde(default)]
+    tool_use_id: Option<String>,
+    #[serde(default)]
     error: Value,
     #[serde(default)]
     notification_type: String,
@@ -176,6 +193,7 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
         "PreToolUse" => HookKind::ToolUse {
             name: body.tool_name,
             input: body.tool_input,
+            id: body.tool_use_id,
         },
         name @ ("PostToolUse" | "PostToolUseFailure") => {
             let ok = name == "PostToolUse";
@@ -186,6 +204,7 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
                 // Milliseconds with a fraction of no interest; saturates on nonsense.
                 duration_ms: body.duration_ms.map(|ms| ms as u64),
                 ok,
+                id: body.tool_use_id,
             }
         }
         "PermissionRequest" => HookKind::PermissionRequest {
@@ -196,10 +215,11 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
             kind: body.notification_type,
             message: body.message.unwrap_or_default(),
         },
+        "SubagentStart" => HookKind::SubagentStart,
         "SubagentStop" => HookKind::SubagentStop,
         "Stop" => HookKind::Stop {
             last_message: body.last_assistant_message.unwrap_or_default(),
-            background_tasks: body.background_tasks.len(),
+            background: running(&body.background_tasks),
         },
         "StopFailure" => HookKind::StopFailure {
             error: body.error.as_str().unwrap_or_default().to_owned(),
@@ -212,6 +232,48 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
         head: body.head,
         kind,
     })
+}
+
+/// The ids of the tasks in a list that are not said to be over. One without an id counts by its place.
+fn running(tasks: &[Value]) -> Vec<String> {
+    let over = |task: &Value| {
+        let status = task["status"].as_str().unwrap_or("running");
+        matches!(
+            status,
+            "completed" | "failed" | "killed" | "cancelled" | "stopped"
+        )
+    };
+    tasks
+        .iter()
+        .enumerate()
+        .filter(|(_, task)| !over(task))
+        .map(|(place, task)| {
+            let named = task["id"].as_str().map(str::to_owned);
+            named.unwrap_or_else(|| format!("task {place}"))
+        })
+        .collect()
+}
+
+/// The id of the background work that a tool has left running, as its answer names it.
+pub fn background_of(tool: &str, response: &Value) -> Option<String> {
+    let id = match tool {
+        "Bash" => &response["backgroundTaskId"],
+        "Agent" | "Task" if response["isAsync"] == true => &response["agentId"],
+        _ => return None,
+    };
+    id.as_str().filter(|id| !id.is_empty()).map(str::to_owned)
+}
+
+/// When a prompt is the program's own note that background work has ended: the ids of that work.
+pub fn notified_of(prompt: &str) -> Option<Vec<String>> {
+    if !prompt.trim_start().starts_with(NOTIFICATION_START) {
+        return None;
+    }
+    let ids = prompt.split("<task-id>").skip(1).filter_map(|rest| {
+        let (id, _) = rest.split_once("</task-id>")?;
+        Some(id.trim().to_owned())
+    });
+    Some(ids.collect())
 }
 
 #[cfg(test)]
@@ -246,11 +308,11 @@ mod tests {
             hook(
                 "Stop",
                 json!({"effort": {"level": "high"}, "stop_hook_active": false, "last_assistant_message": "ok\n\n[SEMO:DONE]",
-                       "background_tasks": [{"id": "b1"}], "session_crons": []})
+                       "background_tasks": [{"id": "b1", "status": "running"}, {"id": "b0", "status": "completed"}], "session_crons": []})
             ),
             HookKind::Stop {
                 last_message: "ok\n\n[SEMO:DONE]".into(),
-                background_tasks: 1
+                background: vec!["b1".into()]
             }
         );
         assert_eq!(
@@ -275,10 +337,28 @@ mod tests {
                 input: json!({"command": "x"}),
                 response: json!("Exit code 127"),
                 duration_ms: Some(99),
-                ok: false
+                ok: false,
+                id: Some("t".into())
             }
         );
         assert_eq!(hook("FutureHook", json!({"a": 1})), HookKind::Other);
+    }
+
+    #[test]
+    fn background_work_is_known_by_its_id_from_its_start_to_the_note_of_its_end() {
+        let shell = json!({"stdout": "", "stderr": "", "backgroundTaskId": "b7"});
+        assert_eq!(background_of("Bash", &shell), Some("b7".into()));
+        assert_eq!(background_of("Bash", &json!({"stdout": "x"})), None);
+        let agent = json!({"isAsync": true, "status": "async_launched", "agentId": "a7"});
+        assert_eq!(background_of("Agent", &agent), Some("a7".into()));
+        assert_eq!(
+            background_of("Agent", &json!({"status": "completed", "agentId": "a7"})),
+            None
+        );
+        let note =
+            "<task-notification>\n<task-id>b7</task-id>\n<status>completed</status>\n</task-notification>";
+        assert_eq!(notified_of(note), Some(vec!["b7".into()]));
+        assert_eq!(notified_of("what does <task-notification> mean?"), None);
     }
 
     #[test]
@@ -287,7 +367,7 @@ mod tests {
             hook("Stop", json!({})),
             HookKind::Stop {
                 last_message: String::new(),
-                background_tasks: 0
+                background: Vec::new()
             }
         );
     }

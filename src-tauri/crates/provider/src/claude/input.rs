@@ -4,6 +4,8 @@
 //! no question, and a first `/` a slash command. So the guards here are a security boundary: a prompt comes from
 //! far away.
 
+use crate::detect::InputBox;
+
 /// Pressed alone, after the paste has been echoed.
 pub const ENTER: &[u8] = b"\r";
 /// Interrupts the turn. On an idle prompt, pressed twice, it empties the input box.
@@ -16,6 +18,9 @@ const PASTE_END: &str = "\x1b[201~";
 
 /// Most bytes that are pasted: the longest prompt, with room for the marker's instruction behind it.
 const PASTE_BYTES_MAX: usize = domain::command::PROMPT_BYTES_MAX + 2 * 1024;
+
+/// Longest prompt text that is compared with its echo, in characters.
+const ECHO_CHARS: usize = 12;
 
 /// Why a prompt cannot be submitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,9 +87,19 @@ pub fn paste(guarded: &str) -> Vec<u8> {
     [PASTE_START, guarded, PASTE_END].concat().into_bytes()
 }
 
-/// Whether the screen shows that a pasted prompt has arrived in the input box, so that Enter will submit it.
-pub fn echo_shown(input: &super::screen::InputBox, guarded: &str) -> bool {
-    super::screen::shows_echo(input, guarded)
+/// Whether the box shows that a pasted prompt has arrived in it, so that Enter will submit it.
+pub fn echo_shown(input: &InputBox, guarded: &str) -> bool {
+    let visible: String = input.text.chars().filter(|c| !c.is_whitespace()).collect();
+    if visible.contains("[Pastedtext") {
+        return true;
+    }
+    // The box wraps, scrolls and widens tabs: only characters that are not blank are compared, and of a prompt
+    // longer than the box only its end is visible.
+    let wanted: Vec<char> = guarded.chars().filter(|c| !c.is_whitespace()).collect();
+    let count = wanted.len().min(ECHO_CHARS);
+    let head: String = wanted[..count].iter().collect();
+    let tail: String = wanted[wanted.len() - count..].iter().collect();
+    visible.contains(&head) || visible.contains(&tail)
 }
 
 #[cfg(test)]
@@ -136,6 +151,25 @@ mod tests {
         let pasted = paste(&guarded);
         assert_eq!(pasted.iter().filter(|byte| **byte == 0x1b).count(), 2);
         assert!(pasted.ends_with(b"\x1b[201~") && !pasted.contains(&b'\r'));
+    }
+
+    #[test]
+    fn an_echo_is_known_by_its_beginning_or_its_end() {
+        let shows = |text: &str, prompt: &str| {
+            let input = InputBox {
+                text: text.to_owned(),
+                empty: false,
+            };
+            echo_shown(&input, prompt)
+        };
+        assert!(shows("first line\nsecond line", "first line\n    second line"));
+        assert!(shows(
+            "…the end of a long prompt",
+            "It begins far above and has the end of a long prompt"
+        ));
+        assert!(shows("[Pasted text #2 +59 lines]", "anything"));
+        assert!(!shows("another prompt", "first line"));
+        assert!(!shows("", "first line"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use domain::SessionId;
 use serde_json::{Value, json};
 use terminal::{Size, SpawnSpec};
 
-use super::hooks::EVENTS;
+use super::hooks::{EVENTS, HELD_EVENT};
 use crate::error::ProviderError;
 
 /// Header that carries the secret of [`HookEndpoint`] in every hook request.
@@ -17,6 +17,8 @@ pub const HOOK_SECRET_HEADER: &str = "X-Semo-Hook";
 /// How long the program waits for an answer to a hook, in seconds. It stands still meanwhile, so an endpoint answers
 /// at once.
 const HOOK_TIMEOUT_S: u32 = 5;
+/// The same for the hook that a person answers. Its dialog can be answered meanwhile, and stays when this is over.
+const HELD_HOOK_TIMEOUT_S: u32 = 24 * 60 * 60;
 /// Longest title, in characters: it shares a row with the input box.
 const TITLE_CHARS_MAX: usize = 40;
 
@@ -127,17 +129,20 @@ impl std::fmt::Debug for ClaudeLaunch {
 
 impl ClaudeLaunch {
     /// Writes the start-up files of one session and says how to start it. The user's own sign-in and settings stay
-    /// in force: `HOME` is theirs, and what is added goes through a settings file of ours.
+    /// in force: `HOME` is theirs, and what is added goes through a settings file of ours. `resume` takes up the
+    /// conversation of that id, which then must exist; otherwise it begins under that id.
     pub fn prepare(
         &self,
         session: SessionId,
         title: &str,
         worktree: &Path,
         size: Size,
+        resume: bool,
     ) -> Result<SpawnSpec, ProviderError> {
         let settings = self.write_settings(session)?;
+        let begin = if resume { "--resume" } else { "--session-id" };
         let mut args = vec![
-            "--session-id".to_owned(),
+            begin.to_owned(),
             session.to_string(),
             "--settings".to_owned(),
             settings
@@ -222,15 +227,24 @@ fn bad(what: &'static str, reason: &str) -> ProviderError {
 /// The settings that are laid over the user's own. Besides the hooks: the renderer, key bindings and empty input box
 /// that the reading of the screen rests on.
 fn settings(hooks: &HookEndpoint, session: SessionId) -> Value {
-    let hook = json!({
-        "type": "http",
-        "url": format!("{}/{session}", hooks.url.trim_end_matches('/')),
-        "timeout": HOOK_TIMEOUT_S,
-        "headers": { HOOK_SECRET_HEADER: hooks.secret },
-    });
+    let hook = |timeout: u32| {
+        json!({
+            "type": "http",
+            "url": format!("{}/{session}", hooks.url.trim_end_matches('/')),
+            "timeout": timeout,
+            "headers": { HOOK_SECRET_HEADER: hooks.secret },
+        })
+    };
     let events: serde_json::Map<String, Value> = EVENTS
         .iter()
-        .map(|event| ((*event).to_owned(), json!([{ "hooks": [hook] }])))
+        .map(|event| {
+            let timeout = if *event == HELD_EVENT {
+                HELD_HOOK_TIMEOUT_S
+            } else {
+                HOOK_TIMEOUT_S
+            };
+            ((*event).to_owned(), json!([{ "hooks": [hook(timeout)] }]))
+        })
         .collect();
     json!({
         "hooks": events,
@@ -376,7 +390,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let id = SessionId(uuid::Uuid::from_u128(7));
         let launch = launch(&folder.path().join("run"));
-        let spec = launch.prepare(id, "--FE\n work", Path::new("/w"), SIZE).unwrap();
+        let spec = launch
+            .prepare(id, "--FE\n work", Path::new("/w"), SIZE, false)
+            .unwrap();
         let settings = launch.settings_path(id);
         assert_eq!(
             spec.args,
@@ -397,6 +413,10 @@ mod tests {
         let hook = &written["hooks"]["Stop"][0]["hooks"][0];
         assert_eq!(hook["url"], format!("http://127.0.0.1:4242/hooks/{id}"));
         assert_eq!(hook["headers"][HOOK_SECRET_HEADER], "abc123");
+        let held = &written["hooks"]["PermissionRequest"][0]["hooks"][0];
+        assert!(held["timeout"].as_u64() > hook["timeout"].as_u64().map(|seconds| 1_000 * seconds));
+        let again = launch.prepare(id, "t", Path::new("/w"), SIZE, true).unwrap();
+        assert_eq!(again.args[..2], ["--resume".to_owned(), id.to_string()]);
     }
 
     #[test]
@@ -407,7 +427,7 @@ mod tests {
         fs::create_dir(&launch.runtime_dir).unwrap();
         fs::write(launch.settings_path(id), "old").unwrap();
         fs::set_permissions(launch.settings_path(id), fs::Permissions::from_mode(0o644)).unwrap();
-        let spec = launch.prepare(id, "t", Path::new("/w"), SIZE).unwrap();
+        let spec = launch.prepare(id, "t", Path::new("/w"), SIZE, false).unwrap();
         let mode = fs::metadata(launch.settings_path(id))
             .unwrap()
             .permissions()

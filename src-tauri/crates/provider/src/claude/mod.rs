@@ -7,20 +7,20 @@ mod hooks;
 mod input;
 mod launch;
 mod program;
-mod screen;
 mod sign_in;
 mod status;
 mod transcript;
 
-pub use failure::failure_class;
-pub use hooks::{HOOK_BYTES_MAX, HookEvent, HookFault, HookHead, HookKind, parse_hook};
+pub use failure::{failure_class, reset_at, retry_on};
+pub use hooks::{
+    HOOK_BYTES_MAX, HookEvent, HookFault, HookHead, HookKind, background_of, notified_of, parse_hook,
+};
 pub use input::{CLEAR_BOX, ENTER, INTERRUPT, PromptFault, echo_shown, guard_prompt, paste};
 pub use launch::{ClaudeLaunch, HOOK_SECRET_HEADER, HookEndpoint, PermissionMode, config_dir};
-pub use program::{INSTALL_HINT, PROGRAM, SIGN_IN_HINT, Version, find_program, version};
-pub use screen::{Dialog, InputBox, ScreenMeaning, read_screen};
+pub use program::{INSTALL_HINT, PROGRAM, SIGN_IN_HINT, find_program, version};
 pub use sign_in::{SignIn, sign_in};
 pub use status::{Activity, StatusFile, read_status};
 pub use transcript::{
     DatedFact, LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader,
-    transcript_path,
+    background_in_record, transcript_path,
 };

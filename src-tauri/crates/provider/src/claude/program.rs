@@ -6,6 +6,7 @@ use std::time::Duration;
 use terminal::run_once;
 
 use crate::error::ProviderError;
+use crate::version::Version;
 
 /// Name of the program.
 pub const PROGRAM: &str = "claude";
@@ -17,36 +18,6 @@ pub const SIGN_IN_HINT: &str =
     "Claude Code is not signed in: run `claude` once in a terminal of this machine, sign in, then try again";
 /// How long `--version` may take; a cold start of the 245 MB binary takes about a second.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(20);
-
-/// Version of an installed program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// Major.
-    pub major: u32,
-    /// Minor.
-    pub minor: u32,
-    /// Patch.
-    pub patch: u32,
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
-}
-
-impl Version {
-    /// Reads what `claude --version` prints: `2.1.197 (Claude Code)`.
-    fn parse(text: &str) -> Option<Version> {
-        let mut numbers = text.split_whitespace().next()?.splitn(3, '.');
-        Some(Version {
-            major: numbers.next()?.parse().ok()?,
-            minor: numbers.next()?.parse().ok()?,
-            // A pre-release suffix (`197-beta.1`) says nothing we need.
-            patch: numbers.next()?.split(['-', '+']).next()?.parse().ok()?,
-        })
-    }
-}
 
 /// The program: `setting` when the user named one (a path, or a name on the search path), else `claude` on
 /// `path_env`, the user's `PATH`.
@@ -99,19 +70,6 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_version_is_read_from_what_the_program_prints() {
-        let expected = Version {
-            major: 2,
-            minor: 1,
-            patch: 197,
-        };
-        assert_eq!(Version::parse("2.1.197 (Claude Code)\n"), Some(expected));
-        assert_eq!(Version::parse("2.1.197-beta.3 (Claude Code)"), Some(expected));
-        assert_eq!(Version::parse("Usage: x"), None);
-        assert_eq!(Version::parse(""), None);
-    }
 
     #[test]
     fn a_missing_program_is_an_error_that_says_how_to_get_it() {

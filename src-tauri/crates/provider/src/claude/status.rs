@@ -13,6 +13,8 @@ const STATUS_BYTES_MAX: u64 = 64 * 1024;
 pub enum Activity {
     /// Its prompt is free.
     Idle,
+    /// Its prompt is free, and a shell command of the agent runs in the background.
+    Background,
     /// It works.
     Busy,
     /// It waits for a person.
@@ -64,7 +66,7 @@ fn parse(text: &[u8]) -> Option<StatusFile> {
     let file: File = serde_json::from_slice(text).ok()?;
     let activity = match file.status.as_str() {
         "idle" => Activity::Idle,
-        // `shell`: idle at the prompt while a shell command of the agent runs in the background.
+        "shell" => Activity::Background,
         "busy" => Activity::Busy,
         "waiting" => Activity::Waiting,
         _ => Activity::Unknown,
@@ -94,6 +96,10 @@ mod tests {
                 waiting_for: Some("permission prompt".into()),
                 changed_at_ms: 1_795_240_009_709,
             })
+        );
+        assert_eq!(
+            parse(br#"{"status":"shell"}"#).unwrap().activity,
+            Activity::Background
         );
         assert_eq!(parse(&text[..40]), None, "half written");
         assert_eq!(
