@@ -1,8 +1,9 @@
 //! The one owner of a session's state: a loop over what callers ask, what hooks report, what the screen shows, and
 //! what its own work has brought.
 //!
-//! `run` decides which; `observe` turns observations into signs and states; `ending` carries turns and the session to
-//! their reports. One piece of work runs at a time: a submission, the gathering of evidence, or the end.
+//! `run` decides which; `observe` hands what is seen to the follower, which judges; `held` keeps what a person is
+//! asked; `ending` carries turns and the session to their reports. One piece of work runs at a time: a submission, the
+//! gathering of evidence, or the end.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,22 +13,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use bytes::Bytes;
-use domain::session::{Ask, SessionEvent, SessionState};
+use domain::session::SessionState;
 use domain::turn::Verdict;
-use domain::{Clock, SessionId, Timestamp};
+use domain::{AskId, Clock, SessionId, Timestamp, TurnId};
 use provider::claude::{TranscriptReader, transcript_path};
+use provider::detect::{Detector, OfficePatterns};
 use terminal::{StopProof, Terminal, TerminalError};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use worktree::GitFacts;
 
 use crate::ending::{end_program, git_facts};
 use crate::error::SessionError;
-use crate::handle::{Control, SessionSpec, WhichTurn};
+use crate::follow::{Expected, Follower, News, Observation, Witnesses};
+use crate::handle::{Control, HookIn, QueuedTurn, SessionSpec, StartMode, WhichTurn};
+use crate::held::Held;
 use crate::report::SessionNote;
 use crate::submission::{Keyboard, NotSubmitted, Submission, Submitted};
-use crate::turn::{QueuedTurn, Turn};
 
 /// After a change of the screen: how soon it is looked at. Bursts of output cost one look.
 const LOOK_AFTER_CHANGE: Duration = Duration::from_millis(50);
@@ -43,7 +46,7 @@ pub(crate) struct ActorParts {
     pub(crate) terminal: Terminal,
     pub(crate) state: watch::Sender<SessionState>,
     pub(crate) control: mpsc::Receiver<Control>,
-    pub(crate) hooks: mpsc::Receiver<Bytes>,
+    pub(crate) hooks: mpsc::Receiver<HookIn>,
     pub(crate) notes: mpsc::Sender<SessionNote>,
     pub(crate) open_turns: Arc<AtomicUsize>,
     pub(crate) keyboard: Arc<Mutex<Keyboard>>,
@@ -65,6 +68,38 @@ pub(crate) enum Done {
 
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
+/// The turn of ours that is carried now.
+pub(crate) struct Carried {
+    pub(crate) queued: QueuedTurn,
+    /// Where the prompt was seen as taken, once it was.
+    acknowledged: watch::Sender<Option<&'static str>>,
+    pub(crate) cancel: CancellationToken,
+    /// When its time is over; set by the acknowledgement.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) timed_out: bool,
+    /// Git's HEAD when it began.
+    pub(crate) head_before: Option<String>,
+    pub(crate) submitted: Option<Submitted>,
+}
+
+impl Carried {
+    pub(crate) fn new(queued: QueuedTurn) -> Carried {
+        Carried {
+            queued,
+            acknowledged: watch::Sender::new(None),
+            cancel: CancellationToken::new(),
+            deadline: None,
+            timed_out: false,
+            head_before: None,
+            submitted: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> TurnId {
+        self.queued.request.id
+    }
+}
+
 /// An interrupt on its way.
 pub(crate) struct Interrupt {
     pub(crate) started: Instant,
@@ -83,25 +118,38 @@ pub(crate) enum Ending {
 
 pub(crate) struct Actor {
     pub(crate) id: SessionId,
+    /// The program's own id of its conversation; another one after `/clear`.
+    pub(crate) conversation: String,
+    pub(crate) start: StartMode,
     pub(crate) worktree: PathBuf,
     pub(crate) config_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) detector: watch::Receiver<Arc<Detector>>,
+    patterns: watch::Receiver<OfficePatterns>,
     pub(crate) parts: ActorParts,
+    pub(crate) follower: Follower,
+    /// The zero of the follower's time.
+    began: Instant,
     pub(crate) transcript: TranscriptReader,
+    /// Transcripts of conversations that were left: a late report does not bring them back.
+    pub(crate) left_transcripts: VecDeque<PathBuf>,
     pub(crate) queue: VecDeque<QueuedTurn>,
-    pub(crate) turn: Option<Turn>,
+    pub(crate) carried: Option<Carried>,
+    pub(crate) held: Held,
     pub(crate) work: Option<Work>,
     pub(crate) interrupt: Option<Interrupt>,
-    /// Since when the agent has looked idle, without a break.
-    pub(crate) idle_since: Option<Instant>,
     /// The input box has been seen.
     pub(crate) was_ready: bool,
-    /// The agent has been seen at rest since our last turn ended: from then on, busy means a person's turn.
-    pub(crate) rested: bool,
     pub(crate) ending: Ending,
+    /// The end is wanted, by a caller or because a turn cannot be stopped in any other way.
+    pub(crate) end_wanted: bool,
+    /// What is wrong with a conversation that was taken up again.
+    pub(crate) resume_fault: Option<String>,
     pub(crate) enders: Vec<oneshot::Sender<Result<StopProof, SessionError>>>,
-    /// Notes that the owner has not taken yet. Bounded: states replace each other, and turns are bounded.
+    /// Notes that the owner has not taken yet. Bounded: states replace each other, turns and asks are bounded.
     pub(crate) outbox: VecDeque<SessionNote>,
+    /// Open asks whose note was taken: their end must be told too.
+    told_asks: Vec<AskId>,
     pub(crate) last_look: Instant,
     /// Something was begun whose effect is to be looked at now.
     pub(crate) look_soon: bool,
@@ -110,7 +158,8 @@ pub(crate) struct Actor {
 /// What woke the loop.
 enum Wake {
     Done(Done),
-    Hook(Bytes),
+    Hook(HookIn),
+    Released(u64),
     Control(Option<Control>),
     Exit,
     Changed,
@@ -123,21 +172,30 @@ impl Actor {
         let transcript = TranscriptReader::new(transcript_path(&spec.config_dir, &spec.worktree, spec.id));
         Actor {
             id: spec.id,
+            conversation: spec.id.to_string(),
+            start: spec.start,
             worktree: spec.worktree,
             config_dir: spec.config_dir,
             clock: spec.clock,
+            detector: spec.detector,
+            patterns: spec.patterns,
             parts,
+            follower: Follower::new(Witnesses::ALL),
+            began: Instant::now(),
             transcript,
+            left_transcripts: VecDeque::new(),
             queue: VecDeque::new(),
-            turn: None,
+            carried: None,
+            held: Held::default(),
             work: None,
             interrupt: None,
-            idle_since: None,
             was_ready: false,
-            rested: true,
             ending: Ending::No,
+            end_wanted: false,
+            resume_fault: None,
             enders: Vec::new(),
             outbox: VecDeque::new(),
+            told_asks: Vec::new(),
             last_look: Instant::now(),
             look_soon: false,
         }
@@ -159,8 +217,12 @@ impl Actor {
                     }
                 }
                 Wake::Done(done) => self.done(done),
-                Wake::Hook(body) => self.hook(&body),
-                Wake::Control(Some(control)) => self.control(control),
+                Wake::Hook(hook) => self.hook(hook),
+                Wake::Released(key) => {
+                    self.follower.ask_released(key);
+                    self.look_soon = true;
+                }
+                Wake::Control(Some(control)) => self.control(control).await,
                 // Nobody is left who could ask for anything.
                 Wake::Control(None) => self.want_end(),
                 Wake::Exit => {
@@ -193,6 +255,8 @@ impl Actor {
         let ending = self.ending;
         let control_open = !self.parts.control.is_closed() || !self.parts.control.is_empty();
         let outbox = &mut self.outbox;
+        let held = &mut self.held;
+        let told_asks = &mut self.told_asks;
         tokio::select! {
             biased;
             Some(done) = async { match work { Some(work) => Some(work.await), None => None } } => {
@@ -201,11 +265,17 @@ impl Actor {
             }
             Ok(permit) = self.parts.notes.reserve(), if !outbox.is_empty() => {
                 if let Some(note) = outbox.pop_front() {
+                    if let SessionNote::Asked { ask, .. } = &note
+                        && !told_asks.contains(&ask.id)
+                    {
+                        told_asks.push(ask.id);
+                    }
                     permit.send(note);
                 }
                 Wake::Sent
             }
-            Some(body) = self.parts.hooks.recv() => Wake::Hook(body),
+            Some(hook) = self.parts.hooks.recv() => Wake::Hook(hook),
+            key = held.released() => Wake::Released(key),
             control = self.parts.control.recv(), if control_open || ending == Ending::No => Wake::Control(control),
             Ok(_) = exited.wait_for(Option::is_some), if ending != Ending::Running => Wake::Exit,
             Ok(()) = changed.changed(), if ending != Ending::Running => Wake::Changed,
@@ -213,10 +283,18 @@ impl Actor {
         }
     }
 
-    fn control(&mut self, control: Control) {
+    async fn control(&mut self, control: Control) {
         match control {
             Control::Turn(turn) => self.queue.push_back(*turn),
             Control::Cancel(which) => self.cancel(which),
+            Control::Answer(answering) => {
+                self.answer(*answering).await;
+                self.sync();
+            }
+            Control::Explain(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.explanation());
+            }
             Control::Terminate(reply) => {
                 self.enders.push(reply);
                 self.want_end();
@@ -225,7 +303,7 @@ impl Actor {
     }
 
     fn cancel(&mut self, which: WhichTurn) {
-        let current = self.turn.as_ref().map(Turn::id);
+        let current = self.carried.as_ref().map(Carried::id);
         let wanted = match which {
             WhichTurn::Current => current,
             WhichTurn::Id(id) => Some(id),
@@ -244,10 +322,10 @@ impl Actor {
 
     /// Begins to interrupt the turn; the proof comes with the next looks.
     pub(crate) fn interrupt_turn(&mut self) {
-        let Some(turn) = &mut self.turn else { return };
-        turn.cancel.cancel();
-        if !turn.signs.timed_out {
-            turn.signs.cancel_requested = true;
+        let Some(carried) = &self.carried else { return };
+        carried.cancel.cancel();
+        if !carried.timed_out {
+            self.observe(Observation::CancelRequested);
         }
         let now = Instant::now();
         self.interrupt.get_or_insert(Interrupt {
@@ -266,9 +344,9 @@ impl Actor {
         if self.ending == Ending::Wanted {
             self.begin_end();
         } else if self.ending == Ending::No
-            && self.turn.is_none()
+            && self.carried.is_none()
             // A person's own turn goes first: the program would run both as one.
-            && *self.parts.state.borrow() != (SessionState::Working { turn: None })
+            && *self.follower.state() != (SessionState::Working { turn: None })
             && let Some(queued) = self.queue.pop_front()
         {
             self.begin_turn(queued);
@@ -276,21 +354,23 @@ impl Actor {
     }
 
     fn begin_turn(&mut self, queued: QueuedTurn) {
-        let turn = Turn::new(queued);
+        let carried = Carried::new(queued);
         let submission = Submission {
             terminal: self.parts.terminal.clone(),
-            guarded: turn.queued.guarded.clone(),
-            acknowledged: turn.acknowledged.subscribe(),
-            cancel: turn.cancel.clone(),
+            guarded: carried.queued.guarded.clone(),
+            acknowledged: carried.acknowledged.subscribe(),
+            cancel: carried.cancel.clone(),
             keyboard: Arc::clone(&self.parts.keyboard),
             config_dir: self.config_dir.clone(),
+            detector: self.detector.clone(),
             clock: Arc::clone(&self.clock),
         };
         let worktree = self.worktree.clone();
-        tracing::info!(turn = %turn.id(), "turn begins");
+        tracing::info!(turn = %carried.id(), "turn begins");
         self.skip_transcript();
-        self.turn = Some(turn);
-        self.idle_since = None;
+        let expected = self.expected(&carried.queued);
+        self.observe(Observation::Began(expected));
+        self.carried = Some(carried);
         self.interrupt = None;
         self.work = Some(Box::pin(async move {
             // Side by side: git is read long before the agent can have changed anything.
@@ -299,63 +379,122 @@ impl Actor {
         }));
     }
 
+    pub(crate) fn expected(&self, queued: &QueuedTurn) -> Expected {
+        Expected {
+            turn: Some(queued.request.id),
+            prompt: queued.guarded.clone(),
+            marker: queued.request.marker.clone(),
+            patterns: self.patterns.borrow().clone(),
+        }
+    }
+
     fn done(&mut self, done: Done) {
         match done {
-            Done::Submitted { result, before } => {
-                let Some(turn) = &mut self.turn else { return };
-                turn.head_before = before.and_then(|facts| facts.head);
-                match result {
-                    Ok(submitted) => {
-                        turn.submitted(submitted);
-                        let turn = Some(turn.id());
-                        if let Some(interrupt) = &mut self.interrupt {
-                            interrupt.started = Instant::now();
-                        }
-                        // The submission has seen the box before the next look would.
-                        self.apply(&SessionEvent::Ready);
-                        self.apply(&SessionEvent::TurnStarted { turn });
-                    }
-                    Err(why) => {
-                        tracing::warn!(turn = %turn.id(), %why, "a prompt was not submitted");
-                        turn.not_submitted(&why);
-                    }
-                }
-            }
+            Done::Submitted { result, before } => self.submitted(result, before),
             Done::Gathered {
                 verdict,
                 ended_at,
                 git,
-            } => self.report(verdict, ended_at, git),
+            } => self.report(&verdict, ended_at, git),
             Done::Ended(_) => {}
         }
     }
 
-    fn want_end(&mut self) {
+    fn submitted(&mut self, result: Result<Submitted, NotSubmitted>, before: Option<GitFacts>) {
+        let Some(carried) = &mut self.carried else { return };
+        carried.head_before = before.and_then(|facts| facts.head);
+        match result {
+            Ok(submitted) => {
+                carried.deadline = Some(Instant::now() + carried.queued.request.timeout);
+                carried.submitted = Some(submitted);
+                if let Some(interrupt) = &mut self.interrupt {
+                    interrupt.started = Instant::now();
+                }
+                self.observe(Observation::Submitted {
+                    source: submitted.source,
+                    enters: submitted.enters,
+                });
+            }
+            Err(why) => {
+                tracing::warn!(turn = %carried.id(), %why, "a prompt was not submitted");
+                self.observe(why.observation());
+            }
+        }
+    }
+
+    /// Hands an observation to the follower, and on what it makes of it.
+    pub(crate) fn observe(&mut self, what: Observation<'_>) {
+        self.follower.tell_time(self.clock.now());
+        self.follower.observe(self.at_ms(), what);
+        self.sync();
+    }
+
+    /// Tells what is new.
+    pub(crate) fn sync(&mut self) {
+        let source = self.follower.acknowledged_by();
+        if let Some(carried) = self.carried.as_ref().filter(|_| source.is_some()) {
+            carried.acknowledged.send_if_modified(|known| {
+                let new = known.is_none();
+                *known = known.or(source);
+                new
+            });
+        }
+        let state = self.follower.state().clone();
+        if state != *self.parts.state.borrow() {
+            self.parts.state.send_replace(state.clone());
+            self.tell(SessionNote::State {
+                session: self.id,
+                state,
+            });
+        }
+        while let Some(news) = self.follower.news() {
+            match news {
+                News::Asked(seen) => self.asked(seen),
+                News::AskOver(key, how) => self.ask_over(key, &how),
+                News::Retrying(retry) => self.tell(SessionNote::Retrying {
+                    session: self.id,
+                    retry,
+                }),
+            }
+        }
+    }
+
+    /// The follower's time.
+    pub(crate) fn at_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn want_end(&mut self) {
+        self.end_wanted = true;
         if self.ending != Ending::No {
             return;
         }
         self.ending = Ending::Wanted;
-        self.apply(&SessionEvent::StopRequested);
+        self.observe(Observation::StopRequested);
         // A submission may be given up at any point; evidence that is being gathered is not.
-        if self.turn.as_ref().is_some_and(|turn| !turn.signs.acknowledged) {
+        let submitting = |carried: &Carried| carried.submitted.is_none();
+        if self.carried.as_ref().is_some_and(submitting) && self.follower.is_carrying() {
             self.work = None;
         }
     }
 
     fn begin_end(&mut self) {
         self.ending = Ending::Running;
-        self.apply(&SessionEvent::StopRequested);
+        self.observe(Observation::StopRequested);
         let terminal = self.parts.terminal.clone();
-        self.work = Some(Box::pin(async move { Done::Ended(end_program(&terminal).await) }));
+        let detector = self.detector.clone();
+        self.work = Some(Box::pin(async move {
+            Done::Ended(end_program(&terminal, &detector).await)
+        }));
     }
 
     /// How often to look without a reason from outside.
     fn look_every(&self) -> Duration {
-        let close =
-            self.interrupt.is_some() || self.turn.as_ref().is_some_and(|turn| turn.stopped_at.is_some());
-        match &*self.parts.state.borrow() {
-            _ if self.turn.is_some() && close => LOOK_CLOSELY_EVERY,
-            _ if self.turn.is_some() => LOOK_EVERY,
+        let carrying = self.carried.is_some();
+        let close = self.interrupt.is_some() || self.follower.is_settling(self.at_ms());
+        match self.follower.state() {
+            _ if carrying && close => LOOK_CLOSELY_EVERY,
+            _ if carrying => LOOK_EVERY,
             SessionState::Idle => LOOK_IDLE_EVERY,
             SessionState::Starting | SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => {
                 LOOK_EVERY
@@ -364,52 +503,24 @@ impl Actor {
         }
     }
 
-    /// Moves the state and tells it.
-    pub(crate) fn apply(&mut self, event: &SessionEvent) {
-        let before = self.parts.state.borrow().clone();
-        match before.after(event) {
-            Ok(after) if after != before => {
-                tracing::debug!(?before, ?event, ?after, "state");
-                self.parts.state.send_replace(after.clone());
-                self.tell(SessionNote::State {
-                    session: self.id,
-                    state: after,
-                });
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "an event that changes nothing"),
-        }
-    }
-
-    /// Asks a person, once for every time the ask comes up.
-    pub(crate) fn ask(&mut self, ask: Ask, text: String) {
-        let asking = matches!(&*self.parts.state.borrow(), SessionState::AwaitingPerson { ask: now, .. } if *now == ask);
-        if asking {
-            return;
-        }
-        self.apply(&SessionEvent::Asked { ask });
-        let took = matches!(&*self.parts.state.borrow(), SessionState::AwaitingPerson { .. });
-        if took {
-            self.tell(SessionNote::Asked {
-                session: self.id,
-                ask,
-                text,
-            });
-        }
-    }
-
-    /// Puts a note into the outbox. A state or an ask that was not taken yet gives way to a newer one.
+    /// Puts a note into the outbox. A state or a retry that was not taken yet gives way to a newer one, and an ask
+    /// to its own end.
     pub(crate) fn tell(&mut self, note: SessionNote) {
+        if let SessionNote::AskClosed { ask: closed, .. } = &note {
+            let before = self.outbox.len();
+            self.outbox
+                .retain(|old| !matches!(old, SessionNote::Asked { ask, .. } if ask.id == *closed));
+            // An ask may have been told before and once more: then its end is news all the same.
+            if self.outbox.len() < before && !self.told_asks.contains(closed) {
+                return;
+            }
+            self.told_asks.retain(|told| told != closed);
+        }
         let stale = |old: &SessionNote| match (&note, old) {
-            (SessionNote::State { .. }, SessionNote::State { .. }) => true,
-            (SessionNote::Asked { .. }, SessionNote::Asked { .. }) => true,
-            (
-                SessionNote::State { .. }
-                | SessionNote::Asked { .. }
-                | SessionNote::TurnEnded { .. }
-                | SessionNote::Exited { .. },
-                _,
-            ) => false,
+            (SessionNote::State { .. }, SessionNote::State { .. })
+            | (SessionNote::Retrying { .. }, SessionNote::Retrying { .. }) => true,
+            (SessionNote::Asked { ask: new, .. }, SessionNote::Asked { ask: old, .. }) => new.id == old.id,
+            _ => false,
         };
         self.outbox.retain(|old| !stale(old));
         self.outbox.push_back(note);

@@ -1,26 +1,28 @@
 //! Carrying turns to their reports, and the session to its end.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use domain::Timestamp;
-use domain::session::SessionEvent;
-use domain::turn::{FailureClass, Verdict};
-use provider::claude::{self, ScreenMeaning, read_screen};
+use domain::evidence::{Evidence, Tier};
+use domain::turn::Verdict;
+use provider::claude;
+use provider::detect::{Detector, ScreenMeaning};
+use serde_json::json;
 use terminal::{Exit, StopProof, Terminal, TerminalError};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use worktree::GitFacts;
+use worktree::{CommitFact, GitFacts};
 
-use crate::actor::{Actor, Done, Ending};
+use crate::actor::{Actor, Carried, Done, Ending};
 use crate::error::SessionError;
-use crate::handle::STOP_GRACE;
-use crate::report::{SessionExit, SessionNote};
+use crate::follow::{Finished, Follower, Observation, Witnesses};
+use crate::handle::{Control, QueuedTurn, STOP_GRACE};
+use crate::report::{SessionExit, SessionNote, TurnReport, TurnTimings};
 use crate::submission::NotSubmitted;
-use crate::turn::{QueuedTurn, Turn};
 
-/// How long the transcript may take to show what the stop signal has said.
-const TRANSCRIPT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long git may take to say what has changed.
 const GIT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long the program may take to stop its turn before it is ended.
@@ -38,80 +40,106 @@ impl Actor {
         if self.work.is_some() || self.ending == Ending::Running {
             return;
         }
-        let Some(turn) = &mut self.turn else { return };
-        let recent = turn
-            .stopped_at
-            .is_some_and(|at| at.elapsed() < TRANSCRIPT_WAIT_MAX);
-        if turn.signs.failure.is_none() && !turn.settle() && recent {
+        let verdict = self.follower.verdict(self.at_ms());
+        self.sync();
+        let (Some(verdict), Some(carried)) = (verdict, &self.carried) else {
             return;
-        }
-        if let Some(verdict) = turn.signs.verdict() {
-            tracing::info!(turn = %turn.id(), rule = verdict.rule, "turn ended");
-            let ended_at = self.clock.now();
-            let worktree = self.worktree.clone();
-            let before = turn.head_before.clone();
-            self.work = Some(Box::pin(async move {
-                let git = git_facts(&worktree, before.as_deref()).await;
-                Done::Gathered {
-                    verdict,
-                    ended_at,
-                    git,
-                }
-            }));
-        }
+        };
+        tracing::info!(turn = %carried.id(), rule = verdict.rule, "turn ended");
+        let ended_at = self.clock.now();
+        let worktree = self.worktree.clone();
+        let before = carried.head_before.clone();
+        self.work = Some(Box::pin(async move {
+            let git = git_facts(&worktree, before.as_deref()).await;
+            Done::Gathered {
+                verdict,
+                ended_at,
+                git,
+            }
+        }));
     }
 
     /// The turn is over and its evidence is there.
-    pub(crate) fn report(&mut self, verdict: Verdict, ended_at: Timestamp, git: Option<GitFacts>) {
+    pub(crate) fn report(&mut self, verdict: &Verdict, ended_at: Timestamp, git: Option<GitFacts>) {
         self.interrupt = None;
-        self.idle_since = None;
-        self.rested = false;
-        if let Some(turn) = self.turn.take() {
-            // A prompt that was never taken has moved nothing: a dialog may be open.
-            if turn.signs.acknowledged {
-                self.apply(&SessionEvent::TurnEnded);
-            }
-            self.look_soon = true;
-            self.tell_end(turn, verdict, ended_at, git);
+        let finished = self.follower.finish();
+        self.sync();
+        self.look_soon = true;
+        if let (Some(carried), Some(finished)) = (self.carried.take(), finished) {
+            debug_assert_eq!(finished.verdict, *verdict);
+            self.tell_end(carried, finished, ended_at, git);
         }
     }
 
     /// A turn that ends without ever having been begun.
     pub(crate) fn report_unsent(&mut self, queued: QueuedTurn, why: &NotSubmitted) {
-        let mut turn = Turn::new(queued);
-        turn.not_submitted(why);
-        if let Some(verdict) = turn.signs.verdict() {
+        // The running turn is not touched by it: it is judged on its own.
+        let mut follower = Follower::new(Witnesses::ALL);
+        follower.observe(0, Observation::Began(self.expected(&queued)));
+        follower.observe(0, why.observation());
+        if follower.verdict(0).is_some()
+            && let Some(finished) = follower.finish()
+        {
             let now = self.clock.now();
-            self.tell_end(turn, verdict, now, None);
+            self.tell_end(Carried::new(queued), finished, now, None);
         }
     }
 
-    fn tell_end(&mut self, turn: Turn, verdict: Verdict, ended_at: Timestamp, git: Option<GitFacts>) {
+    fn tell_end(&mut self, carried: Carried, finished: Finished, ended_at: Timestamp, git: Option<GitFacts>) {
         self.parts.open_turns.fetch_sub(1, Relaxed);
+        let mut evidence = finished.evidence;
+        if let Some(git) = git {
+            add_git(&mut evidence, carried.head_before.as_deref(), git);
+        }
+        let submitted = carried.submitted;
+        let report = TurnReport {
+            turn: carried.id(),
+            outcome: finished.verdict.outcome,
+            final_message: finished.final_message,
+            evidence,
+            timings: TurnTimings {
+                requested_at: carried.queued.requested_at,
+                first_byte_at: submitted.map(|submitted| submitted.first_byte.at),
+                first_byte_after_us: submitted.map(|submitted| {
+                    let after = submitted
+                        .first_byte
+                        .instant
+                        .saturating_duration_since(carried.queued.requested);
+                    u64::try_from(after.as_micros()).unwrap_or(u64::MAX)
+                }),
+                submitted_at: submitted.map(|submitted| submitted.submitted_at),
+                acknowledged_at: submitted.map(|submitted| submitted.acknowledged_at),
+                ended_at,
+            },
+        };
         self.tell(SessionNote::TurnEnded {
             session: self.id,
-            report: Box::new(turn.report(verdict, ended_at, git)),
+            report: Box::new(report),
         });
     }
 
     /// The program has been ended, or it could not be. True when the session is over.
     pub(crate) fn ended(&mut self, proof: Result<StopProof, TerminalError>) -> bool {
-        let asked =
-            !self.enders.is_empty() || self.turn.as_ref().is_some_and(|turn| turn.cancel.is_cancelled());
-        let proven = proof.as_ref().is_ok_and(StopProof::is_proven);
-        if let Some(turn) = &mut self.turn {
-            if !proven {
-                let detail = match &proof {
-                    Ok(proof) => format!(
-                        "processes of the session could not be ended: {:?}",
-                        proof.survivors
-                    ),
-                    Err(error) => format!("the session could not be ended: {error}"),
-                };
-                turn.signs.failure = Some((FailureClass::Other, detail));
-            } else if asked || self.parts.control.is_closed() {
-                turn.signs.ended_on_request = true;
+        let asked = !self.enders.is_empty()
+            || self
+                .carried
+                .as_ref()
+                .is_some_and(|carried| carried.cancel.is_cancelled());
+        match &proof {
+            Ok(proof) if proof.is_proven() => {
+                if asked || self.parts.control.is_closed() {
+                    self.observe(Observation::EndedOnRequest);
+                }
             }
+            Ok(proof) => self.observe(Observation::NotEnded {
+                why: format!(
+                    "processes of the session could not be ended: {:?}",
+                    proof.survivors
+                ),
+            }),
+            Err(error) => self.observe(Observation::NotEnded {
+                why: format!("the session could not be ended: {error}"),
+            }),
         }
         for ender in self.enders.drain(..) {
             let answer = match &proof {
@@ -134,8 +162,8 @@ impl Actor {
 
     /// The last reports of a session whose program is gone.
     pub(crate) async fn finish(mut self) {
-        while let Ok(body) = self.parts.hooks.try_recv() {
-            self.hook(&body);
+        while let Ok(hook) = self.parts.hooks.try_recv() {
+            self.hook(hook);
         }
         let exit = self.parts.terminal.exited().borrow().clone().unwrap_or(Exit {
             code: None,
@@ -143,19 +171,27 @@ impl Actor {
         });
         self.read_last_facts();
         let words = self.last_words();
-        if let Some(mut turn) = self.turn.take() {
-            turn.settle();
-            turn.signs.exited = Some(exit.code);
-            if let Some(verdict) = turn.signs.verdict() {
-                let git = git_facts(&self.worktree, turn.head_before.as_deref()).await;
+        self.observe(Observation::Exit(exit.code));
+        if let Some(carried) = self.carried.take() {
+            self.follower.settle_now();
+            // It may have been judged before, and its evidence was still being gathered.
+            self.follower.verdict(self.at_ms());
+            if let Some(finished) = self.follower.finish() {
+                let git = git_facts(&self.worktree, carried.head_before.as_deref()).await;
                 let now = self.clock.now();
-                self.tell_end(turn, verdict, now, git);
+                self.tell_end(carried, finished, now, git);
             }
         }
         self.parts.control.close();
         while let Ok(control) = self.parts.control.try_recv() {
-            if let crate::handle::Control::Turn(queued) = control {
-                self.queue.push_back(*queued);
+            match control {
+                Control::Turn(queued) => self.queue.push_back(*queued),
+                Control::Explain(reply) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.explanation());
+                }
+                // Their callers see that nobody is left to answer.
+                Control::Answer(_) | Control::Cancel(_) | Control::Terminate(_) => {}
             }
         }
         let why = match &words {
@@ -167,12 +203,13 @@ impl Actor {
         while let Some(queued) = self.queue.pop_front() {
             self.report_unsent(queued, &NotSubmitted::NotReady(why.clone()));
         }
-        self.apply(&SessionEvent::Exited { code: exit.code });
+        self.sync();
         self.tell(SessionNote::Exited {
             session: self.id,
             exit: SessionExit {
                 code: exit.code,
                 signal: exit.signal,
+                wanted: self.end_wanted && self.resume_fault.is_none(),
                 words,
             },
         });
@@ -187,8 +224,11 @@ impl Actor {
 
     /// What the program left on its screen when it ended without ever having been ready, or at a fault.
     fn last_words(&self) -> Option<String> {
+        if let Some(fault) = &self.resume_fault {
+            return Some(fault.clone());
+        }
         let screen = self.parts.terminal.screen();
-        if let ScreenMeaning::Fault(words) = read_screen(&screen) {
+        if let ScreenMeaning::Fault(words) = self.detector.borrow().read(&screen).meaning {
             return Some(words);
         }
         if self.was_ready {
@@ -205,19 +245,57 @@ impl Actor {
     }
 
     fn read_last_facts(&mut self) {
-        let Some(turn) = &mut self.turn else { return };
+        if self.carried.is_none() {
+            return;
+        }
         while let Ok(facts) = self.transcript.read() {
             if facts.is_empty() {
                 return;
             }
-            facts.into_iter().for_each(|fact| turn.fact(fact));
+            for fact in facts {
+                self.observe(Observation::Fact(fact));
+            }
+        }
+    }
+}
+
+/// Adds what git says. What it cannot say is left out.
+fn add_git(evidence: &mut Evidence, before: Option<&str>, git: GitFacts) {
+    for CommitFact { sha, subject } in &git.new_commits {
+        evidence.add(
+            "commit",
+            json!({ "sha": sha, "subject": subject }),
+            Tier::Verified,
+            "git",
+        );
+    }
+    for (what, value) in [
+        ("head_before", json!(before)),
+        ("head_after", json!(git.head)),
+        ("branch", json!(git.branch)),
+        ("commits", json!(git.commits)),
+        ("files_changed", json!(git.files_changed)),
+        ("insertions", json!(git.insertions)),
+        ("deletions", json!(git.deletions)),
+        ("uncommitted", json!(git.dirty)),
+        ("untracked", json!(git.untracked)),
+        ("unpushed", json!(git.unpushed)),
+    ] {
+        if !value.is_null() {
+            evidence.add(what, value, Tier::Verified, "git");
         }
     }
 }
 
 /// Ends the program: first its turn, so that it ends its own children, then the whole tree.
-pub(crate) async fn end_program(terminal: &Terminal) -> Result<StopProof, TerminalError> {
-    let busy = || matches!(read_screen(&terminal.screen()), ScreenMeaning::Busy(_));
+pub(crate) async fn end_program(
+    terminal: &Terminal,
+    detector: &watch::Receiver<Arc<Detector>>,
+) -> Result<StopProof, TerminalError> {
+    let busy = || {
+        let meaning = detector.borrow().read(&terminal.screen()).meaning;
+        matches!(meaning, ScreenMeaning::Busy(_))
+    };
     if terminal.exited().borrow().is_none() && busy() {
         let interrupt = async {
             terminal.write(claude::INTERRUPT).await?;

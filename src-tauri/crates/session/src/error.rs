@@ -1,6 +1,7 @@
 //! Why a session refuses something.
 
-use domain::SessionId;
+use domain::ask::AnswerFault;
+use domain::{AskId, SessionId};
 use provider::ProviderError;
 use provider::claude::PromptFault;
 use terminal::TerminalError;
@@ -39,6 +40,44 @@ pub enum SessionError {
         session: SessionId,
         /// What a person must do.
         what_to_do: String,
+    },
+    /// The answer does not fit what was asked.
+    #[error("the answer does not fit what session {session} asks")]
+    Answer {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        source: AnswerFault,
+    },
+    /// The ask is closed: somebody was faster, or the agent does not ask any more.
+    #[error("this was {how} already; nothing was done")]
+    AskOver {
+        /// The session.
+        session: SessionId,
+        /// The ask.
+        ask: AskId,
+        /// How it was closed, in words.
+        how: String,
+    },
+    /// The ask cannot be answered from afar now.
+    #[error(
+        "{ask} of session {session} cannot be answered from here: {why}; answer it in the session's terminal"
+    )]
+    NotAnswerable {
+        /// The session.
+        session: SessionId,
+        /// The ask.
+        ask: AskId,
+        /// Why.
+        why: &'static str,
+    },
+    /// There is no conversation to take up again.
+    #[error("session {session} cannot be taken up again: {why}")]
+    NothingToResume {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        why: String,
     },
     /// More turns wait than a session takes.
     #[error("{max} turns wait in session {session} already; try again when one of them has ended")]

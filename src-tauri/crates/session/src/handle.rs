@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::ask::{Answerer, AskAnswer};
 use domain::marker::Marker;
 use domain::session::{Ask, SessionState};
-use domain::{AgentId, Clock, OfficeId, SessionId, TurnId};
-use provider::claude::{ClaudeLaunch, SIGN_IN_HINT, guard_prompt};
+use domain::{AgentId, AskId, Clock, OfficeId, SessionId, Timestamp, TurnId};
+use provider::claude::{ClaudeLaunch, HookEvent, HookKind, SIGN_IN_HINT, guard_prompt, parse_hook};
+use provider::detect::{Detector, OfficePatterns};
+use serde_json::Value;
 use terminal::{Size, StopProof, Terminal};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -19,9 +22,10 @@ use tracing::Instrument;
 
 use crate::actor::{Actor, ActorParts};
 use crate::error::SessionError;
+use crate::follow::Explanation;
+use crate::held::{Answering, HookReply};
 use crate::report::SessionNote;
 use crate::submission::Keyboard;
-use crate::turn::QueuedTurn;
 
 /// Turns that may wait in one session behind the one that runs; more are refused.
 pub const TURN_QUEUE_MAX: usize = 8;
@@ -52,8 +56,39 @@ pub struct SessionSpec {
     pub size: Size,
     /// Where the agent program keeps transcripts and status files (see [`provider::claude::config_dir`]).
     pub config_dir: PathBuf,
+    /// A new conversation, or one that is taken up again.
+    pub start: StartMode,
+    /// What reads its screen; the newest one counts.
+    pub detector: watch::Receiver<Arc<Detector>>,
+    /// The office's own patterns for final messages; those of the moment a turn begins count.
+    pub patterns: watch::Receiver<OfficePatterns>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// How a session begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartMode {
+    /// With a new conversation under the session's id.
+    #[default]
+    New,
+    /// With the conversation of that id, which must be there: it is never replaced by a new one in silence.
+    Resume,
+}
+
+/// A turn that was accepted, with the moment at which it was.
+pub(crate) struct QueuedTurn {
+    pub(crate) request: TurnRequest,
+    /// The prompt with the marker's instruction, guarded.
+    pub(crate) guarded: String,
+    pub(crate) requested_at: Timestamp,
+    pub(crate) requested: Instant,
+}
+
+/// A hook report, with the request that is held for its answer where there is one.
+pub(crate) struct HookIn {
+    pub(crate) event: HookEvent,
+    pub(crate) reply: Option<oneshot::Sender<Value>>,
 }
 
 /// One prompt to be carried to its end.
@@ -82,6 +117,8 @@ pub enum WhichTurn {
 pub(crate) enum Control {
     Turn(Box<QueuedTurn>),
     Cancel(WhichTurn),
+    Answer(Box<Answering>),
+    Explain(oneshot::Sender<Explanation>),
     Terminate(oneshot::Sender<Result<StopProof, SessionError>>),
 }
 
@@ -93,7 +130,7 @@ pub struct Session {
     clock: Arc<dyn Clock>,
     state: watch::Receiver<SessionState>,
     control: mpsc::Sender<Control>,
-    hooks: mpsc::Sender<Bytes>,
+    hooks: mpsc::Sender<HookIn>,
     /// Turns accepted and not yet ended.
     open_turns: Arc<AtomicUsize>,
     keyboard: Arc<Mutex<Keyboard>>,
@@ -107,9 +144,18 @@ impl Session {
         notes: mpsc::Sender<SessionNote>,
     ) -> Result<Session, SessionError> {
         let id = spec.id;
+        if spec.start == StartMode::Resume {
+            check_resume(&spec)?;
+        }
         let plan = spec
             .launch
-            .prepare(id, &spec.title, &spec.worktree, spec.size)
+            .prepare(
+                id,
+                &spec.title,
+                &spec.worktree,
+                spec.size,
+                spec.start == StartMode::Resume,
+            )
             .map_err(|source| SessionError::Provider { session: id, source })?;
         let terminal = Terminal::spawn(&plan, &id.to_string())
             .map_err(|source| SessionError::Terminal { session: id, source })?;
@@ -231,11 +277,55 @@ impl Session {
     }
 
     /// Takes the body of a hook request that came in for this session, with the secret already checked. The request
-    /// is to be answered at once with status 200 and the body `{}`: the agent stands still meanwhile.
-    pub fn hook(&self, body: Bytes) {
-        if let Err(error) = self.hooks.try_send(body) {
+    /// is to be answered with status 200 and the body of the reply: the agent stands still meanwhile, except where a
+    /// person is asked.
+    pub fn hook(&self, body: &[u8]) -> HookReply {
+        let event = match parse_hook(body) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "a hook report was refused");
+                return HookReply::Now;
+            }
+        };
+        let asks = matches!(event.kind, HookKind::PermissionRequest { .. });
+        let (reply, answer) = asks.then(oneshot::channel).unzip();
+        if let Err(error) = self.hooks.try_send(HookIn { event, reply }) {
             tracing::warn!(session = %self.id, %error, "a hook report was dropped; the transcript has to do");
+            return HookReply::Now;
         }
+        answer.map_or(HookReply::Now, HookReply::Held)
+    }
+
+    /// Answers what the agent asks. The first answer wins, wherever it comes from: [`SessionError::AskOver`] for all
+    /// others. Waits for the actor.
+    pub async fn answer(&self, ask: AskId, answer: AskAnswer, by: Answerer) -> Result<(), SessionError> {
+        let session = self.id;
+        let over = || SessionError::AskOver {
+            session,
+            ask,
+            how: "withdrawn (the session ended)".to_owned(),
+        };
+        let (reply, result) = oneshot::channel();
+        let answering = Box::new(Answering {
+            ask,
+            answer,
+            by,
+            reply,
+        });
+        if self.control.send(Control::Answer(answering)).await.is_err() {
+            return Err(over());
+        }
+        result.await.unwrap_or_else(|_| Err(over()))
+    }
+
+    /// What was seen of this session and why its turns ended as they did. Waits for the actor.
+    pub async fn explain(&self) -> Result<Explanation, SessionError> {
+        let over = SessionError::Over { session: self.id };
+        let (reply, explanation) = oneshot::channel();
+        if self.control.send(Control::Explain(reply)).await.is_err() {
+            return Err(over);
+        }
+        explanation.await.map_err(|_| over)
     }
 
     /// Ends the session: interrupts its turn, ends the program and its whole process tree, and waits for the proof.
@@ -265,6 +355,19 @@ impl Session {
     pub fn terminal(&self) -> &Terminal {
         &self.terminal
     }
+}
+
+/// A conversation can only be taken up again where its transcript is: the program would otherwise end, or begin anew.
+fn check_resume(spec: &SessionSpec) -> Result<(), SessionError> {
+    let path = provider::claude::transcript_path(&spec.config_dir, &spec.worktree, spec.id);
+    let length = std::fs::metadata(&path).map_or(0, |file| file.len());
+    if length > 0 {
+        return Ok(());
+    }
+    Err(SessionError::NothingToResume {
+        session: spec.id,
+        why: format!("there is no conversation at {}", path.display()),
+    })
 }
 
 /// What a person has to do about an ask, in the words of a message.

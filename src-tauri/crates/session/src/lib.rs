@@ -2,19 +2,23 @@
 //! says what ended it and how that is known.
 //!
 //! Invariants: one actor owns a session's state and nobody else moves it; a turn ends exactly once; an end is
-//! decided by `domain::turn`'s rules from hooks, transcript and status file, never from bytes of the terminal;
-//! nothing is typed into a dialog; a cancelled turn is proven stopped. Calls on a [`Session`] never wait for its
-//! actor, except those that say so. `client` is the caller.
+//! decided by `domain::turn`'s rules from what [`follow::Follower`] makes of hooks, transcript and status file, never
+//! from bytes of the terminal; nothing is typed into a dialog but the answer to this very dialog; a cancelled turn is
+//! proven stopped. Calls on a [`Session`] never wait for its actor, except those that say so. `client` is the caller.
 
 mod actor;
 mod ending;
 mod error;
+pub mod follow;
 mod handle;
+mod held;
 mod observe;
+pub mod replay;
 mod report;
 mod submission;
-mod turn;
 
 pub use error::SessionError;
-pub use handle::{HOOK_QUEUE_MAX, Session, SessionSpec, TURN_QUEUE_MAX, TurnRequest, WhichTurn};
+pub use follow::{Explanation, LogEntry, ReadingView, TurnExplanation};
+pub use handle::{HOOK_QUEUE_MAX, Session, SessionSpec, StartMode, TURN_QUEUE_MAX, TurnRequest, WhichTurn};
+pub use held::HookReply;
 pub use report::{SessionExit, SessionNote, TurnReport, TurnTimings};

@@ -1,9 +1,10 @@
 //! What a session tells its owner.
 
+use domain::ask::{AskEnd, PendingAsk};
 use domain::evidence::Evidence;
-use domain::session::{Ask, SessionState};
-use domain::turn::TurnOutcome;
-use domain::{SessionId, Timestamp, TurnId};
+use domain::session::SessionState;
+use domain::turn::{Retry, TurnOutcome};
+use domain::{AskId, SessionId, Timestamp, TurnId};
 use serde::{Deserialize, Serialize};
 
 /// When the parts of a turn happened.
@@ -45,6 +46,8 @@ pub struct SessionExit {
     pub code: Option<i32>,
     /// Name of the signal that ended it.
     pub signal: Option<String>,
+    /// We wanted it: somebody ended the session, or its turn could not be stopped in any other way.
+    pub wanted: bool,
     /// The program's own words, when it ended before it was ready or with a fault it told: for a person.
     pub words: Option<String>,
 }
@@ -59,14 +62,28 @@ pub enum SessionNote {
         /// Its state now.
         state: SessionState,
     },
-    /// The session waits for a person; the state says so too.
+    /// The session waits for a person; the state says so too. Told again under the same id when more is known.
     Asked {
         /// The session.
         session: SessionId,
         /// What for.
-        ask: Ask,
-        /// What a person needs to know to answer, in one or two sentences.
-        text: String,
+        ask: PendingAsk,
+    },
+    /// It does not wait for that any more. Told exactly once for every ask that was told.
+    AskClosed {
+        /// The session.
+        session: SessionId,
+        /// What it waited for.
+        ask: AskId,
+        /// How that ended.
+        end: AskEnd,
+    },
+    /// A call of the provider's API failed and is tried again, or no more (`None`).
+    Retrying {
+        /// The session.
+        session: SessionId,
+        /// The newest try.
+        retry: Option<Retry>,
     },
     /// A turn ended.
     TurnEnded {

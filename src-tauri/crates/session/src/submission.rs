@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Clock, Timestamp};
-use provider::claude::{
-    self, Activity, Dialog, InputBox, SIGN_IN_HINT, ScreenMeaning, read_screen, read_status,
-};
+use provider::claude::{self, Activity, SIGN_IN_HINT, read_status};
+use provider::detect::{Detector, Dialog, InputBox, ScreenMeaning};
 use terminal::{Terminal, TerminalError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::follow::Observation;
 
 /// How long the input box may take to be ready: a cold start of many sessions at once, or a person's own turn.
 const READY_WAIT_MAX: Duration = Duration::from_secs(90);
@@ -52,6 +53,7 @@ pub(crate) struct Submission {
     /// Held while we type, so that a person's keys do not land in the middle of a prompt.
     pub(crate) keyboard: Arc<Mutex<Keyboard>>,
     pub(crate) config_dir: PathBuf,
+    pub(crate) detector: watch::Receiver<Arc<Detector>>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -101,6 +103,22 @@ pub(crate) enum NotSubmitted {
     NoAcknowledgement { enters: u32 },
     #[error(transparent)]
     Terminal(#[from] TerminalError),
+}
+
+impl NotSubmitted {
+    /// As the follower is told it.
+    pub(crate) fn observation(&self) -> Observation<'static> {
+        match self {
+            NotSubmitted::Cancelled => Observation::NeverSent,
+            NotSubmitted::NotReady(_)
+            | NotSubmitted::NotCleared
+            | NotSubmitted::NoEcho
+            | NotSubmitted::NoAcknowledgement { .. }
+            | NotSubmitted::Terminal(_) => Observation::NotSubmitted {
+                why: self.to_string(),
+            },
+        }
+    }
 }
 
 impl Submission {
@@ -259,7 +277,7 @@ impl Submission {
     }
 
     fn meaning(&self) -> ScreenMeaning {
-        read_screen(&self.terminal.screen())
+        self.detector.borrow().read(&self.terminal.screen()).meaning
     }
 
     /// Waits until the screen means `wanted`; false when it does not within `limit`.

@@ -1,0 +1,42 @@
+//! What earlier turns leave behind: the ids of their prompts, so that their late or doubled reports are known for what
+//! they are, and the background work they left running, which is not the next turn's.
+
+use std::collections::VecDeque;
+
+/// Ids that are kept.
+const IDS_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    prompts: VecDeque<String>,
+    tasks: VecDeque<String>,
+}
+
+impl Past {
+    pub(super) fn knows(&self, prompt: &str) -> bool {
+        self.prompts.iter().any(|known| known == prompt)
+    }
+
+    pub(super) fn add_prompt(&mut self, prompt: String) {
+        keep(&mut self.prompts, prompt);
+    }
+
+    pub(super) fn add_task(&mut self, task: String) {
+        keep(&mut self.tasks, task);
+    }
+
+    /// Background work that was left running before now.
+    pub(super) fn tasks(&self) -> Vec<String> {
+        self.tasks.iter().cloned().collect()
+    }
+}
+
+fn keep(ids: &mut VecDeque<String>, id: String) {
+    if ids.contains(&id) {
+        return;
+    }
+    if ids.len() == IDS_MAX {
+        ids.pop_front();
+    }
+    ids.push_back(id);
+}

@@ -1,0 +1,362 @@
+//! Asks that are open, with the hook requests that are held for their answers.
+//!
+//! The program shows its dialog and holds its request at the same time: whoever answers first wins. A request that the
+//! program gives up, or that is lost, leaves the dialog; then the answer is typed into it, after a look that it is
+//! this very dialog.
+
+use std::collections::VecDeque;
+use std::task::Poll;
+
+use domain::AskId;
+use domain::ask::{AnswerWay, Answerer, AskAnswer, AskEnd, PendingAsk};
+use domain::session::Ask;
+use provider::detect::{Dialog, ScreenMeaning};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::actor::Actor;
+use crate::error::SessionError;
+use crate::follow::{AskOver, AskSeen};
+use crate::report::SessionNote;
+
+/// Closed asks of which it is still known how they were closed.
+const CLOSED_MAX: usize = 32;
+/// Requests that may be held for one ask.
+const HELD_MAX: usize = 4;
+/// Characters of an ask that must be found in its dialog before a key is pressed.
+const RECOGNISED_CHARS: usize = 16;
+
+/// What a hook request is to be answered with.
+#[derive(Debug)]
+pub enum HookReply {
+    /// Nothing: at once.
+    Now,
+    /// What a person decides. Dropped when the session ends: then nothing is decided by it.
+    Held(oneshot::Receiver<Value>),
+}
+
+impl HookReply {
+    /// Waits for the body of the answer. Dropping this releases the request.
+    pub async fn body(self) -> Value {
+        match self {
+            HookReply::Now => json!({}),
+            HookReply::Held(answer) => answer.await.unwrap_or_else(|_| json!({})),
+        }
+    }
+}
+
+/// An answer on its way to the actor.
+pub(crate) struct Answering {
+    pub(crate) ask: AskId,
+    pub(crate) answer: AskAnswer,
+    pub(crate) by: Answerer,
+    pub(crate) reply: oneshot::Sender<Result<(), SessionError>>,
+}
+
+/// An ask that was told.
+struct HeldAsk {
+    key: u64,
+    pending: PendingAsk,
+    input: Value,
+    replies: Vec<oneshot::Sender<Value>>,
+}
+
+/// The asks of a session.
+#[derive(Default)]
+pub(crate) struct Held {
+    open: Vec<HeldAsk>,
+    closed: VecDeque<(AskId, String)>,
+}
+
+impl Held {
+    /// Waits until a held request is released by the program. Never, when there is none.
+    pub(crate) async fn released(&mut self) -> u64 {
+        std::future::poll_fn(|context| {
+            for ask in &mut self.open {
+                let mut gone = false;
+                ask.replies.retain_mut(|reply| {
+                    let closed = reply.poll_closed(context).is_ready();
+                    gone |= closed;
+                    !closed
+                });
+                if gone && ask.replies.is_empty() {
+                    return Poll::Ready(ask.key);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn close(&mut self, id: AskId, how: String) {
+        if self.closed.len() == CLOSED_MAX {
+            self.closed.pop_front();
+        }
+        self.closed.push_back((id, how));
+    }
+
+    fn how_closed(&self, id: AskId) -> String {
+        let found = self.closed.iter().find(|(closed, _)| *closed == id);
+        found.map_or_else(|| "closed".to_owned(), |(_, how)| how.clone())
+    }
+}
+
+impl Actor {
+    /// An ask came up, or more is known about it.
+    pub(crate) fn asked(&mut self, seen: AskSeen) {
+        let now = self.clock.now();
+        let turn = self.carried.as_ref().map(|carried| carried.queued.request.id);
+        let known = self.held.open.iter().position(|open| open.key == seen.key);
+        let (id, asked_at) = match known {
+            Some(place) => {
+                let pending = &self.held.open[place].pending;
+                (pending.id, pending.asked_at)
+            }
+            None => (AskId(Uuid::new_v4()), now),
+        };
+        let pending = PendingAsk {
+            id,
+            session: self.id,
+            turn,
+            kind: seen.kind,
+            tool: seen.tool,
+            text: seen.text,
+            choices: seen.choices,
+            asked_at,
+        };
+        match known {
+            Some(place) => {
+                self.held.open[place].pending = pending.clone();
+                self.held.open[place].input = seen.input;
+            }
+            None => self.held.open.push(HeldAsk {
+                key: seen.key,
+                pending: pending.clone(),
+                input: seen.input,
+                replies: Vec::new(),
+            }),
+        }
+        self.tell(SessionNote::Asked {
+            session: self.id,
+            ask: pending,
+        });
+    }
+
+    /// Keeps a hook request for the answer of an ask; without one it is let go at once.
+    pub(crate) fn hold(&mut self, tool: &str, input: &Value, reply: oneshot::Sender<Value>) {
+        let key = self.follower.ask_about(tool, input);
+        let open = self.held.open.iter_mut().find(|open| Some(open.key) == key);
+        if let Some(ask) = open.filter(|ask| ask.replies.len() < HELD_MAX) {
+            ask.replies.push(reply);
+        }
+    }
+
+    /// An ask ended without an answer of ours.
+    pub(crate) fn ask_over(&mut self, key: u64, how: &AskOver) {
+        let end = match how {
+            AskOver::AtTerminal => AskEnd::Answered {
+                answer: None,
+                by: Answerer {
+                    way: AnswerWay::Terminal,
+                    who: String::new(),
+                },
+            },
+            AskOver::Withdrawn(why) => AskEnd::Withdrawn {
+                why: (*why).to_owned(),
+            },
+        };
+        self.end_ask(key, end);
+    }
+
+    fn end_ask(&mut self, key: u64, end: AskEnd) {
+        let Some(place) = self.held.open.iter().position(|open| open.key == key) else {
+            return;
+        };
+        // What is still held is let go with it: nothing is decided by that.
+        let ask = self.held.open.remove(place).pending.id;
+        if let AskEnd::Answered { answer, by } = &end {
+            self.follower.answered(self.at_ms(), ask, answer.as_ref(), by);
+        }
+        self.held.close(ask, how_in_words(&end));
+        self.tell(SessionNote::AskClosed {
+            session: self.id,
+            ask,
+            end,
+        });
+    }
+
+    pub(crate) async fn answer(&mut self, answering: Answering) {
+        let Answering {
+            ask,
+            answer,
+            by,
+            reply,
+        } = answering;
+        let result = self.answer_ask(ask, answer, by).await;
+        // Whoever asked may have gone.
+        let _ = reply.send(result);
+    }
+
+    async fn answer_ask(&mut self, ask: AskId, answer: AskAnswer, by: Answerer) -> Result<(), SessionError> {
+        let session = self.id;
+        let over = |held: &Held| SessionError::AskOver {
+            session,
+            ask,
+            how: held.how_closed(ask),
+        };
+        let Some(place) = self.held.open.iter().position(|open| open.pending.id == ask) else {
+            return Err(over(&self.held));
+        };
+        let open = &mut self.held.open[place];
+        answer
+            .check(&open.pending)
+            .map_err(|source| SessionError::Answer { session, source })?;
+        let key = open.key;
+        let decision = decision(&open.pending, &open.input, &answer);
+        let mut taken = false;
+        for held in std::mem::take(&mut open.replies) {
+            taken |= held.send(decision.clone()).is_ok();
+        }
+        if !taken {
+            self.type_answer(place, &answer).await?;
+        }
+        self.follower.close_ask(key, None);
+        self.end_ask(
+            key,
+            AskEnd::Answered {
+                answer: Some(answer),
+                by,
+            },
+        );
+        Ok(())
+    }
+
+    /// For an ask without a held request: its answer as a key, if its own dialog is on the screen.
+    async fn type_answer(&mut self, place: usize, answer: &AskAnswer) -> Result<(), SessionError> {
+        let pending = &self.held.open[place].pending;
+        let (session, ask) = (self.id, pending.id);
+        let refused = |why| SessionError::NotAnswerable { session, ask, why };
+        let screen = self.parts.terminal.screen();
+        let meaning = self.detector.borrow().read(&screen).meaning;
+        let fits = match pending.kind {
+            Ask::Permission => meaning == ScreenMeaning::Dialog(Dialog::Permission),
+            Ask::Question => meaning == ScreenMeaning::Dialog(Dialog::Question),
+            Ask::Login | Ask::Dialog => false,
+        };
+        if !fits {
+            return Err(refused("its dialog is not on the screen"));
+        }
+        if !shows(&screen.rows, pending, &self.held.open[place].input) {
+            return Err(refused("the dialog on the screen may be another one"));
+        }
+        let key: &'static [u8] = match answer {
+            AskAnswer::Allow => b"1",
+            AskAnswer::Deny { .. } => provider::claude::INTERRUPT,
+            AskAnswer::Choose { choice } => {
+                const DIGITS: [&[u8]; 9] = [b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"];
+                DIGITS
+                    .get(*choice)
+                    .ok_or_else(|| refused("it has more choices than there are keys for"))?
+            }
+        };
+        self.press(key).await;
+        Ok(())
+    }
+}
+
+/// Whether the dialog on the screen is about this ask: the beginning of its command or question is in it.
+fn shows(rows: &[String], ask: &PendingAsk, input: &Value) -> bool {
+    let solid = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+    let about = match ask.kind {
+        Ask::Question => ask.text.clone(),
+        Ask::Permission | Ask::Login | Ask::Dialog => ["command", "file_path", "url"]
+            .iter()
+            .find_map(|field| input[*field].as_str().map(str::to_owned))
+            .unwrap_or_default(),
+    };
+    let wanted: String = solid(&about).chars().take(RECOGNISED_CHARS).collect();
+    !wanted.is_empty() && solid(&rows.join("")).contains(&wanted)
+}
+
+/// The answer in the words of the program's hook (measured with 2.1.197).
+fn decision(ask: &PendingAsk, input: &Value, answer: &AskAnswer) -> Value {
+    let decision = match answer {
+        AskAnswer::Allow => json!({ "behavior": "allow" }),
+        AskAnswer::Deny { message } => json!({
+            "behavior": "deny",
+            "message": if message.trim().is_empty() { "A person denied this." } else { message },
+        }),
+        AskAnswer::Choose { choice } => {
+            let mut input = input.clone();
+            let question = input["questions"][0]["question"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            let chosen = ask.choices.get(*choice).cloned().unwrap_or_default();
+            input["answers"] = json!({ question: chosen });
+            json!({ "behavior": "allow", "updatedInput": input })
+        }
+    };
+    json!({ "hookSpecificOutput": { "hookEventName": "PermissionRequest", "decision": decision } })
+}
+
+fn how_in_words(end: &AskEnd) -> String {
+    match end {
+        AskEnd::Withdrawn { why } => format!("withdrawn ({why})"),
+        AskEnd::Answered { by, .. } => {
+            let way = match by.way {
+                AnswerWay::Window => "in a window",
+                AnswerWay::Cli => "by the program semo",
+                AnswerWay::Terminal => "in the session's terminal",
+                AnswerWay::Command => "by a command of the office",
+            };
+            if by.who.is_empty() {
+                format!("answered {way}")
+            } else {
+                format!("answered {way} ({})", by.who)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{SessionId, Timestamp};
+
+    use super::*;
+
+    fn question() -> (PendingAsk, Value) {
+        let input =
+            json!({"questions": [{"question": "Which one?", "options": [{"label": "A"}, {"label": "B"}]}]});
+        let ask = PendingAsk {
+            id: AskId(Uuid::nil()),
+            session: SessionId(Uuid::nil()),
+            turn: None,
+            kind: Ask::Question,
+            tool: Some("AskUserQuestion".into()),
+            text: "Which one?".into(),
+            choices: vec!["A".into(), "B".into()],
+            asked_at: Timestamp(0),
+        };
+        (ask, input)
+    }
+
+    #[test]
+    fn a_choice_is_the_label_under_the_question_and_leaves_the_question_as_it_was() {
+        let (ask, input) = question();
+        let decided = decision(&ask, &input, &AskAnswer::Choose { choice: 1 });
+        let decided = &decided["hookSpecificOutput"]["decision"];
+        assert_eq!(decided["behavior"], "allow");
+        assert_eq!(decided["updatedInput"]["answers"]["Which one?"], "B");
+        assert_eq!(decided["updatedInput"]["questions"], input["questions"]);
+    }
+
+    #[test]
+    fn a_dialog_is_recognised_by_what_it_is_about_even_when_it_is_wrapped() {
+        let (ask, input) = question();
+        let rows = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert!(shows(&rows("☐ Database\n Which\n one?\n❯ 1. A"), &ask, &input));
+        assert!(!shows(&rows("Delete everything?\n❯ 1. Yes"), &ask, &input));
+    }
+}
