@@ -6,9 +6,12 @@
 //! every task it starts is awaited when it stops. It knows no window, no HTTP server and no database but its journal.
 
 pub mod clock;
+mod detectors;
 mod directory;
 mod event_loop;
 pub mod identity;
+mod memory;
+mod office_settings;
 mod outbox;
 pub mod paths;
 mod pool;

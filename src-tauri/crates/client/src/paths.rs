@@ -39,6 +39,11 @@ impl Paths {
         self.data_dir.join("journal.sqlite")
     }
 
+    /// The owner's own detectors: `*.toml`, read when they change.
+    pub fn detectors(&self) -> PathBuf {
+        self.data_dir.join("detectors")
+    }
+
     /// The hub's folder (Postgres cluster, keys).
     pub fn hub(&self) -> PathBuf {
         self.data_dir.join("hub")

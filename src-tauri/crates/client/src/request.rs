@@ -1,9 +1,13 @@
 //! What a person at a window, or the CLI through the local API, may ask of the core, and the answers.
 
+use domain::ask::AskAnswer;
 use domain::command::MarkerWish;
-use domain::{AgentId, CommandId, OfficeId, SessionId};
+use domain::{AgentId, AskId, CommandId, OfficeId, SessionId};
 use serde::{Deserialize, Serialize};
+use session::Explanation;
 use ts_rs::TS;
+
+use crate::view::PreservedView;
 
 /// A request to the core. On the wire: `POST /api/v1/rpc/<method>` with the fields as a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -59,15 +63,77 @@ pub enum Request {
         /// The session.
         session_id: SessionId,
     },
+    /// Answer a permission or a question, of a session here or elsewhere in the office.
+    AnswerAsk {
+        /// The ask.
+        ask_id: AskId,
+        /// What is said to it.
+        answer: AskAnswer,
+        /// By which way it comes.
+        #[serde(default)]
+        way: PersonsWay,
+    },
+    /// Tell how a session of this machine came to what it says of its turns.
+    Explain {
+        /// The session.
+        session_id: SessionId,
+    },
+    /// List the kept states of worktrees, of all repositories.
+    ListPreserved {},
+    /// Put a kept state into a new branch.
+    RestorePreserved {
+        /// Name of the repository.
+        repository: String,
+        /// Name of the kept state: the id of its session.
+        name: String,
+        /// The branch to make.
+        to_branch: String,
+    },
     /// Read the office anew, and try again whatever waits for a retry.
     Refresh {},
 }
 
+/// Ways by which a person of this workstation speaks to the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PersonsWay {
+    /// A window or browser.
+    #[default]
+    Window,
+    /// The program `semo`.
+    Cli,
+}
+
 /// Answer to a [`Request`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, TS)]
 pub struct Answer {
     /// The command that was enqueued, where one was.
     pub command_id: Option<String>,
+    /// How a session came to what it says of its turns (`explain`).
+    #[ts(type = "Explanation | null")]
+    pub explanation: Option<Explanation>,
+    /// The kept states of worktrees, newest first (`list_preserved`).
+    pub preserved: Option<Vec<PreservedView>>,
+    /// What was done, in words.
+    pub note: Option<String>,
+}
+
+impl Answer {
+    /// A command was enqueued, or this one was dealt with.
+    pub fn command(id: CommandId) -> Answer {
+        Answer {
+            command_id: Some(id.to_string()),
+            ..Answer::default()
+        }
+    }
+
+    /// It is done.
+    pub fn note(note: impl Into<String>) -> Answer {
+        Answer {
+            note: Some(note.into()),
+            ..Answer::default()
+        }
+    }
 }
 
 /// A request that was not carried out.

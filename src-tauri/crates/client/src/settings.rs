@@ -14,6 +14,16 @@ use serde::{Deserialize, Serialize};
 pub const SESSIONS_MAX_DEFAULT: u32 = 6;
 /// Minutes without a turn after which a session is given up.
 pub const IDLE_MINUTES_DEFAULT: u32 = 10;
+/// Sessions that are kept warm per office unless the settings say otherwise (DESIGN section 9).
+pub const WARM_MAX_DEFAULT: u32 = 3;
+/// Most sessions that can be allowed.
+pub const SESSIONS_MAX_MAX: u32 = 24;
+/// Most idle minutes that can be allowed: a day.
+pub const IDLE_MINUTES_MAX: u32 = 1_440;
+/// Least memory that sessions can be limited to: one session with room for a large turn, in MiB.
+pub const MEMORY_MB_MIN: u64 = 512;
+/// Most memory that sessions can be limited to: 1 TiB, in MiB.
+pub const MEMORY_MB_MAX: u64 = 1_048_576;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +39,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The program `claude`.
     pub claude: Claude,
+    /// The program of agents whose provider is `scripted`.
+    pub scripted: Scripted,
     /// Repositories by name. The first in the alphabet is the default one.
     pub repositories: BTreeMap<String, PathBuf>,
     /// The local API.
@@ -70,7 +82,7 @@ pub struct Office {
     pub id: Option<OfficeId>,
 }
 
-/// Limits of this client.
+/// Limits of this client. An office's own settings may be lower, never higher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -78,6 +90,11 @@ pub struct Limits {
     pub sessions_max: u32,
     /// Idle minutes before a session is given up, 1 to 1440.
     pub idle_minutes: u32,
+    /// Sessions that are kept started and unused for the office's warm roles, 0 to 24; 0 starts every session on demand.
+    pub warm_max: u32,
+    /// Memory of all sessions with everything they have started, in MiB, 512 to 1048576; 70 % of the machine's memory
+    /// when absent, but at least 2048.
+    pub memory_mb_max: Option<u64>,
 }
 
 impl Default for Limits {
@@ -85,6 +102,8 @@ impl Default for Limits {
         Limits {
             sessions_max: SESSIONS_MAX_DEFAULT,
             idle_minutes: IDLE_MINUTES_DEFAULT,
+            warm_max: WARM_MAX_DEFAULT,
+            memory_mb_max: None,
         }
     }
 }
@@ -96,6 +115,16 @@ pub struct Claude {
     /// Path of the program; looked for on PATH when absent.
     pub program: Option<PathBuf>,
     /// More arguments for every start, for example `["--model", "opus"]`.
+    pub args: Vec<String>,
+}
+
+/// A test double that is started as `claude` is: same arguments, same environment, same hooks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scripted {
+    /// Path of the program; without one, agents of this provider cannot be started.
+    pub program: Option<PathBuf>,
+    /// More arguments for every start.
     pub args: Vec<String>,
 }
 
@@ -130,6 +159,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_OFFICE", "office.id"),
     ("SEMO_SESSIONS_MAX", "limits.sessions_max"),
     ("SEMO_IDLE_MINUTES", "limits.idle_minutes"),
+    ("SEMO_WARM_MAX", "limits.warm_max"),
+    ("SEMO_MEMORY_MB_MAX", "limits.memory_mb_max"),
     ("SEMO_CLAUDE", "claude.program"),
     ("SEMO_API_PORT", "api.port"),
     ("SEMO_HUB_PORT", "hub.port"),
@@ -240,11 +271,18 @@ impl Settings {
                 reason: reason.to_owned(),
             })
         };
-        if !(1..=24).contains(&self.limits.sessions_max) {
+        if !(1..=SESSIONS_MAX_MAX).contains(&self.limits.sessions_max) {
             return invalid("limits.sessions_max", "it must be between 1 and 24");
         }
-        if !(1..=1440).contains(&self.limits.idle_minutes) {
+        if !(1..=IDLE_MINUTES_MAX).contains(&self.limits.idle_minutes) {
             return invalid("limits.idle_minutes", "it must be between 1 and 1440");
+        }
+        if self.limits.warm_max > SESSIONS_MAX_MAX {
+            return invalid("limits.warm_max", "it must be between 0 and 24");
+        }
+        let memory = self.limits.memory_mb_max.unwrap_or(MEMORY_MB_MIN);
+        if !(MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&memory) {
+            return invalid("limits.memory_mb_max", "it must be between 512 and 1048576 (MiB)");
         }
         if self.profile == Profile::Supabase {
             if self.supabase.url.is_empty() {
@@ -371,6 +409,16 @@ mod tests {
             "[limits]\nsessions_max = 0",
             &[],
             &["limits.sessions_max", "between 1 and 24"],
+        );
+        check(
+            "[limits]\nwarm_max = 25",
+            &[],
+            &["limits.warm_max", "between 0 and 24"],
+        );
+        check(
+            "",
+            &[("SEMO_MEMORY_MB_MAX", "100")],
+            &["limits.memory_mb_max", "between 512"],
         );
         check("profile = 'supabase'", &[], &["supabase.url"]);
         check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use domain::{Clock, SessionId};
 use journal::{Journal, JournalError};
-use session::Session;
+use session::{HookReply, Session};
 use supabase::{Auth, AuthError, FileTokenStore, Project, Rest};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -178,8 +177,9 @@ impl Client {
         self.directory.get(id)
     }
 
-    /// Takes a hook of an agent program.
-    pub fn hook(&self, id: SessionId, secret: &str, body: Bytes) -> Result<(), HookRefusal> {
+    /// Takes a hook of an agent program. The request is to be answered with what the reply gives; dropping it lets the
+    /// program go on without an answer.
+    pub fn hook(&self, id: SessionId, secret: &str, body: &[u8]) -> Result<HookReply, HookRefusal> {
         self.directory.admit(id, secret).map(|session| session.hook(body))
     }
 

@@ -4,7 +4,7 @@
 //! `the_typescript_of_the_view_is_the_committed_one` in `tests`).
 
 use domain::evidence::Evidence;
-use domain::session::SessionState;
+use domain::session::{Ask, SessionState};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -25,6 +25,10 @@ pub struct State {
     pub agents: Vec<AgentView>,
     /// The sessions on this machine, oldest first.
     pub sessions: Vec<SessionView>,
+    /// What agents of the office wait for people to say, on this machine and on others, oldest first.
+    pub asks: Vec<AskView>,
+    /// The newest of those that are over, newest first.
+    pub closed_asks: Vec<ClosedAskView>,
     /// The newest commands of the office, newest first.
     pub commands: Vec<CommandView>,
     /// What keeps things from working, with what to do.
@@ -33,6 +37,8 @@ pub struct State {
     pub repositories: Vec<RepositoryView>,
     /// Limits in force.
     pub limits: LimitsView,
+    /// The sessions of this machine as a whole.
+    pub pool: PoolView,
 }
 
 /// The profile.
@@ -115,6 +121,18 @@ pub struct SessionView {
     pub state: SessionState,
     /// What it waits for, in words, while it waits for a person.
     pub asks: Option<String>,
+    /// The permission or question it waits with.
+    pub ask: Option<AskView>,
+    /// Whether it was started ahead of any command and has had none yet.
+    pub warm: bool,
+    /// Whether its agent's persona has changed since it was started; it is renewed when it is idle.
+    pub stale: bool,
+    /// The retry of a request to the model that is under way, in words.
+    pub retrying: Option<String>,
+    /// Memory of its process tree, in MiB, when it was last measured.
+    pub memory_mb: Option<u32>,
+    /// How often its program was started again after an unexpected end.
+    pub restarts: u32,
     /// Name of the repository.
     pub repository: Option<String>,
     /// Branch of its worktree.
@@ -124,6 +142,54 @@ pub struct SessionView {
     /// ms since the epoch.
     #[ts(type = "number")]
     pub started_at: i64,
+}
+
+/// A permission or question that an agent puts to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct AskView {
+    /// Its id.
+    pub id: String,
+    /// The session that waits.
+    pub session_id: String,
+    /// The agent of that session.
+    pub agent_id: Option<String>,
+    /// What kind of ask it is.
+    #[ts(type = "Ask")]
+    pub kind: Ask,
+    /// The tool it wants to use, for a permission.
+    pub tool: Option<String>,
+    /// What a person needs to know to answer.
+    pub text: String,
+    /// What may be chosen, in the agent's order; empty when a yes or no is asked for.
+    pub choices: Vec<String>,
+    /// When it came up, ms since the epoch.
+    #[ts(type = "number")]
+    pub asked_at: i64,
+    /// Whether its session is on this machine.
+    pub mine: bool,
+    /// Whether it can be answered here; else only at the session's own terminal.
+    pub answerable: bool,
+}
+
+/// An ask that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct ClosedAskView {
+    /// Its id.
+    pub id: String,
+    /// The session that waited.
+    pub session_id: String,
+    /// The agent of that session.
+    pub agent_id: Option<String>,
+    /// What kind of ask it was.
+    #[ts(type = "Ask")]
+    pub kind: Ask,
+    /// What was asked.
+    pub text: String,
+    /// What was said and by which way, or why nobody had to: one line for people.
+    pub how: String,
+    /// ms since the epoch.
+    #[ts(type = "number")]
+    pub closed_at: i64,
 }
 
 /// A command of the office and what came of it.
@@ -158,6 +224,8 @@ pub struct CommandView {
     pub final_message: Option<String>,
     /// Why it failed or is unconfirmed, or what it waits for.
     pub reason: Option<String>,
+    /// The reason as a stable word: `rate_limit`, `auth`, `timeout`, `refused`, `conflict` …
+    pub class: Option<String>,
     /// What backs the outcome.
     #[ts(type = "Evidence | null")]
     pub evidence: Option<Evidence>,
@@ -220,7 +288,64 @@ pub struct LimitsView {
     pub sessions_max: u32,
 }
 
-/// The types of `domain` that the view shows, as TypeScript. They are written by hand because `domain` knows no UI;
+/// The sessions of this machine as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, TS)]
+pub struct PoolView {
+    /// Most sessions at once, by the office and this workstation.
+    pub sessions_max: u32,
+    /// Roles whose agents are kept ready.
+    pub warm_roles: Vec<String>,
+    /// Sessions that are open.
+    pub open: u32,
+    /// Those of them that were started ahead and have had no command yet.
+    pub warm: u32,
+    /// Commands that wait in line for a session.
+    pub waiting: u32,
+    /// Memory of all of them in MiB, as far as it was measured.
+    pub memory_mb: Option<u32>,
+    /// Most memory of all of them in MiB; above it, idle sessions are given up.
+    pub memory_limit_mb: u32,
+    /// Minutes after which an idle session is given up.
+    pub idle_minutes: u32,
+    /// Agents whose programs ended too often; they get no session for a while.
+    pub paused_agents: Vec<PausedAgentView>,
+}
+
+/// An agent that gets no session for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct PausedAgentView {
+    /// The agent.
+    pub agent_id: String,
+    /// Until when, ms since the epoch.
+    #[ts(type = "number")]
+    pub until: i64,
+    /// What happened.
+    pub why: String,
+}
+
+/// A kept state of a worktree that is gone or was about to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct PreservedView {
+    /// Name of the repository it lies in.
+    pub repository: String,
+    /// Its name there: the id of its session.
+    pub name: String,
+    /// The branch of its worktree, where it is known.
+    pub branch: Option<String>,
+    /// The commit that holds everything.
+    pub commit: String,
+    /// When it was kept, ms since the epoch.
+    #[ts(type = "number")]
+    pub kept_at: i64,
+    /// Role and name of the agent, where it is known.
+    pub agent: Option<String>,
+    /// Files that differ from the last commit of its own.
+    pub files_changed: u32,
+    /// Why it was kept.
+    pub why: String,
+}
+
+/// The types of `domain` and `session` that the view shows, as TypeScript. They are written by hand because those know no UI;
 /// the test `the_domain_types_of_the_view_are_as_declared` holds them to the real ones.
 pub const DOMAIN_TYPESCRIPT: &str = r#"export type Ask = "permission" | "question" | "login" | "dialog";
 export type SessionState =
@@ -233,4 +358,28 @@ export type SessionState =
 export type Tier = "claimed" | "observed" | "verified";
 export type Claim = { what: string; value: unknown; tier: Tier; source: string };
 export type Evidence = { rule: string; claims: Array<Claim> };
+export type AskAnswer =
+  | { say: "allow" }
+  | { say: "deny"; message: string }
+  | { say: "choose"; choice: number };
+export type TurnEvent = { at_ms: number; source: string; rule: string; what: string };
+export type TurnExplanation = {
+  turn: string | null;
+  prompt_head: string;
+  outcome: string | null;
+  class: string | null;
+  rule: string | null;
+  reason: string | null;
+  evidence: Evidence;
+  log: Array<TurnEvent>;
+};
+export type ReadingView = { at_ms: number; rule: string; matched: string; meaning: string };
+export type Explanation = {
+  session: string;
+  state: SessionState;
+  program: string;
+  detector: string;
+  turns: Array<TurnExplanation>;
+  readings: Array<ReadingView>;
+};
 "#;

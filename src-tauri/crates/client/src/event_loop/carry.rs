@@ -6,9 +6,8 @@ use bytes::Bytes;
 use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, SendPrompt, TURN_TIMEOUT_S_DEFAULT};
 use domain::fault::chain;
 use domain::marker::Marker;
-use domain::session::SessionState;
 use domain::turn::{FailureClass, TurnOutcome};
-use domain::{AgentId, Command, CommandId, SessionId, TurnId};
+use domain::{Command, CommandId, SessionId, TurnId};
 use journal::{NewTurn, TurnEnd};
 use serde_json::json;
 use session::{Session, TurnRequest, WhichTurn};
@@ -19,14 +18,11 @@ use uuid::Uuid;
 
 use super::finish::End;
 use super::{Event, EventLoop, Stage};
-use crate::pool::{Placement, place};
 
 /// Most bytes of raw output in one result: what a REST answer should carry.
 const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 /// Length of a marker's code in hex digits.
 const CODE_DIGITS: usize = 6;
-/// How long `create_session` waits for a session that shows a dialog at its start.
-const CREATE_WAIT_MAX: Duration = Duration::from_secs(600);
 
 impl EventLoop {
     /// Begins a command that is parsed, allowed and in the journal.
@@ -37,12 +33,13 @@ impl EventLoop {
                 Some(session) => self.prompt_session(id, session),
                 None => self.stand_in_line(id),
             },
-            Command::CreateSession(args) => self.create_session(id, args.repository.as_deref(), args.base),
+            Command::CreateSession(_) => self.stand_in_line(id),
             Command::SendKeys(args) => self.send_keys(id, args),
             Command::Cancel(args) => self.cancel(id, &args),
             Command::GetOutput(args) => self.get_output(id, &args),
             Command::ListSessions => self.list_sessions(id),
             Command::Terminate(args) => self.terminate(id, args.session),
+            Command::Approve(args) => self.approve(id, args),
         }
     }
 
@@ -74,7 +71,7 @@ impl EventLoop {
 
     /// The session that a command names, when it runs here and belongs to the command's own office. Whether another
     /// office has such a session is nobody's business.
-    fn session_of(&self, id: CommandId, session: SessionId) -> Option<Session> {
+    pub(super) fn session_of(&self, id: CommandId, session: SessionId) -> Option<Session> {
         let office = self.work.get(&id)?.row.office_id;
         let live = self
             .sessions
@@ -83,101 +80,9 @@ impl EventLoop {
         live.session.clone()
     }
 
-    fn no_such_session(&mut self, id: CommandId, session: SessionId) {
+    pub(super) fn no_such_session(&mut self, id: CommandId, session: SessionId) {
         let message = format!("there is no session {session} on this workstation");
         self.end(id, End::failed("not_found", message));
-    }
-
-    fn stand_in_line(&mut self, id: CommandId) {
-        let Some(work) = self.work.get_mut(&id) else {
-            return;
-        };
-        if work.row.agent_id.is_none() {
-            self.end(
-                id,
-                End::failed("invalid", "`send_prompt` names neither an agent nor a session"),
-            );
-            return;
-        }
-        work.stage = Stage::InLine;
-        self.line.push_back(id);
-        self.advance_line();
-    }
-
-    /// Places what waits, oldest first. An agent that cannot be served does not hold up the others.
-    pub(super) fn advance_line(&mut self) {
-        if self.ground.stop.is_cancelled() {
-            return;
-        }
-        for id in self.line.iter().copied().collect::<Vec<_>>() {
-            // An end in the loop below advances the line as well: what it placed is not placed again.
-            if !self.line.contains(&id) {
-                continue;
-            }
-            let Some((agent, repository)) = self.wish_of(id) else {
-                self.line.retain(|waiting| *waiting != id);
-                continue;
-            };
-            match place(&self.seats(), self.sessions_max(), agent, repository.as_deref()) {
-                Placement::Take(session) => {
-                    self.line.retain(|waiting| *waiting != id);
-                    self.prompt_session(id, session);
-                }
-                Placement::Start => {
-                    self.line.retain(|waiting| *waiting != id);
-                    self.start_session(Some(id), agent, repository.as_deref(), None);
-                }
-                Placement::GiveUp(session) => self.give_up(session, "its place is needed for another agent"),
-                Placement::Wait => {}
-            }
-        }
-    }
-
-    fn wish_of(&self, id: CommandId) -> Option<(AgentId, Option<String>)> {
-        let work = self.work.get(&id)?;
-        match &work.command {
-            Command::SendPrompt(args) => Some((work.row.agent_id?, args.repository.clone())),
-            _ => None,
-        }
-    }
-
-    pub(super) fn sessions_max(&self) -> usize {
-        self.ground.settings.limits.sessions_max as usize
-    }
-
-    /// Gives a prompt to a session: at once when it is idle, when it is ready where it starts, behind its other turns
-    /// where it works.
-    fn prompt_session(&mut self, id: CommandId, session: SessionId) {
-        let office = self.work.get(&id).map(|work| work.row.office_id);
-        let live = self.sessions.get_mut(&session);
-        let Some(live) = live.filter(|live| Some(live.office) == office && !live.ending) else {
-            return self.no_such_session(id, session);
-        };
-        match live.state {
-            SessionState::Exited { .. } | SessionState::Stopping => self.no_such_session(id, session),
-            SessionState::Starting => {
-                live.holder.get_or_insert(id);
-                self.wait_for_start(id, session);
-            }
-            SessionState::Idle | SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => {
-                self.submit(id, session);
-            }
-        }
-    }
-
-    /// A command waits for a session to become ready, but not for ever: a dialog may be open in it.
-    pub(super) fn wait_for_start(&mut self, id: CommandId, session: SessionId) {
-        let Some(work) = self.work.get_mut(&id) else {
-            return;
-        };
-        work.stage = Stage::Starting { session };
-        let limit = match &work.command {
-            Command::SendPrompt(args) => {
-                Duration::from_secs(args.timeout_s.unwrap_or(TURN_TIMEOUT_S_DEFAULT))
-            }
-            _ => CREATE_WAIT_MAX,
-        };
-        work.start_limit.get_or_insert(Instant::now() + limit);
     }
 
     /// Ends what waited in vain: for a session's start, or in line past its own expiry.
@@ -243,6 +148,7 @@ impl EventLoop {
                 let outcome = TurnOutcome::Failed {
                     class,
                     detail: detail.clone(),
+                    retry_at: None,
                 };
                 let turn = Some(TurnEnd {
                     turn,
@@ -279,26 +185,6 @@ impl EventLoop {
                 false
             }
         }
-    }
-
-    fn create_session(&mut self, id: CommandId, repository: Option<&str>, base: Option<String>) {
-        let Some(agent) = self.work.get(&id).and_then(|work| work.row.agent_id) else {
-            self.end(id, End::failed("invalid", "`create_session` names no agent"));
-            return;
-        };
-        let open = self
-            .sessions
-            .values()
-            .filter(|live| !live.state.is_over())
-            .count();
-        if open >= self.sessions_max() {
-            let reason = format!(
-                "{open} sessions are open on this workstation, the most it takes (setting limits.sessions_max); end one first"
-            );
-            self.end(id, End::failed("full", reason));
-            return;
-        }
-        self.start_session(Some(id), agent, repository, base);
     }
 
     fn send_keys(&mut self, id: CommandId, args: SendKeys) {
@@ -398,7 +284,7 @@ impl EventLoop {
         }
     }
 
-    fn wait_for(&mut self, id: CommandId, stage: Stage) {
+    pub(super) fn wait_for(&mut self, id: CommandId, stage: Stage) {
         if let Some(work) = self.work.get_mut(&id) {
             work.stage = stage;
         }
@@ -422,7 +308,11 @@ impl EventLoop {
                     tracing::warn!(command = %id, %error, "a turn could not be cancelled; its end will tell");
                 }
             }
-            Stage::UntilEnded { .. } | Stage::UntilGone { .. } | Stage::Asking | Stage::Ended => {}
+            Stage::UntilEnded { .. }
+            | Stage::UntilGone { .. }
+            | Stage::Asking
+            | Stage::Answering
+            | Stage::Ended => {}
         }
     }
 
@@ -458,7 +348,8 @@ impl EventLoop {
         let sessions: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, live)| Some(live.office) == office)
+            // One that was started ahead of need is nobody's yet.
+            .filter(|(_, live)| Some(live.office) == office && !live.warm)
             .map(|(session, live)| {
                 json!({
                     "id": session, "agent_id": live.agent, "state": live.state, "repository": live.repository,

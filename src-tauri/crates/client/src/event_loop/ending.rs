@@ -26,8 +26,19 @@ const END_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// What programs of an earlier core get to end in order.
 const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
+/// What becomes of a session's worktree when its program is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It is removed if nothing in it would be lost.
+    ClearAway,
+    /// The program is started again in it.
+    StartAgain,
+}
+
 /// What is left of a session's worktree.
 pub(crate) enum Left {
+    /// All of it, for the next program.
+    Standing,
     /// Nothing; what was not committed is kept under this ref.
     Removed { preserved: Option<String> },
     /// The folder.
@@ -53,23 +64,25 @@ impl EventLoop {
         }
         tracing::info!(session = %id, why, "ending a session");
         self.changed = true;
-        if live.session.is_some() {
-            self.end_process(id);
+        if live.restart.is_some() {
+            self.forget_restart(id);
+        } else if live.session.is_some() {
+            self.end_process(id, After::ClearAway);
         }
     }
 
     /// Waits in a task for the proof that the process tree is gone, then looks after the worktree.
-    pub(super) fn end_process(&mut self, id: SessionId) {
+    pub(super) fn end_process(&mut self, id: SessionId, after: After) {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
-        live.ending = true;
+        live.ending |= after == After::ClearAway;
         let Some(session) = live.session.take() else {
             return;
         };
         let place = live.place.clone();
         let start_files = self.ground.paths.session(id);
-        if !live.state.is_over() {
+        if !live.state.is_over() && after == After::ClearAway {
             live.state = SessionState::Stopping;
         }
         self.start(async move {
@@ -89,10 +102,8 @@ impl EventLoop {
                         pids.join(", ")
                     )))
                 }
-                Ok(_) => {
-                    remove_start_files(id, &start_files).await;
-                    Ok(clear_away(id, place).await)
-                }
+                Ok(_) if after == After::StartAgain => Ok(Left::Standing),
+                Ok(_) => Ok(clear_all(id, place, &start_files).await),
                 Err(error) => Err(unproven(chain(&error))),
             };
             Event::Gone { session: id, left }
@@ -101,6 +112,7 @@ impl EventLoop {
 
     pub(super) fn gone(&mut self, id: SessionId, left: Result<Left, Unproven>) {
         match left {
+            Ok(Left::Standing) => self.gone_for_restart(id),
             Ok(left) => self.is_gone(id, &left),
             Err(unproven) => self.not_gone(id, unproven),
         }
@@ -112,6 +124,8 @@ impl EventLoop {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
+        live.ending = true;
+        live.restart = None;
         let tries = live.unproven.map_or(1, |(tries, _)| tries + 1);
         tracing::error!(session = %id, tries, why = %unproven.why, "a session is not proven gone");
         let message = format!(
@@ -143,7 +157,7 @@ impl EventLoop {
             .map(|(id, _)| *id)
             .collect();
         for id in again {
-            self.end_process(id);
+            self.end_process(id, After::ClearAway);
         }
     }
 
@@ -162,8 +176,10 @@ impl EventLoop {
         if let Err(error) = self.ground.journal.set_session_state(id, &live.state, now) {
             tracing::warn!(session = %id, %error, "a session's end is not in the journal");
         }
-        let draft = self.draft(id, &live);
-        self.tell(draft);
+        if !live.warm {
+            let draft = self.draft(id, &live);
+            self.tell(draft);
+        }
         if !self.ground.stop.is_cancelled() {
             self.end_what_waited_for_start(id, live.asks);
         }
@@ -194,7 +210,7 @@ impl EventLoop {
                 output["kept_folder"] = json!(folder);
                 output["kept_because"] = json!(reason);
             }
-            Left::Nothing => {}
+            Left::Nothing | Left::Standing => {}
         }
         self.end_all_waiting_for(id, &End::ok(output));
     }
@@ -213,11 +229,13 @@ impl EventLoop {
 
     pub(super) fn give_up_idle_sessions(&mut self) {
         let now = self.now();
-        let idle_ms = u64::from(self.ground.settings.limits.idle_minutes) * 60_000;
+        let idle_ms = u64::from(self.limits().idle_minutes) * 60_000;
         let idle: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, live)| live.holder.is_none() && !live.ending)
+            .filter(|(id, live)| !live.ending && !self.is_busy(**id))
+            // A warm one is kept for as long as its role is; one that stands at a question of its start is none.
+            .filter(|(_, live)| !(live.warm && live.state == SessionState::Idle))
             .filter(|(_, live)| {
                 live.idle_since
                     .is_some_and(|since| now.ms_since(since) >= idle_ms)
@@ -234,14 +252,16 @@ impl EventLoop {
             .sessions
             .iter()
             .filter(|(_, live)| !live.ending && live.start_deadline.is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
+            .map(|(id, live)| (*id, live.agent))
             .collect();
-        for id in stuck {
+        for (id, agent) in stuck {
+            let words = format!(
+                "the agent program showed no prompt within {} seconds",
+                START_DEADLINE.as_secs()
+            );
+            self.count_failure(agent, &words);
             if let Some(live) = self.sessions.get_mut(&id) {
-                live.asks = Some(format!(
-                    "the agent program showed no prompt within {} seconds",
-                    START_DEADLINE.as_secs()
-                ));
+                live.asks = Some(words);
             }
             self.give_up(id, "it did not become ready");
         }
@@ -252,7 +272,7 @@ impl EventLoop {
     pub(super) async fn shut_down(mut self) {
         let open: Vec<_> = self.sessions.keys().copied().collect();
         for id in open {
-            self.end_process(id);
+            self.end_process(id, After::ClearAway);
         }
         let deadline = Instant::now() + SHUT_DOWN_WAIT;
         while !self.sessions.is_empty() || self.telling {
@@ -261,7 +281,11 @@ impl EventLoop {
                 // What a session says of its last turn comes before the news that it is gone.
                 Some(note) = self.notes.recv() => self.take_note(note),
                 Some(event) = self.events.recv() => match event {
-                    Event::Gone { .. } | Event::Opened { .. } | Event::Reported { .. } | Event::Told { .. } => {
+                    Event::Gone { .. }
+                    | Event::Opened { .. }
+                    | Event::Reported { .. }
+                    | Event::Told { .. }
+                    | Event::AskTold { .. } => {
                         self.handle(event);
                     }
                     _ => {}
@@ -318,6 +342,12 @@ pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBu
         }
         Err(error) => tracing::warn!(session = %id, %error, "a worktree of an earlier core is left"),
     }
+}
+
+/// What is to be done when a session's program is proven gone.
+pub(super) async fn clear_all(id: SessionId, place: Option<Worktree>, start_files: &Path) -> Left {
+    remove_start_files(id, start_files).await;
+    clear_away(id, place).await
 }
 
 /// Removes a worktree in which everything is committed; keeps any other, with a copy of its state as a ref.

@@ -31,6 +31,7 @@ pub(crate) struct Ending {
     pub outcome: String,
     pub final_message: Option<String>,
     pub reason: Option<String>,
+    pub class: Option<String>,
     pub evidence: Option<Evidence>,
     pub acknowledged: bool,
 }
@@ -80,7 +81,7 @@ impl End {
                 "unconfirmed",
                 Some(json!({ "class": "unconfirmed", "message": why })),
             ),
-            TurnOutcome::Failed { class, detail } => (
+            TurnOutcome::Failed { class, detail, .. } => (
                 ResultStatus::Failed,
                 "failed",
                 Some(json!({ "class": class, "message": detail })),
@@ -154,6 +155,7 @@ impl End {
             outcome: self.outcome.to_owned(),
             final_message: text(&self.output, "final_message"),
             reason: text(&self.error, "message"),
+            class: text(&self.error, "class"),
             evidence: self.evidence.clone(),
             acknowledged: false,
         }

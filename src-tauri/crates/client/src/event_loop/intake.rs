@@ -209,6 +209,8 @@ impl EventLoop {
             cancel_wanted,
             lease_lost: false,
             start_limit: None,
+            passed_over: 0,
+            waits_because: None,
         };
         self.work.insert(id, work);
         match (parsed, decision) {
@@ -232,6 +234,8 @@ impl EventLoop {
             cancel_wanted: false,
             lease_lost: false,
             start_limit: None,
+            passed_over: 0,
+            waits_because: None,
         };
         self.work.insert(id, work);
         self.end(id, End::unknown());

@@ -2,27 +2,38 @@
 //! started on the task tracker and comes back as an event. Nobody else moves this state.
 //!
 //! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
-//! `carry` (what each command does), `opening`, `seats` and `ending` (sessions), `finish` (ends and their record), `lease`,
-//! `requests` (people at windows), `publish` (what windows see).
+//! `line` (who gets which session), `carry` (what each command does), `asks`, `answers` and `ask_news` (what agents ask
+//! of people), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is kept ready, limits,
+//! memory), `finish` (ends and their record), `lease`, `requests` and `preserved` (people at windows), `publish` (what
+//! windows see).
 
+mod acquire;
+mod answers;
+mod ask_news;
+mod asks;
 mod carry;
 mod ending;
 mod finish;
 mod intake;
 mod lease;
+mod line;
 mod office;
 mod opening;
+mod preserved;
 mod publish;
 mod requests;
+mod restart;
 mod seats;
+mod warm;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Clock, CommandId, OfficeId, SessionId, Timestamp};
+use domain::{AskId, Clock, CommandId, OfficeId, SessionId, Timestamp};
 use journal::{Acknowledgement, Journal};
+use provider::detect::{DetectorFault, Detectors, OfficePatterns};
 use session::SessionNote;
 use supabase::{
     Auth, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal,
@@ -34,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::detectors::{self, DetectorWatch};
 use crate::directory::Directory;
 use crate::identity::{Account, Identity};
 use crate::paths::Paths;
@@ -42,11 +54,13 @@ use crate::settings::Settings;
 use crate::start::{FirstOffice, Machine};
 use crate::view::{Problem, ProfileView, State};
 
+use acquire::{Fit, Unfit};
 use finish::End;
 pub(crate) use finish::Ending;
 use office::{OfficeData, Trouble};
 use opening::{OpenFault, Opened};
 use seats::Live;
+use warm::PoolState;
 
 /// Events that may wait for the loop; senders wait beyond that.
 pub(crate) const EVENT_QUEUE_MAX: usize = 1_024;
@@ -96,6 +110,13 @@ pub(crate) enum Event {
         session: SessionId,
         left: Result<ending::Left, ending::Unproven>,
     },
+    /// A session was looked at before it is given work.
+    Checked {
+        session: SessionId,
+        result: Result<Fit, Unfit>,
+    },
+    /// How many MiB each session takes.
+    Measured(HashMap<SessionId, u64>),
     /// `cancel_command` answered, asked for by a command of ours.
     CancelAnswered {
         command: CommandId,
@@ -107,13 +128,25 @@ pub(crate) enum Event {
         draft: SessionDraft,
         result: Result<(), RestError>,
     },
+    /// A session took an answer to an ask, or did not.
+    AnswerGiven(Box<answers::Given>),
+    /// The office was told of an ask or of its end, or was not.
+    AskTold {
+        ask: AskId,
+        result: Result<(), RestError>,
+    },
     /// The office acknowledged a result.
     Reported {
         command: CommandId,
         how: Acknowledgement,
     },
     /// The agent program was looked for.
-    ProgramChecked(Result<(PathBuf, provider::claude::SignIn), Problem>),
+    ProgramChecked(Result<opening::FoundProgram, Problem>),
+    /// The owner's detectors were read.
+    DetectorsRead {
+        detectors: Detectors,
+        faults: Vec<DetectorFault>,
+    },
 }
 
 /// What the loop stands on.
@@ -151,6 +184,10 @@ struct Work {
     lease_lost: bool,
     /// When its wait for a session's start is over.
     start_limit: Option<Instant>,
+    /// How often commands that came later were placed before it while it waited in line.
+    passed_over: u32,
+    /// Why it waits in line, in words.
+    waits_because: Option<String>,
 }
 
 /// How far a command has come.
@@ -169,10 +206,26 @@ enum Stage {
     UntilEnded { command: CommandId },
     /// The office was asked to cancel another command.
     Asking,
+    /// Its answer is on the way to a session that asks.
+    Answering,
     /// It waits for a session to be gone.
     UntilGone { session: SessionId },
     /// It has ended; the record is being written.
     Ended,
+}
+
+impl Stage {
+    /// The session that is not free because of it.
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
+                Some(*session)
+            }
+            Stage::InLine | Stage::UntilEnded { .. } | Stage::Asking | Stage::Answering | Stage::Ended => {
+                None
+            }
+        }
+    }
 }
 
 /// The loop's state.
@@ -187,6 +240,8 @@ pub(crate) struct EventLoop {
 
     office: Option<OfficeData>,
     joining: bool,
+    /// The office that a person has picked, until it is joined.
+    office_wanted: Option<OfficeId>,
     join_again_at: Option<Instant>,
     join_failures: u32,
     refreshing: bool,
@@ -206,10 +261,15 @@ pub(crate) struct EventLoop {
     /// Ended here, not yet acknowledged by the office.
     reporting: BTreeMap<CommandId, Ending>,
     sessions: BTreeMap<SessionId, Live>,
+    pool: PoolState,
     /// States of sessions that the office has not been told yet; bounded by the sessions there are.
     untold: BTreeMap<SessionId, SessionDraft>,
     telling: bool,
+    asks: asks::Asks,
     prune_at: Instant,
+    detectors: DetectorWatch,
+    /// What the office and the owner's files say about final messages; sessions hold receivers.
+    patterns: watch::Sender<OfficePatterns>,
     program: Option<PathBuf>,
     /// The agent program was looked for at least once: nothing is claimed before.
     program_looked_for: bool,
@@ -239,6 +299,7 @@ impl EventLoop {
             outbox_bell,
             office: None,
             joining: false,
+            office_wanted: None,
             join_again_at: None,
             join_failures: 0,
             refreshing: false,
@@ -254,9 +315,13 @@ impl EventLoop {
             endings: VecDeque::new(),
             reporting: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            pool: PoolState::new(&ground.settings),
             untold: BTreeMap::new(),
             telling: false,
+            asks: asks::Asks::default(),
             prune_at: Instant::now(),
+            detectors: DetectorWatch::new(),
+            patterns: watch::Sender::default(),
             program: None,
             program_looked_for: false,
             problems: BTreeMap::new(),
@@ -271,6 +336,7 @@ impl EventLoop {
     pub(crate) async fn run(mut self) {
         self.recover();
         self.check_program();
+        self.follow_detectors();
         self.join();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -292,9 +358,17 @@ impl EventLoop {
         self.changed = true;
         match event {
             Event::Asked { request, reply } => self.answer(request, reply),
-            Event::Joined(data) => self.joined(*data),
+            Event::Joined(data) => {
+                self.joined(*data);
+                self.office_was_read();
+                self.renew_patterns();
+            }
             Event::NotJoined(trouble) => self.not_joined(trouble),
-            Event::Refreshed { office, data } => self.refreshed(office, data),
+            Event::Refreshed { office, data } => {
+                self.refreshed(office, data);
+                self.office_was_read();
+                self.renew_patterns();
+            }
             Event::Claimed { office, result } => self.claimed(office, result),
             Event::Renewed {
                 command,
@@ -303,14 +377,19 @@ impl EventLoop {
             } => self.renewed(command, token, result),
             Event::Opened { session, result } => self.opened(session, result),
             Event::Gone { session, left } => self.gone(session, left),
+            Event::Checked { session, result } => self.checked(session, result),
+            Event::Measured(memory_mb) => self.measured(&memory_mb),
             Event::CancelAnswered {
                 command,
                 target,
                 result,
             } => self.cancel_answered(command, target, result),
             Event::Told { draft, result } => self.told(draft, result),
+            Event::AnswerGiven(given) => self.answer_given(*given),
+            Event::AskTold { ask, result } => self.ask_told(ask, result),
             Event::Reported { command, how } => self.reported(command, how),
             Event::ProgramChecked(result) => self.program_checked(result),
+            Event::DetectorsRead { detectors, faults } => self.detectors_read(detectors, &faults),
         }
     }
 
@@ -327,16 +406,58 @@ impl EventLoop {
             self.refresh();
             self.tell_next();
         }
+        self.withdraw_asks_of_gone_sessions();
+        self.tell_asks();
         self.receive_unwritten(now);
         self.write_endings();
         self.end_what_waited_too_long(now);
         self.give_up_idle_sessions();
         self.give_up_stuck_starts(now);
         self.end_again(now);
+        self.give_up_stuck_restarts(now);
+        self.look_at_pauses();
+        self.measure_memory(now);
+        self.warm_up(now);
         if self.prune_at <= now {
             self.prune_at = now + PRUNE_EVERY;
             self.prune();
         }
+    }
+
+    fn follow_detectors(&self) {
+        let folder = self.ground.paths.detectors();
+        let following = detectors::follow(folder, self.events_in.clone(), self.ground.stop.clone());
+        self.ground.tasks.spawn(following);
+    }
+
+    fn detectors_read(&mut self, detectors: Detectors, faults: &[DetectorFault]) {
+        tracing::info!(faults = faults.len(), "the owner's detectors were read");
+        self.detectors.take(detectors);
+        self.renew_patterns();
+        if faults.is_empty() {
+            self.solved("detectors");
+        } else {
+            let hint = "Correct it and save: it is read again at once. Until then, what it said before stays in use.";
+            self.problem("detectors", detectors::told(faults), hint);
+        }
+    }
+
+    /// Puts the office's patterns and those of the owner's files before the sessions: from their next turns on.
+    fn renew_patterns(&mut self) {
+        let mut faults = Vec::new();
+        let mut patterns = self.detectors.patterns().clone();
+        if let Some(data) = &self.office {
+            let (own, wrong) = OfficePatterns::parse(&data.office.settings);
+            patterns = patterns.with(&own);
+            faults = wrong;
+        }
+        if faults.is_empty() {
+            self.solved("office_patterns");
+        } else {
+            let hint = "An owner of the office can correct it; the patterns that can be read are used.";
+            self.problem("office_patterns", detectors::told(&faults), hint);
+        }
+        self.patterns.send_replace(patterns);
     }
 
     /// Forgets what ended long ago; the office keeps it.

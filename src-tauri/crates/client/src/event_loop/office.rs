@@ -7,8 +7,8 @@ use std::time::Duration;
 use domain::{ClientId, CommandId, OfficeId, UserId};
 use rand::Rng;
 use supabase::{
-    AgentDraft, AgentRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent, Rest,
-    RestError, ResultRow, ResultStatus, Topic,
+    AgentDraft, AgentRow, AskRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent,
+    Rest, RestError, ResultRow, ResultStatus, Topic,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -19,6 +19,8 @@ use crate::start::{FirstOffice, Machine};
 
 /// Commands that are read and shown.
 const COMMANDS_SHOWN: usize = 100;
+/// Asks that are read: all that wait in any office of a sane size, and some that are over.
+const ASKS_READ: usize = 120;
 /// First pause after a failed join; doubled up to [`JOIN_PAUSE_MS_MAX`].
 const JOIN_PAUSE_MS_MIN: u64 = 1_000;
 /// Longest pause between two joins.
@@ -41,6 +43,12 @@ pub(crate) struct Rows {
     pub agents: Vec<AgentRow>,
     pub commands: Vec<CommandRow>,
     pub results: Results,
+    /// Pending ones first, then the newest ends.
+    pub asks: Vec<AskRow>,
+    /// The offices of the user, this one among them: name and settings may change at any time.
+    pub offices: Vec<OfficeRow>,
+    /// The office's database has no asks yet.
+    pub knows_no_asks: bool,
 }
 
 /// Why an office was not joined.
@@ -72,9 +80,8 @@ impl EventLoop {
         self.joining = true;
         self.join_again_at = None;
         let wanted = self
-            .office
-            .as_ref()
-            .map(|data| data.office.id)
+            .office_wanted
+            .or(self.office.as_ref().map(|data| data.office.id))
             .or(self.ground.settings.office.id);
         self.join_office(wanted);
     }
@@ -100,6 +107,12 @@ impl EventLoop {
     pub(super) fn joined(&mut self, data: OfficeData) {
         self.joining = false;
         self.join_failures = 0;
+        if let Some(wanted) = self.office_wanted.filter(|wanted| *wanted != data.office.id) {
+            self.joining = true;
+            self.join_office(Some(wanted));
+            return;
+        }
+        self.office_wanted = None;
         for code in ["office_unreachable", "sign_in", "office"] {
             self.solved(code);
         }
@@ -115,10 +128,14 @@ impl EventLoop {
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
         self.tell_next();
+        self.asks_were_read();
     }
 
     pub(super) fn not_joined(&mut self, trouble: Trouble) {
         self.joining = false;
+        if trouble.permanent {
+            self.office_wanted = None;
+        }
         let pause_ms = if trouble.permanent {
             JOIN_PAUSE_MS_MAX
         } else {
@@ -180,7 +197,7 @@ impl EventLoop {
                 {
                     self.cancel_work(id);
                 }
-                if event != "result" {
+                if !matches!(event.as_str(), "result" | "ask" | "office") {
                     self.claim("doorbell");
                 }
                 self.refresh();
@@ -212,10 +229,16 @@ impl EventLoop {
         self.refreshing = false;
         let again = std::mem::take(&mut self.refresh_wanted);
         match (&mut self.office, data) {
-            (Some(known), Ok(rows)) if known.office.id == office => {
+            (Some(known), Ok(mut rows)) if known.office.id == office => {
+                // Somebody who was put out of it sees none of its rows; the next claim tells that.
+                if let Some(row) = rows.offices.iter().find(|row| row.id == office) {
+                    known.office = row.clone();
+                    known.offices = std::mem::take(&mut rows.offices);
+                }
                 known.rows = rows;
                 self.solved("office_unreachable");
                 self.solved("office");
+                self.asks_were_read();
             }
             (_, Ok(_)) => {}
             (_, Err(error)) => self.trouble_with_rest(&error),
@@ -223,6 +246,21 @@ impl EventLoop {
         if again {
             self.refresh();
         }
+    }
+
+    /// What has to be done when the office's asks are known anew.
+    fn asks_were_read(&mut self) {
+        if self.office.as_ref().is_some_and(|data| data.rows.knows_no_asks) {
+            self.problem(
+                "office_schema",
+                "the office's database does not know asks: permissions and questions can only be answered on their own workstation",
+                "Apply the files of migrations/supabase from 0005 on to the project.",
+            );
+        } else {
+            self.solved("office_schema");
+        }
+        self.withdraw_lost_asks();
+        self.tell_asks();
     }
 
     /// Tells of a failed call, and signs in again where that is what is missing.
@@ -374,6 +412,12 @@ async fn read(rest: &Rest, office: OfficeId, known: Results) -> Result<Rows, Res
             None => missing.push(id),
         }
     }
+    let (asks, knows_no_asks) = match rest.asks(office, ASKS_READ).await {
+        Ok(asks) => (asks, false),
+        Err(RestError::NotFound { .. }) => (Vec::new(), true),
+        Err(error) => return Err(error),
+    };
+    let offices = rest.offices().await?;
     for row in rest.results(&missing).await? {
         if is_final(row.status) {
             results.insert(row.command_id, Arc::new(row));
@@ -383,6 +427,9 @@ async fn read(rest: &Rest, office: OfficeId, known: Results) -> Result<Rows, Res
         agents,
         commands,
         results,
+        asks,
+        offices,
+        knows_no_asks,
     })
 }
 

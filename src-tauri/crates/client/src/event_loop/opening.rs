@@ -8,15 +8,17 @@ use domain::session::SessionState;
 use domain::{AgentId, CommandId, SessionId};
 use journal::SessionRow;
 use provider::claude::{self, ClaudeLaunch, HookEndpoint, PermissionMode, SignIn};
-use session::{Session, SessionNote, SessionSpec};
+use provider::scripted;
+use session::{Session, SessionNote, SessionSpec, StartMode};
+use supabase::AgentRow;
 use terminal::Size;
 use tokio::time::Instant;
 use uuid::Uuid;
-use worktree::{Repository, Worktree, WorktreeSpec};
+use worktree::{Repository, Worktree, WorktreeSpec, persona_hash};
 
-use super::ending::{Left, remove_start_files};
+use super::ending::{After, Left, remove_start_files};
 use super::finish::End;
-use super::seats::Live;
+use super::seats::{Live, title_of};
 use super::{Event, EventLoop};
 use crate::view::Problem;
 
@@ -26,7 +28,14 @@ pub(super) const START_DEADLINE: Duration = Duration::from_secs(90);
 /// Size of a terminal nobody looks at.
 const FIRST_SIZE: Size = Size { cols: 120, rows: 40 };
 /// Where an agent's instructions go, in this order of preference; the program reads both.
-const PERSONA_FILES: &[&str] = &[".claude/CLAUDE.md", "CLAUDE.local.md"];
+pub(super) const PERSONA_FILES: &[&str] = &[".claude/CLAUDE.md", "CLAUDE.local.md"];
+
+/// The agent program as it was found.
+pub(crate) struct FoundProgram {
+    program: PathBuf,
+    version: provider::Version,
+    sign_in: SignIn,
+}
 
 /// A started session.
 pub(crate) struct Opened {
@@ -37,19 +46,26 @@ pub(crate) struct Opened {
 /// Why a session was not started.
 pub(crate) struct OpenFault {
     class: &'static str,
-    message: String,
+    pub(super) message: String,
 }
 
 /// What starting needs; taken along by the task.
-struct Opening {
-    repository: PathBuf,
-    spec: WorktreeSpec,
+pub(super) struct Opening {
+    site: Site,
     persona: String,
     session: SessionSpec,
     row: SessionRow,
     journal: std::sync::Arc<journal::Journal>,
     tasks: tokio_util::task::TaskTracker,
     notes: tokio::sync::mpsc::Sender<SessionNote>,
+}
+
+/// Where a session is started.
+enum Site {
+    /// In a worktree that is made for it.
+    New { repository: PathBuf, spec: WorktreeSpec },
+    /// In the worktree that it has.
+    Same(Worktree),
 }
 
 impl EventLoop {
@@ -74,19 +90,24 @@ impl EventLoop {
                 Ok(version) => {
                     let sign_in = claude::sign_in(&program, &environment).await;
                     tracing::info!(program = %program.display(), %version, ?sign_in, "found the agent program");
-                    Event::ProgramChecked(Ok((program, sign_in)))
+                    Event::ProgramChecked(Ok(FoundProgram {
+                        program,
+                        version,
+                        sign_in,
+                    }))
                 }
                 Err(error) => Event::ProgramChecked(Err(missing(&error))),
             }
         });
     }
 
-    pub(super) fn program_checked(&mut self, result: Result<(PathBuf, SignIn), Problem>) {
+    pub(super) fn program_checked(&mut self, result: Result<FoundProgram, Problem>) {
         match result {
-            Ok((program, sign_in)) => {
-                self.program = Some(program);
+            Ok(found) => {
+                self.program = Some(found.program);
+                self.detectors.version_found(found.version);
                 self.solved("claude_missing");
-                match sign_in {
+                match found.sign_in {
                     // Work is begun all the same: only a session really knows.
                     SignIn::No => self.signed_out("nobody is signed in to Claude Code on this machine"),
                     SignIn::Yes { .. } => self.solved("claude_signed_out"),
@@ -123,22 +144,8 @@ impl EventLoop {
         repository: Option<&str>,
         base: Option<String>,
     ) {
-        let id = SessionId(Uuid::new_v4());
-        match self.plan_session(id, agent, repository, base) {
-            Ok((live, opening)) => {
-                tracing::info!(session = %id, title = %live.title, "starting a session");
-                self.sessions.insert(id, Live { holder, ..live });
-                if let Some(holder) = holder {
-                    self.wait_for_start(holder, id);
-                }
-                self.changed = true;
-                self.start(async move {
-                    Event::Opened {
-                        session: id,
-                        result: opening.run().await,
-                    }
-                });
-            }
+        match self.plan_session(agent, repository, base) {
+            Ok((live, opening)) => self.open(Live { holder, ..live }, opening),
             Err(fault) => {
                 if let Some(holder) = holder {
                     self.end(holder, End::failed(fault.class, fault.message));
@@ -147,42 +154,61 @@ impl EventLoop {
         }
     }
 
+    /// Starts a session for `agent` ahead of need.
+    pub(super) fn start_warm(&mut self, agent: AgentId) {
+        match self.plan_session(agent, None, None) {
+            Ok((live, opening)) => self.open(Live { warm: true, ..live }, opening),
+            Err(fault) => self.warm_start_failed(&fault.message),
+        }
+    }
+
+    fn open(&mut self, live: Live, opening: Opening) {
+        let (id, holder) = (opening.session.id, live.holder);
+        tracing::info!(session = %id, title = %live.title, warm = live.warm, "starting a session");
+        self.sessions.insert(id, live);
+        if let Some(holder) = holder {
+            self.wait_for_start(holder, id);
+        }
+        self.changed = true;
+        self.start(async move {
+            Event::Opened {
+                session: id,
+                result: opening.run().await,
+            }
+        });
+    }
+
+    /// The agent with this id, in the office that is served.
+    pub(super) fn agent_row(&self, agent: AgentId) -> Option<&AgentRow> {
+        let data = self.office.as_ref()?;
+        data.rows.agents.iter().find(|row| row.id == agent)
+    }
+
+    /// Whether this workstation knows how to start this agent's program.
+    pub(super) fn can_start(&self, agent: &AgentRow) -> bool {
+        self.program_of(agent).is_ok()
+    }
+
+    fn agent_to_start(&self, agent: AgentId) -> Result<&AgentRow, OpenFault> {
+        if self.office.is_none() {
+            return Err(fault("not_ready", "no office is joined".to_owned()));
+        }
+        let missing = || fault("not_found", format!("the office has no agent {agent}"));
+        self.agent_row(agent).ok_or_else(missing)
+    }
+
     fn plan_session(
         &self,
-        id: SessionId,
         agent: AgentId,
         repository: Option<&str>,
         base: Option<String>,
     ) -> Result<(Live, Opening), OpenFault> {
-        let fault = |class, message: String| OpenFault { class, message };
-        let data = self.office.as_ref();
-        let data = data.ok_or_else(|| fault("not_ready", "no office is joined".to_owned()))?;
-        let agent = data
-            .rows
-            .agents
-            .iter()
-            .find(|row| row.id == agent)
-            .ok_or_else(|| {
-                let message = format!("the office has no agent {agent}");
-                fault("not_found", message)
-            })?;
-        if agent.provider != "claude" {
-            let message = format!(
-                "agent {} runs on `{}`, which this version cannot start",
-                agent.name, agent.provider
-            );
-            return Err(fault("invalid", message));
-        }
+        let id = SessionId(Uuid::new_v4());
+        let agent = self.agent_to_start(agent)?;
         let (repository, path) = self.repository(repository)?;
-        let config_dir = claude::config_dir(&self.ground.environment).ok_or_else(|| {
-            let message = "the environment has no HOME, so Claude Code's folder cannot be found";
-            fault("not_ready", message.to_owned())
-        })?;
-        let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
-        let launch = self.launch(id, &secret)?;
         let name = format!("{}-{}", file_name(&agent.role), id.short());
         let spec = WorktreeSpec {
-            root: self.ground.paths.worktrees().join(data.office.id.short()),
+            root: self.ground.paths.worktrees().join(agent.office_id.short()),
             branch: format!("semo/{name}"),
             name,
             base,
@@ -191,36 +217,99 @@ impl EventLoop {
             agent,
             &spec,
             repository,
-            secret,
+            new_secret(),
             self.now(),
             Instant::now() + START_DEADLINE,
         );
-        let opening = Opening {
+        let row = live.row(id, spec.base.clone());
+        let site = Site::New {
             repository: path,
+            spec,
+        };
+        let opening = self.opening(&live, agent, row, site, StartMode::New)?;
+        Ok((live, opening))
+    }
+
+    /// What starting the program of a session again needs: in the same worktree, with the agent's persona of now.
+    pub(super) fn plan_restart(&mut self, id: SessionId, mode: StartMode) -> Result<Opening, OpenFault> {
+        let gone = || fault("not_found", format!("session {id} has no worktree any more"));
+        let live = self.sessions.get(&id).ok_or_else(gone)?;
+        let site = Site::Same(live.place.clone().ok_or_else(gone)?);
+        let agent = self.agent_to_start(live.agent)?.clone();
+        let row = live.row(id, None);
+        let live = self.sessions.get_mut(&id).ok_or_else(gone)?;
+        live.persona_hash = persona_hash(&agent.persona().render());
+        live.title = title_of(&agent);
+        live.secret = new_secret();
+        live.stale = false;
+        live.was_ready = false;
+        live.unchecked = true;
+        live.start_deadline = Some(Instant::now() + START_DEADLINE);
+        match self.sessions.get(&id) {
+            Some(live) => self.opening(live, &agent, row, site, mode),
+            None => Err(gone()),
+        }
+    }
+
+    fn opening(
+        &self,
+        live: &Live,
+        agent: &AgentRow,
+        row: SessionRow,
+        site: Site,
+        start: StartMode,
+    ) -> Result<Opening, OpenFault> {
+        let config_dir = claude::config_dir(&self.ground.environment).ok_or_else(|| {
+            let message = "the environment has no HOME, so Claude Code's folder cannot be found";
+            fault("not_ready", message.to_owned())
+        })?;
+        Ok(Opening {
+            site,
             persona: agent.persona().render(),
             session: SessionSpec {
-                id,
+                id: row.id,
                 office: live.office,
                 agent: live.agent,
                 title: live.title.clone(),
                 worktree: live.worktree.clone(),
-                launch,
+                launch: self.launch(agent, row.id, &live.secret)?,
                 size: FIRST_SIZE,
                 config_dir,
+                start,
+                detector: self.detectors.reader(),
+                patterns: self.patterns.subscribe(),
                 clock: self.ground.clock.clone(),
             },
-            row: live.row(id, spec.base.clone()),
-            spec,
+            row,
             journal: self.ground.journal.clone(),
             tasks: self.ground.tasks.clone(),
             notes: self.notes_in.clone(),
-        };
-        Ok((live, opening))
+        })
     }
 
-    fn launch(&self, id: SessionId, secret: &str) -> Result<ClaudeLaunch, OpenFault> {
-        Ok(ClaudeLaunch {
-            program: self.program.clone().ok_or_else(|| self.no_program())?,
+    /// The program of an agent.
+    fn program_of(&self, agent: &AgentRow) -> Result<PathBuf, OpenFault> {
+        match agent.provider.as_str() {
+            "claude" => self.program.clone().ok_or_else(|| self.no_program()),
+            scripted::PROVIDER => self.ground.settings.scripted.program.clone().ok_or_else(|| {
+                let message = format!("agent {} has no program; {}", agent.name, scripted::INSTALL_HINT);
+                fault("invalid", message)
+            }),
+            other => {
+                let message = format!(
+                    "agent {} runs on `{other}`, which this version cannot start",
+                    agent.name
+                );
+                Err(fault("invalid", message))
+            }
+        }
+    }
+
+    fn launch(&self, agent: &AgentRow, id: SessionId, secret: &str) -> Result<ClaudeLaunch, OpenFault> {
+        let settings = &self.ground.settings;
+        let program = self.program_of(agent)?;
+        let launch = ClaudeLaunch {
+            program: program.clone(),
             base_env: self.ground.environment.clone(),
             hooks: HookEndpoint {
                 url: self.ground.hook_url.clone(),
@@ -228,7 +317,11 @@ impl EventLoop {
             },
             runtime_dir: self.ground.paths.session(id),
             permission_mode: PermissionMode::AsConfigured,
-            extra_args: self.ground.settings.claude.args.clone(),
+            extra_args: settings.claude.args.clone(),
+        };
+        Ok(match agent.provider.as_str() {
+            scripted::PROVIDER => scripted::launch(program, settings.scripted.args.clone(), &launch),
+            _ => launch,
         })
     }
 
@@ -277,37 +370,56 @@ impl EventLoop {
                 let unwanted = live.ending;
                 self.tell_office(id);
                 if unwanted {
-                    self.end_process(id);
+                    self.end_process(id, After::ClearAway);
                 }
             }
-            Err(fault) => {
-                tracing::warn!(session = %id, message = %fault.message, "a session was not started");
-                self.sessions.remove(&id);
-                self.release_terminators(id, &Left::Nothing);
-                for command in self.waiting_for_start(id) {
-                    self.end(command, End::failed(fault.class, fault.message.clone()));
-                }
-                self.advance_line();
-            }
+            Err(fault) => self.not_opened(id, fault),
         }
+    }
+
+    fn not_opened(&mut self, id: SessionId, fault: OpenFault) {
+        tracing::warn!(session = %id, message = %fault.message, "a session was not started");
+        let Some(live) = self.sessions.get(&id) else {
+            return;
+        };
+        let (agent, warm, again) = (live.agent, live.warm, live.place.is_some());
+        if fault.class == "agent_program" {
+            self.count_failure(agent, &fault.message);
+        }
+        if warm {
+            self.warm_start_failed(&fault.message);
+        }
+        if again {
+            // Its worktree holds its work: that is looked after as at every end.
+            return self.lose(id, &fault.message);
+        }
+        self.sessions.remove(&id);
+        self.release_terminators(id, &Left::Nothing);
+        for command in self.waiting_for_start(id) {
+            self.end(command, End::failed(fault.class, fault.message.clone()));
+        }
+        self.advance_line();
     }
 }
 
 impl Opening {
-    async fn run(self) -> Result<Opened, OpenFault> {
-        let repository = Repository::open(&self.repository)
-            .await
-            .map_err(|error| open_fault("repository", &error))?;
-        let worktree = repository
-            .create(&self.spec)
-            .await
-            .map_err(|error| open_fault("worktree", &error))?;
+    pub(super) async fn run(self) -> Result<Opened, OpenFault> {
         let (id, start_files) = (self.session.id, self.session.launch.runtime_dir.clone());
+        let (worktree, is_new) = match &self.site {
+            Site::New { repository, spec } => {
+                let repository = Repository::open(repository)
+                    .await
+                    .map_err(|error| open_fault("repository", &error))?;
+                let made = repository.create(spec).await;
+                (made.map_err(|error| open_fault("worktree", &error))?, true)
+            }
+            Site::Same(worktree) => (worktree.clone(), false),
+        };
         match self.start_in(&worktree).await {
             Ok(session) => Ok(Opened { session, worktree }),
             Err(fault) => {
                 remove_start_files(id, &start_files).await;
-                if let Err(error) = worktree.remove(id).await {
+                if is_new && let Err(error) = worktree.remove(id).await {
                     tracing::warn!(session = %id, %error, "the worktree of a session that did not start is left");
                 }
                 Err(fault)
@@ -340,6 +452,15 @@ impl Opening {
             open_fault("agent_program", &error)
         })
     }
+}
+
+fn fault(class: &'static str, message: String) -> OpenFault {
+    OpenFault { class, message }
+}
+
+/// What the hooks of one start have to show.
+fn new_secret() -> String {
+    Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string()
 }
 
 fn open_fault(class: &'static str, error: &dyn std::error::Error) -> OpenFault {

@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use domain::ask::AskAnswer;
+use domain::turn::Retry;
 use domain::{Command, CommandId, Timestamp};
 use serde_json::Value;
 use supabase::{CommandRow, CommandState, ConnectionState, ResultRow};
 
+use super::ask_news::ask_view;
 use super::{EventLoop, Ground, Stage};
 use crate::view::{
     AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView,
-    RepositoryView, SessionView, State,
+    PausedAgentView, PoolView, RepositoryView, SessionView, State,
 };
 
 /// Longest summary of a command, in characters.
@@ -33,6 +36,8 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
         offices: Vec::new(),
         agents: Vec::new(),
         sessions: Vec::new(),
+        asks: Vec::new(),
+        closed_asks: Vec::new(),
         commands: Vec::new(),
         problems: Vec::new(),
         repositories: repositories
@@ -47,6 +52,11 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
         limits: LimitsView {
             sessions_max: ground.settings.limits.sessions_max,
         },
+        pool: PoolView {
+            sessions_max: ground.settings.limits.sessions_max,
+            idle_minutes: ground.settings.limits.idle_minutes,
+            ..PoolView::default()
+        },
     }
 }
 
@@ -60,6 +70,8 @@ impl EventLoop {
         state.connection = connection(&self.connection.0, self.connection.1);
         state.problems = self.problems.values().cloned().collect();
         state.sessions = self.session_views();
+        state.pool = self.pool_view();
+        state.limits.sessions_max = state.pool.sessions_max;
         if let Some(data) = &self.office {
             let office = |row: &supabase::OfficeRow| OfficeView {
                 id: row.id.to_string(),
@@ -69,6 +81,8 @@ impl EventLoop {
             state.offices = data.offices.iter().map(office).collect();
             state.agents = data.rows.agents.iter().map(agent).collect();
         }
+        state.asks = self.ask_views();
+        state.closed_asks = self.closed_ask_views();
         state.commands = self.command_views();
         self.view.send_replace(Arc::new(state));
     }
@@ -88,6 +102,15 @@ impl EventLoop {
                 title: live.title.clone(),
                 state: live.state.clone(),
                 asks: live.asks.clone(),
+                ask: self
+                    .asks
+                    .of_session(*id)
+                    .map(|held| ask_view(&held.ask, Some(held.agent), true)),
+                warm: live.warm,
+                stale: live.stale,
+                retrying: live.retrying.clone(),
+                memory_mb: live.memory_mb.map(number),
+                restarts: live.restarts,
                 repository: Some(live.repository.clone()),
                 branch: Some(live.branch.clone()),
                 worktree: live.worktree.display().to_string(),
@@ -96,6 +119,30 @@ impl EventLoop {
             .collect();
         views.sort_by_key(|view| view.started_at);
         views
+    }
+
+    fn pool_view(&self) -> PoolView {
+        let limits = self.limits();
+        let open = self.sessions.values().filter(|live| !live.state.is_over());
+        let warm = open.clone().filter(|live| live.warm);
+        let paused = self.paused_agents().into_iter();
+        PoolView {
+            sessions_max: number(limits.sessions_max),
+            warm_roles: limits.warm_roles.clone(),
+            open: number(open.count()),
+            warm: number(warm.count()),
+            waiting: number(self.line.len()),
+            memory_mb: self.memory_mb().map(number),
+            memory_limit_mb: number(limits.memory_mb_max),
+            idle_minutes: limits.idle_minutes,
+            paused_agents: paused
+                .map(|(agent, until, why)| PausedAgentView {
+                    agent_id: agent.to_string(),
+                    until: until.0,
+                    why,
+                })
+                .collect(),
+        }
     }
 
     /// The office's rows, with what we know better laid over them; then ours that the office has not shown yet.
@@ -153,6 +200,7 @@ impl EventLoop {
                 .and_then(|row| text(row.output.as_ref(), "final_message"))
                 .map(|message| clipped(&message, TEXT_CHARS_MAX)),
             reason: result.and_then(|row| text(row.error.as_ref(), "message")),
+            class: result.and_then(|row| text(row.error.as_ref(), "class")),
             evidence: result
                 .and_then(|row| row.evidence.clone())
                 .and_then(|value| serde_json::from_value(value).ok()),
@@ -176,17 +224,26 @@ impl EventLoop {
             view.status = match &work.stage {
                 Stage::InLine => CommandStatus::Waiting,
                 Stage::Starting { .. } => CommandStatus::Claimed,
-                Stage::Turn { .. } | Stage::UntilEnded { .. } | Stage::UntilGone { .. } | Stage::Asking => {
-                    CommandStatus::Running
-                }
+                Stage::Turn { .. }
+                | Stage::UntilEnded { .. }
+                | Stage::UntilGone { .. }
+                | Stage::Asking
+                | Stage::Answering => CommandStatus::Running,
                 Stage::Ended => CommandStatus::Reporting,
             };
             let session = match &work.stage {
                 Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
                     Some(session)
                 }
-                Stage::InLine | Stage::UntilEnded { .. } | Stage::Asking | Stage::Ended => None,
+                Stage::InLine
+                | Stage::UntilEnded { .. }
+                | Stage::Asking
+                | Stage::Answering
+                | Stage::Ended => None,
             };
+            if work.stage == Stage::InLine {
+                view.reason.clone_from(&work.waits_because);
+            }
             if let Some(session) = session {
                 view.session_id = Some(session.to_string());
                 view.reason = self.sessions.get(session).and_then(|live| live.asks.clone());
@@ -204,9 +261,29 @@ impl EventLoop {
             view.outcome = Some(ending.outcome.clone());
             view.final_message = ending.final_message.clone();
             view.reason = ending.reason.clone();
+            view.class = ending.class.clone();
             view.evidence = ending.evidence.clone();
         }
     }
+}
+
+/// A retry, for people: what failed, and when it is tried again.
+pub(super) fn retry_words(retry: &Retry) -> String {
+    let next = match retry.next_in_s {
+        Some(seconds) => format!(", again in {seconds} s"),
+        None => String::new(),
+    };
+    format!(
+        "{} (try {} of {}{next})",
+        retry.words.trim(),
+        retry.attempt,
+        retry.max
+    )
+}
+
+/// For people: what does not fit is as much as there can be.
+fn number(value: impl TryInto<u32>) -> u32 {
+    value.try_into().unwrap_or(u32::MAX)
 }
 
 fn row_of(claimed: &supabase::ClaimedCommand) -> CommandRow {
@@ -291,6 +368,11 @@ fn summary(kind: &str, args: &Value) -> String {
         Ok(Command::GetOutput(_)) => "Read a session's output",
         Ok(Command::ListSessions) => "List the sessions",
         Ok(Command::Terminate(_)) => "End a session",
+        Ok(Command::Approve(args)) => match args.answer {
+            AskAnswer::Allow => "Allow what a session asks for",
+            AskAnswer::Deny { .. } => "Deny what a session asks for",
+            AskAnswer::Choose { .. } => "Answer a session's question",
+        },
         Err(_) => return clipped(&format!("Not understood: {kind}"), SUMMARY_CHARS_MAX),
     };
     line.to_owned()
@@ -319,6 +401,13 @@ mod tests {
         assert_eq!(
             summary("terminate", &json!({"session": uuid::Uuid::nil()})),
             "End a session"
+        );
+        assert_eq!(
+            summary(
+                "approve",
+                &json!({"session": uuid::Uuid::nil(), "answer": {"say": "deny"}})
+            ),
+            "Deny what a session asks for"
         );
         assert_eq!(summary("reboot", &json!({})), "Not understood: reboot");
         assert_eq!(

@@ -6,7 +6,7 @@ use domain::fault::chain;
 use domain::{AgentId, Command, OfficeId, SessionId};
 use serde::Serialize;
 use serde_json::{Value, json};
-use session::WhichTurn;
+use session::{Session, WhichTurn};
 use supabase::{NewCommand, RestError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -34,6 +34,14 @@ impl EventLoop {
                 marker,
                 repository,
             } => {
+                // The office does not know a session that was started ahead of need; its agent gets it in any case.
+                let warm = session_id
+                    .and_then(|session| self.sessions.get(&session))
+                    .filter(|live| live.warm);
+                let (agent_id, session_id) = match warm {
+                    Some(live) => (Some(live.agent), None),
+                    None => (agent_id, session_id),
+                };
                 let args = SendPrompt {
                     prompt,
                     session: session_id,
@@ -51,11 +59,7 @@ impl EventLoop {
                     let answer = rest.cancel_command(command_id).await;
                     say(
                         reply,
-                        answer
-                            .map(|_| Answer {
-                                command_id: Some(command_id.to_string()),
-                            })
-                            .map_err(refused),
+                        answer.map(|_| Answer::command(command_id)).map_err(refused),
                     );
                 });
             }
@@ -63,6 +67,14 @@ impl EventLoop {
                 let args = Terminate { session: session_id };
                 self.enqueue("terminate", &args, None, Some(session_id), reply);
             }
+            Request::AnswerAsk { ask_id, answer, way } => self.answer_ask(ask_id, answer, way, reply),
+            Request::Explain { session_id } => self.explain(session_id, reply),
+            Request::ListPreserved {} => self.list_preserved(reply),
+            Request::RestorePreserved {
+                repository,
+                name,
+                to_branch,
+            } => self.restore_preserved(repository, name, to_branch, reply),
             Request::Refresh {} => {
                 self.check_program();
                 // Joining reads everything anew, the list of offices too.
@@ -72,9 +84,26 @@ impl EventLoop {
                 }
                 self.refresh();
                 self.claim("a person asked");
-                say(reply, Ok(Answer { command_id: None }));
+                say(reply, Ok(Answer::default()));
             }
         }
+    }
+
+    /// The session's own actor tells; the loop does not wait for it.
+    fn explain(&self, session: SessionId, reply: Reply) {
+        let handle = self.sessions.get(&session).and_then(|live| live.session.clone());
+        let Some(handle) = handle else {
+            say(
+                reply,
+                Err(not_found(format!(
+                    "there is no session {session} on this machine"
+                ))),
+            );
+            return;
+        };
+        self.ground.tasks.spawn(async move {
+            say(reply, explanation(&handle).await);
+        });
     }
 
     fn select_office(&mut self, office: OfficeId) -> Result<Answer, RequestError> {
@@ -91,10 +120,12 @@ impl EventLoop {
                 "Wait for their end, or cancel them.",
             ));
         }
+        // A join that is under way ends first; the wish is not forgotten meanwhile.
+        self.office_wanted = Some(office);
         if !std::mem::replace(&mut self.joining, true) {
             self.join_office(Some(office));
         }
-        Ok(Answer { command_id: None })
+        Ok(Answer::default())
     }
 
     fn interrupt(&self, session: SessionId) -> Result<Answer, RequestError> {
@@ -103,12 +134,12 @@ impl EventLoop {
             handle.ok_or_else(|| not_found(format!("there is no session {session} on this machine")))?;
         handle
             .cancel(WhichTurn::Current)
-            .map(|()| Answer { command_id: None })
+            .map(|()| Answer::default())
             .map_err(|error| RequestError::new(ErrorCode::Conflict, chain(&error), ""))
     }
 
     /// Puts a command into the office, after the same checks that it would meet when it comes back.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         kind: &str,
         args: &impl Serialize,
@@ -145,16 +176,20 @@ impl EventLoop {
         let rest = self.ground.rest.clone();
         self.ground.tasks.spawn(async move {
             let answer = rest.enqueue_command(&command).await;
-            say(
-                reply,
-                answer
-                    .map(|row| Answer {
-                        command_id: Some(row.id.to_string()),
-                    })
-                    .map_err(refused),
-            );
+            say(reply, answer.map(|row| Answer::command(row.id)).map_err(refused));
         });
     }
+}
+
+async fn explanation(session: &Session) -> Result<Answer, RequestError> {
+    let explanation = session
+        .explain()
+        .await
+        .map_err(|error| RequestError::new(ErrorCode::NotReady, chain(&error), ""))?;
+    Ok(Answer {
+        explanation: Some(explanation),
+        ..Answer::default()
+    })
 }
 
 /// Whoever asked may have gone; that is no fault.

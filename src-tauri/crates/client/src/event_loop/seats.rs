@@ -1,5 +1,6 @@
 //! The sessions at hand: their notes, what that means for the commands that have them, what the office is told.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use domain::session::{Ask, SessionState};
@@ -7,15 +8,16 @@ use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
 use journal::SessionRow;
 use provider::claude;
-use serde_json::json;
 use session::{Session, SessionNote, TurnReport};
 use supabase::{AgentRow, RestError, SessionDraft};
 use tokio::time::Instant;
-use worktree::{Worktree, WorktreeSpec};
+use worktree::{Worktree, WorktreeSpec, persona_hash};
 
 use super::ending::clear_after_crash;
 use super::finish::End;
 use super::office::client_in;
+use super::publish::retry_words;
+use super::restart::Restart;
 use super::{Event, EventLoop, Stage, Work};
 use crate::pool::{Seat, is_at_rest};
 
@@ -37,14 +39,43 @@ pub(crate) struct Live {
     pub start_deadline: Option<Instant>,
     /// What it waits for, in words.
     pub asks: Option<String>,
+    /// The words of a retry of the provider's API that is under way.
+    pub retrying: Option<String>,
     pub ending: bool,
     /// How often its end could not be proven, and when that is tried again.
     pub unproven: Option<(u32, Instant)>,
     /// What its hooks must show.
     pub secret: String,
+    /// It was started ahead of need, and nobody has used it yet: the office does not know of it.
+    pub warm: bool,
+    /// The hash of the persona that it was started with.
+    pub persona_hash: String,
+    /// Its agent has another persona now.
+    pub stale: bool,
+    /// Its agent is not in the office any more.
+    pub orphaned: bool,
+    /// What it takes of the memory with everything it has started, in MiB.
+    pub memory_mb: Option<u64>,
+    /// How often it was started again after an unexpected end.
+    pub restarts: u32,
+    /// A turn has begun in it: there is a conversation to resume.
+    pub talked: bool,
+    /// Its program has shown its prompt since its last start.
+    pub was_ready: bool,
+    /// It was started again: it is looked at before it gets work.
+    pub unchecked: bool,
+    /// That look is under way.
+    pub checking: bool,
+    /// A restart that is under way.
+    pub restart: Option<Restart>,
 }
 
 impl Live {
+    /// Work may be given to it, now or when it is ready.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.ending
+    }
+
     /// A session that is about to be started for `agent` in the worktree of `spec`.
     pub(super) fn starting(
         agent: &AgentRow,
@@ -57,7 +88,7 @@ impl Live {
         Live {
             agent: agent.id,
             office: agent.office_id,
-            title: format!("{} · {}", agent.role, agent.name),
+            title: title_of(agent),
             repository,
             branch: spec.branch.clone(),
             worktree: spec.root.join(&spec.name),
@@ -69,9 +100,21 @@ impl Live {
             holder: None,
             start_deadline: Some(deadline),
             asks: None,
+            retrying: None,
             ending: false,
             unproven: None,
             secret,
+            warm: false,
+            persona_hash: persona_hash(&agent.persona().render()),
+            stale: false,
+            orphaned: false,
+            memory_mb: None,
+            restarts: 0,
+            talked: false,
+            was_ready: false,
+            unchecked: false,
+            checking: false,
+            restart: None,
         }
     }
 
@@ -94,8 +137,22 @@ impl Live {
 }
 
 impl EventLoop {
-    /// The sessions as the placing decision sees them.
-    pub(super) fn seats(&self) -> Vec<Seat> {
+    /// The sessions of one office, as the pool's decisions see them.
+    pub(super) fn seats(&self, office: OfficeId) -> Vec<Seat> {
+        self.seats_where(|live| live.office == office)
+    }
+
+    /// All sessions on this machine, whose memory is shared.
+    pub(super) fn all_seats(&self) -> Vec<Seat> {
+        self.seats_where(|_| true)
+    }
+
+    fn seats_where(&self, wanted: impl Fn(&Live) -> bool) -> Vec<Seat> {
+        let busy: HashSet<SessionId> = self
+            .work
+            .values()
+            .filter_map(|work| work.stage.session())
+            .collect();
         let seat = |(id, live): (&SessionId, &Live)| Seat {
             id: *id,
             agent: live.agent,
@@ -105,28 +162,48 @@ impl EventLoop {
             } else {
                 live.state.clone()
             },
-            taken: live.holder.is_some(),
+            taken: live.holder.is_some() || busy.contains(id),
+            warm: live.warm,
+            stale: live.stale,
+            started_at: live.started_at,
             idle_since: live.idle_since,
         };
-        self.sessions.iter().map(seat).collect()
+        self.sessions
+            .iter()
+            .filter(|(_, live)| wanted(live))
+            .map(seat)
+            .collect()
+    }
+
+    /// Whether a command has this session or waits for it.
+    pub(super) fn is_busy(&self, id: SessionId) -> bool {
+        let held = self.sessions.get(&id).is_some_and(|live| live.holder.is_some());
+        held || self.work.values().any(|work| work.stage.session() == Some(id))
     }
 
     pub(super) fn take_note(&mut self, note: SessionNote) {
         self.changed = true;
         match note {
+            // The end is told by the last note, which says more.
+            SessionNote::State { state, .. } if state.is_over() => {}
             SessionNote::State { session, state } => self.state_changed(session, state),
-            SessionNote::Asked { session, ask, text } => self.asked(session, ask, text),
-            SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
-            SessionNote::Exited { session, exit } => {
-                self.keep_last_words(session, exit.words);
-                self.state_changed(session, SessionState::Exited { code: exit.code });
-                self.end_process(session);
+            SessionNote::Asked { session, ask } => {
+                self.asked(session, ask.kind, ask.text.clone());
+                self.ask_raised(ask);
             }
+            SessionNote::AskClosed { ask, end, .. } => self.ask_closed(ask, end),
+            SessionNote::Retrying { session, retry } => {
+                if let Some(live) = self.sessions.get_mut(&session) {
+                    live.retrying = retry.map(|retry| retry_words(&retry));
+                }
+            }
+            SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
+            SessionNote::Exited { session, exit } => self.program_ended(session, exit),
         }
     }
 
     /// What a program that ended before it was ready said last: the best that can be told about why.
-    fn keep_last_words(&mut self, id: SessionId, words: Option<String>) {
+    pub(super) fn keep_last_words(&mut self, id: SessionId, words: Option<String>) {
         if let Some(live) = self.sessions.get_mut(&id)
             && live.state == SessionState::Starting
             && let Some(words) = words.filter(|words| !words.trim().is_empty())
@@ -138,12 +215,13 @@ impl EventLoop {
         }
     }
 
-    fn state_changed(&mut self, id: SessionId, state: SessionState) {
+    pub(super) fn state_changed(&mut self, id: SessionId, state: SessionState) {
         let now = self.now();
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
-        if live.state == state {
+        // What the old program still says while it is replaced is not the state of the session.
+        if live.state == state || live.restart.is_some() {
             return;
         }
         tracing::debug!(session = %id, ?state, "a session's state");
@@ -159,6 +237,12 @@ impl EventLoop {
             // It has come up: from here on a person's pace counts.
             live.start_deadline = None;
         }
+        live.was_ready |= matches!(state, SessionState::Idle | SessionState::Working { .. });
+        if matches!(state, SessionState::Working { .. }) {
+            // Also when somebody typed into a warm one: it is not untouched any more.
+            live.talked = true;
+            live.warm = false;
+        }
         if let Err(error) = self.ground.journal.set_session_state(id, &state, now) {
             tracing::warn!(session = %id, %error, "a session's state is not in the journal");
         }
@@ -168,28 +252,26 @@ impl EventLoop {
         }
     }
 
-    /// The commands that wait for this session to become ready.
+    /// The commands that wait for this session to become ready, in the order in which they came.
     pub(super) fn waiting_for_start(&self, id: SessionId) -> Vec<CommandId> {
         let waits = |work: &&Work| work.stage == Stage::Starting { session: id };
-        self.work.values().filter(waits).map(|work| work.row.id).collect()
+        let mut waiting: Vec<_> = self.work.values().filter(waits).collect();
+        waiting.sort_by_key(|work| work.row.seq);
+        waiting.into_iter().map(|work| work.row.id).collect()
     }
 
-    /// Begins what waited for this session's start, then looks at the line.
+    /// Begins what waited for this session's start, then looks at the line. One that was started ahead of need, or
+    /// started again, is looked at first.
     fn session_is_idle(&mut self, id: SessionId) {
-        for command in self.waiting_for_start(id) {
-            match self.work.get(&command).map(|work| &work.command) {
-                Some(domain::Command::CreateSession(_)) => {
-                    let output = self.sessions.get(&id).map(|live| {
-                        json!({
-                            "session_id": id, "agent_id": live.agent, "repository": live.repository,
-                            "branch": live.branch,
-                        })
-                    });
-                    self.end(command, End::ok(output.unwrap_or_default()));
-                }
-                _ => self.submit(command, id),
-            }
+        let Some(live) = self.sessions.get(&id) else {
+            return;
+        };
+        if live.unchecked || live.warm && self.is_busy(id) {
+            self.check(id);
+        } else {
+            self.hand_over(id);
         }
+        self.renew_if_stale(id);
         self.advance_line();
     }
 
@@ -207,10 +289,12 @@ impl EventLoop {
     }
 
     fn turn_ended(&mut self, session: SessionId, mut report: TurnReport) {
+        self.add_answers(&mut report);
         let turn = report.turn;
         if let TurnOutcome::Failed {
             class: FailureClass::Auth,
             detail,
+            ..
         } = &mut report.outcome
         {
             self.signed_out(detail);
@@ -218,6 +302,21 @@ impl EventLoop {
             detail.push_str(claude::SIGN_IN_HINT);
         } else if report.outcome == TurnOutcome::Done {
             self.solved("claude_signed_out");
+            self.solved("session_lost");
+        }
+        let ended_by_exit = matches!(
+            report.outcome,
+            TurnOutcome::Failed {
+                class: FailureClass::ProviderExit,
+                ..
+            }
+        );
+        if let Some(live) = self.sessions.get_mut(&session) {
+            live.talked = true;
+            let agent = live.agent;
+            if !ended_by_exit {
+                self.went_well(agent);
+            }
         }
         let carried = self.work.iter().find_map(|(command, work)| match work.stage {
             Stage::Turn { turn: its, .. } if its == turn => Some(*command),
@@ -227,10 +326,12 @@ impl EventLoop {
             Some(command) => self.end(command, End::of_turn(report, session)),
             None => tracing::warn!(%session, %turn, "a turn ended that no command waits for"),
         }
+        self.renew_if_stale(session);
     }
 
+    /// A warm session is nobody's yet: the office hears of it when it is taken.
     pub(super) fn tell_office(&mut self, id: SessionId) {
-        if let Some(live) = self.sessions.get(&id) {
+        if let Some(live) = self.sessions.get(&id).filter(|live| !live.warm) {
             let draft = self.draft(id, live);
             self.tell(draft);
         }
@@ -332,6 +433,11 @@ impl EventLoop {
         }
         self.outbox_bell.notify_one();
     }
+}
+
+/// A session's title: role and name of its agent.
+pub(super) fn title_of(agent: &AgentRow) -> String {
+    format!("{} · {}", agent.role, agent.name)
 }
 
 /// Name of a state in the office's `sessions` rows.

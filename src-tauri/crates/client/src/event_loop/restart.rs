@@ -1,0 +1,277 @@
+//! Starting a session's program anew in its place: once after each unexpected end, and when its persona has changed.
+//! The conversation is resumed by its own id. An end that somebody asked for is never answered with a start: a
+//! terminate that comes while a restart is under way wins, and so does the end of the core.
+
+use std::time::Duration;
+
+use domain::SessionId;
+use domain::session::SessionState;
+use session::{SessionExit, StartMode};
+use tokio::time::Instant;
+
+use super::ending::After;
+use super::seats::Live;
+use super::{Event, EventLoop};
+
+/// How long the old program may take to be proven gone and to send its last reports.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
+/// A restart under way: until the old program is proven gone and its last report was heard.
+pub(crate) struct Restart {
+    mode: StartMode,
+    gone: bool,
+    heard: bool,
+    limit: Instant,
+}
+
+impl EventLoop {
+    /// A program has ended, whoever wanted it.
+    pub(super) fn program_ended(&mut self, id: SessionId, exit: SessionExit) {
+        let stopping = self.ground.stop.is_cancelled();
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if let Some(restart) = &mut live.restart {
+            restart.heard = true;
+            return self.go_on_with_restart(id);
+        }
+        let how = match (exit.code, exit.signal.as_deref()) {
+            (Some(code), _) => format!("the agent program ended with code {code}"),
+            (None, Some(signal)) => format!("the agent program was ended by {signal}"),
+            (None, None) => "the agent program ended".to_owned(),
+        };
+        let (agent, was_ready, warm) = (live.agent, live.was_ready, live.warm);
+        let resting = matches!(
+            live.state,
+            SessionState::Idle | SessionState::AwaitingPerson { turn: None, .. }
+        );
+        // Code 0 at rest: somebody at the keyboard has told it to end.
+        let by_hand = exit.code == Some(0) && resting && was_ready;
+        let over = live.ending || stopping || by_hand;
+        let unexpected = !over && !exit.wanted;
+        let again = !over && was_ready && !warm && live.place.is_some();
+        let paused = unexpected && self.count_failure(agent, &how);
+        if again && !paused {
+            tracing::warn!(session = %id, how, unexpected, "a session's program ended; it is started again");
+            self.restart_ended(id, unexpected);
+        } else {
+            if unexpected && warm {
+                self.warm_start_failed(&how);
+            } else if unexpected {
+                tracing::warn!(session = %id, how, paused, "a session ended unexpectedly");
+            }
+            self.keep_last_words(id, exit.words);
+            self.state_changed(id, SessionState::Exited { code: exit.code });
+            self.end_process(id, After::ClearAway);
+        }
+    }
+
+    fn restart_ended(&mut self, id: SessionId, unexpected: bool) {
+        if let Some(live) = self.sessions.get_mut(&id) {
+            live.restarts += u32::from(unexpected);
+            live.begin_restart(true);
+        }
+        self.note_restart(id);
+    }
+
+    /// Ends the program of an idle session and starts it anew in its place: it reads its instructions only at its start.
+    pub(super) fn renew(&mut self, id: SessionId, why: &'static str) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if live.ending || live.restart.is_some() || live.session.is_none() || live.place.is_none() {
+            return;
+        }
+        tracing::info!(session = %id, why, "a session is renewed");
+        live.begin_restart(false);
+        self.note_restart(id);
+    }
+
+    fn note_restart(&mut self, id: SessionId) {
+        self.changed = true;
+        let now = self.now();
+        if let Err(error) = self
+            .ground
+            .journal
+            .set_session_state(id, &SessionState::Starting, now)
+        {
+            tracing::warn!(session = %id, %error, "a session's state is not in the journal");
+        }
+        self.tell_office(id);
+        self.end_process(id, After::StartAgain);
+    }
+
+    /// The old program is proven gone.
+    pub(super) fn gone_for_restart(&mut self, id: SessionId) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        match &mut live.restart {
+            Some(restart) => {
+                restart.gone = true;
+                self.go_on_with_restart(id);
+            }
+            // Somebody has asked for its end meanwhile.
+            None => self.clear_place(id),
+        }
+    }
+
+    fn go_on_with_restart(&mut self, id: SessionId) {
+        let stopping = self.ground.stop.is_cancelled();
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(mode) = live
+            .restart
+            .take_if(|restart| restart.gone && restart.heard)
+            .map(|restart| restart.mode)
+        else {
+            return;
+        };
+        self.directory.remove(id);
+        if stopping {
+            return self.clear_place(id);
+        }
+        match self.plan_restart(id, mode) {
+            Ok(opening) => {
+                tracing::info!(session = %id, ?mode, "starting a session again");
+                self.start(async move {
+                    Event::Opened {
+                        session: id,
+                        result: opening.run().await,
+                    }
+                });
+            }
+            Err(fault) => self.lose(id, &fault.message),
+        }
+    }
+
+    /// A session that cannot be taken up again: it ends, and that is told.
+    pub(super) fn lose(&mut self, id: SessionId, why: &str) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let message = format!(
+            "session {} ({id}) could not be taken up again: {why}; its worktree is {}",
+            live.title,
+            live.worktree.display()
+        );
+        live.asks = Some(message.clone());
+        live.restart = None;
+        live.ending = true;
+        let has_program = live.session.is_some();
+        let hint = "A new session is started for the next prompt; the old conversation is not in it.";
+        self.problem("session_lost", message, hint);
+        if has_program {
+            self.end_process(id, After::ClearAway);
+        } else {
+            self.clear_place(id);
+        }
+    }
+
+    /// Looks after the worktree of a session whose program is proven gone.
+    fn clear_place(&mut self, id: SessionId) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        live.ending = true;
+        let place = live.place.take();
+        let start_files = self.ground.paths.session(id);
+        self.start(async move {
+            let left = super::ending::clear_all(id, place, &start_files).await;
+            Event::Gone {
+                session: id,
+                left: Ok(left),
+            }
+        });
+    }
+
+    /// Somebody asks for the end of a session: a restart that is under way is none any more.
+    pub(super) fn forget_restart(&mut self, id: SessionId) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if let Some(restart) = live.restart.take() {
+            live.ending = true;
+            live.state = SessionState::Stopping;
+            if restart.gone {
+                self.clear_place(id);
+            }
+        }
+    }
+
+    /// Gives up restarts whose old program did not report its end.
+    pub(super) fn give_up_stuck_restarts(&mut self, now: Instant) {
+        let stuck: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, live)| live.restart.as_ref().is_some_and(|restart| restart.limit <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stuck {
+            tracing::error!(session = %id, "a restart does not come about");
+            self.forget_restart(id);
+        }
+    }
+
+    /// Marks sessions whose agent has another persona now, or is gone, and renews or ends those that are idle.
+    pub(super) fn look_at_personas(&mut self) {
+        let Some(data) = &self.office else { return };
+        let office = data.office.id;
+        let hashes: std::collections::HashMap<_, _> = data
+            .rows
+            .agents
+            .iter()
+            .map(|row| (row.id, worktree::persona_hash(&row.persona().render())))
+            .collect();
+        let mut changed = false;
+        for live in self.sessions.values_mut().filter(|live| live.office == office) {
+            let hash = hashes.get(&live.agent);
+            let stale = hash != Some(&live.persona_hash);
+            changed |= stale != live.stale;
+            live.stale = stale;
+            live.orphaned = hash.is_none();
+        }
+        self.changed |= changed;
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.renew_if_stale(id);
+        }
+    }
+
+    /// At rest, with nobody waiting for it: the moment to renew a session whose persona has changed, or to end one
+    /// whose agent is gone.
+    pub(super) fn renew_if_stale(&mut self, id: SessionId) {
+        let busy = self.is_busy(id);
+        let Some(live) = self.sessions.get(&id) else {
+            return;
+        };
+        if busy || !live.stale || live.ending || !crate::pool::is_at_rest(&live.state) {
+            return;
+        }
+        if live.orphaned {
+            self.give_up(id, "its agent has left the office");
+        } else if live.warm {
+            self.give_up(id, "its agent's persona has changed");
+        } else if live.state == SessionState::Idle {
+            self.renew(id, "its agent's persona has changed");
+        }
+    }
+}
+
+impl Live {
+    fn begin_restart(&mut self, heard: bool) {
+        self.restart = Some(Restart {
+            mode: if self.talked {
+                StartMode::Resume
+            } else {
+                StartMode::New
+            },
+            gone: false,
+            heard,
+            limit: Instant::now() + END_LIMIT,
+        });
+        self.state = SessionState::Starting;
+        self.idle_since = None;
+        self.asks = None;
+    }
+}
