@@ -1,6 +1,7 @@
 //! Where the agent programs' hooks arrive: `POST /hooks/<session>`, under the secret of that session.
 //!
-//! The answer is quick and decides nothing (`{}`): the agent stands still until it has it.
+//! The answer is quick and decides nothing (`{}`): the agent stands still until it has it. Only where the agent asks a
+//! person is the request held until somebody has answered; when the agent goes on without that, it drops the request.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -25,8 +26,8 @@ pub async fn take(
         .get(SECRET_HEADER)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    match shared.client.hook(session, secret, body) {
-        Ok(()) => (StatusCode::OK, Json(json!({}))),
+    match shared.client.hook(session, secret, &body) {
+        Ok(reply) => (StatusCode::OK, Json(reply.body().await)),
         Err(refusal) => {
             tracing::warn!(%session, %refusal, "a hook was not taken");
             (StatusCode::FORBIDDEN, Json(json!({})))

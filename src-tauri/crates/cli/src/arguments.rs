@@ -39,6 +39,19 @@ pub enum Order {
     Tail(Tail),
     /// Show what runs here.
     Status(Status),
+    /// List the permissions and questions that agents wait with.
+    Asks(Asks),
+    /// Answer one of them: allow, deny, or choose.
+    Approve(Approve),
+    /// Tell how a session, or a recording of one, came to the outcomes of its turns.
+    Explain(Explain),
+    /// List the work that sessions left uncommitted and that was kept.
+    Preserved(Preserved),
+    /// Put kept work into a new branch.
+    Restore(Restore),
+    /// The office itself.
+    #[command(subcommand)]
+    Office(OfficeOrder),
     /// Say what is missing on this machine and how to get it.
     Doctor(Doctor),
 }
@@ -112,6 +125,91 @@ pub struct Status {
 /// `semo doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo asks`
+#[derive(Debug, Args)]
+pub struct Asks {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo approve`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The ask or its session: an id of `semo asks`, or the beginning of one
+    #[arg(value_name = "ASK|SESSION")]
+    pub target: String,
+    /// Say no
+    #[arg(long, conflicts_with = "choose")]
+    pub deny: bool,
+    /// With --deny: why, for the agent
+    #[arg(long, requires = "deny", value_name = "TEXT")]
+    pub message: Option<String>,
+    /// For a question: the choice, counted from 1
+    #[arg(long, value_name = "N")]
+    pub choose: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A session of this machine: its id, or the beginning of it
+    #[arg(required_unless_present = "recording")]
+    pub session: Option<String>,
+    /// A recorded session instead
+    #[arg(long, value_name = "FILE", conflicts_with = "session")]
+    pub recording: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo preserved`
+#[derive(Debug, Args)]
+pub struct Preserved {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The kept state: a name of `semo preserved`, or the beginning of one
+    pub name: String,
+    /// The branch to make [default: restored/ and the beginning of the name]
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// The repository, when two have a state of that name
+    #[arg(long)]
+    pub repository: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo office`
+#[derive(Debug, Subcommand)]
+pub enum OfficeOrder {
+    /// Show the office's settings, or change some of them. They hold for all its workstations, at once.
+    Settings(OfficeSettings),
+}
+
+/// `semo office settings`
+#[derive(Debug, Args)]
+pub struct OfficeSettings {
+    /// sessions_max=4, warm_roles=FE,QA, idle_minutes=20, memory_mb_max=8192, completion_patterns=["…"],
+    /// error_patterns=["…"]; with nothing behind the = a setting is taken away
+    #[arg(value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,12 +3,17 @@
 //! It holds no logic of the product: it reads arguments and environment, puts the parts together, and gives results
 //! a form for people and scripts. Errors go to stderr with a hint; the exit codes are [`exit::Exit`].
 
+mod approve;
 mod arguments;
 mod doctor;
 mod exit;
+mod explain;
 mod follow;
+mod local;
 pub mod machine;
 mod office;
+mod office_settings;
+mod preserved;
 mod running;
 mod send;
 mod status;
@@ -22,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Order};
+use arguments::{Arguments, OfficeOrder, Order};
 use exit::{Exit, Failure};
 use world::World;
 
@@ -50,6 +55,12 @@ async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
         Order::Send(send) => send::run(&world, send).await,
         Order::Tail(tail) => tail::run(&world, &tail).await,
         Order::Status(status) => status::run(&world, &status).await,
+        Order::Asks(asks) => approve::list(&world, &asks).await,
+        Order::Approve(approve) => approve::run(&world, &approve).await,
+        Order::Explain(explain) => explain::run(&world, &explain).await,
+        Order::Preserved(preserved) => preserved::list(&world, &preserved).await,
+        Order::Restore(restore) => preserved::restore(&world, &restore).await,
+        Order::Office(OfficeOrder::Settings(settings)) => office_settings::run(&world, &settings).await,
         Order::Doctor(doctor) => doctor::run(&world, &doctor).await,
     }
 }

@@ -171,7 +171,7 @@ async fn start_client(
         },
         settings,
         paths: world.paths.clone(),
-        clock: Arc::new(SystemClock),
+        clock: world.clock.clone(),
         project,
         account,
         machine: world.machine(),

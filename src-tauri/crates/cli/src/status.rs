@@ -1,60 +1,25 @@
 //! `semo status`: what runs on this data folder, asked of the running core.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::arguments::Status;
 use crate::exit::{Exit, Failure};
-use crate::running;
+use crate::local::Local;
 use crate::world::World;
-
-/// A healthy core answers in milliseconds.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs the order. The exit code is 5 when nothing runs, 1 when the core tells of problems.
 pub async fn run(world: &World, order: &Status) -> Result<Exit, Failure> {
-    let core = running::find(&world.paths)?;
-    let state = ask(&core).await?;
+    let local = Local::open(world)?;
+    let state = local.state().await?;
     if order.json {
         println!("{state}");
     } else {
-        print!("{}", in_words(&core.ui(), &state));
+        print!("{}", in_words(&local.core.ui(), &state));
     }
     let problems = state["problems"]
         .as_array()
         .is_some_and(|problems| !problems.is_empty());
     Ok(if problems { Exit::Failed } else { Exit::Ok })
-}
-
-async fn ask(core: &running::Running) -> Result<Value, Failure> {
-    let unreachable = |reason: String| {
-        let message = format!(
-            "the core (process {}) does not answer at {}: {reason}",
-            core.pid, core.url
-        );
-        Failure::new(
-            Exit::Unreachable,
-            message,
-            "If it stays so, end that process and start again.",
-        )
-    };
-    let http = reqwest::Client::builder()
-        .timeout(ANSWER_WAIT)
-        .no_proxy()
-        .build()
-        .map_err(|error| unreachable(error.to_string()))?;
-    let answer = http
-        .get(format!("{}/api/v1/state", core.url))
-        .bearer_auth(&core.token)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(|error| unreachable(error.to_string()))?;
-    answer
-        .json()
-        .await
-        .map_err(|error| unreachable(error.to_string()))
 }
 
 /// `ui` holds the token: this goes to the terminal of the user who asks, and nowhere else.
@@ -93,6 +58,10 @@ fn in_words(ui: &str, state: &Value) -> String {
             why(&session["asks"]),
         ));
     }
+    let asks = state["asks"].as_array().map_or(0, Vec::len);
+    if asks > 0 {
+        lines.push(format!("{asks} wait for an answer; `semo asks` shows them"));
+    }
     lines.push("newest commands".to_owned());
     for command in state["commands"].as_array().into_iter().flatten().take(10) {
         lines.push(format!(
@@ -126,6 +95,7 @@ mod tests {
             "connection": {"status": "backoff", "why": "no network"},
             "problems": [{"message": "no claude", "hint": "install it"}],
             "sessions": [{"id": "s", "title": "FE · Mina", "state": {"state": "awaiting_person"}, "branch": "b"}],
+            "asks": [{"id": "a"}],
             "commands": [{"id": "12345678-9", "status": "failed", "summary": "x", "reason": "because"}],
         });
         let words = in_words("http://x/#token=t", &state);
@@ -137,6 +107,7 @@ mod tests {
             "awaiting person",
             "12345678",
             "(because)",
+            "1 wait for an answer",
         ] {
             assert!(words.contains(part), "{part} is missing in:\n{words}");
         }

@@ -2,10 +2,13 @@
 //! computer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use client::Machine;
+use client::clock::SystemClock;
 use client::paths::Paths;
 use client::settings::{Overrides, Settings};
+use domain::Clock;
 
 use crate::arguments::Place;
 use crate::exit::{Exit, Failure};
@@ -19,6 +22,8 @@ pub struct World {
     pub paths: Paths,
     /// Settings from file, environment and flags.
     pub settings: Settings,
+    /// The time, for the client.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl World {
@@ -70,6 +75,7 @@ impl World {
             environment,
             paths,
             settings,
+            clock: Arc::new(SystemClock),
         })
     }
 
