@@ -18,7 +18,10 @@ use harness::claude::{ClaudeHome, program};
 use harness::clock::SystemClock;
 use harness::stub::Stub;
 use provider::claude::{ClaudeLaunch, HOOK_SECRET_HEADER, HookEndpoint, PermissionMode};
-use session::{Session, SessionError, SessionNote, SessionSpec, TurnReport, TurnRequest, WhichTurn};
+use provider::detect::{Detectors, OfficePatterns};
+use session::{
+    Session, SessionError, SessionNote, SessionSpec, StartMode, TurnReport, TurnRequest, WhichTurn,
+};
 use tempfile::TempDir;
 use terminal::Size;
 use tokio::sync::{mpsc, watch};
@@ -26,25 +29,26 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Longest that any one step may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
-const SECRET: &str = "0123456789abcdef";
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const SECRET: &str = "0123456789abcdef";
 
 /// Whether the hooks reach the session.
 #[derive(Clone, Copy, PartialEq)]
-enum Hooks {
+pub(crate) enum Hooks {
     Delivered,
     Lost,
 }
 
 /// A session with everything around it.
-struct Place {
-    stub: Stub,
+pub(crate) struct Place {
+    pub(crate) stub: Stub,
     folder: TempDir,
-    home: ClaudeHome,
-    session: Session,
-    notes: mpsc::Receiver<SessionNote>,
+    pub(crate) home: ClaudeHome,
+    pub(crate) session: Session,
+    pub(crate) notes: mpsc::Receiver<SessionNote>,
     tasks: TaskTracker,
     session_in: watch::Sender<Option<Session>>,
+    spec: SessionSpec,
 }
 
 struct Endpoint {
@@ -56,27 +60,27 @@ async fn take_hook(
     State(endpoint): State<Arc<Endpoint>>,
     headers: HeaderMap,
     body: Bytes,
-) -> (StatusCode, &'static str) {
+) -> (StatusCode, String) {
     if headers
         .get(HOOK_SECRET_HEADER)
         .is_none_or(|secret| secret != SECRET)
     {
-        return (StatusCode::UNAUTHORIZED, "{}");
+        return (StatusCode::UNAUTHORIZED, "{}".into());
     }
-    if endpoint.hooks == Hooks::Delivered
-        && let Some(session) = endpoint.session.borrow().as_ref()
-    {
-        session.hook(body);
-    }
-    (StatusCode::OK, "{}")
+    let session = endpoint.session.borrow().clone();
+    let reply = match session.filter(|_| endpoint.hooks == Hooks::Delivered) {
+        Some(session) => session.hook(&body).body().await.to_string(),
+        None => "{}".into(),
+    };
+    (StatusCode::OK, reply)
 }
 
 impl Place {
-    async fn new() -> Place {
+    pub(crate) async fn new() -> Place {
         Place::with(Hooks::Delivered, ClaudeHome::new(), |home, url| home.env(url)).await
     }
 
-    async fn with(
+    pub(crate) async fn with(
         hooks: Hooks,
         home: ClaudeHome,
         env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
@@ -84,7 +88,7 @@ impl Place {
         Place::started(hooks, home, env, &[]).await
     }
 
-    async fn started(
+    pub(crate) async fn started(
         hooks: Hooks,
         home: ClaudeHome,
         env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
@@ -129,11 +133,15 @@ impl Place {
             },
             size: Size { cols: 120, rows: 40 },
             config_dir: home.config_dir(),
+            start: StartMode::New,
+            detector: watch::channel(Detectors::bundled().for_program("claude", None)).1,
+            patterns: watch::channel(OfficePatterns::default()).1,
             clock: Arc::new(SystemClock),
         };
-        let session = Session::start(spec, &tasks, notes_in).unwrap();
+        let session = Session::start(spec.clone(), &tasks, notes_in).unwrap();
         session_in.send_replace(Some(session.clone()));
         Place {
+            spec,
             stub,
             folder,
             home,
@@ -144,11 +152,23 @@ impl Place {
         }
     }
 
-    fn worktree(&self) -> PathBuf {
+    /// Ends the session and starts its program anew, as `start` says.
+    pub(crate) async fn again(mut self, start: StartMode) -> Result<Place, SessionError> {
+        let proof = self.session.terminate().await?;
+        assert!(proof.is_proven(), "{proof:?}");
+        self.spec.start = start;
+        let (notes_in, notes) = mpsc::channel(64);
+        self.notes = notes;
+        self.session = Session::start(self.spec.clone(), &self.tasks, notes_in)?;
+        self.session_in.send_replace(Some(self.session.clone()));
+        Ok(self)
+    }
+
+    pub(crate) fn worktree(&self) -> PathBuf {
         self.folder.path().join("repository")
     }
 
-    fn submit(&self, prompt: &str, marker: Marker, timeout: Duration) -> TurnId {
+    pub(crate) fn submit(&self, prompt: &str, marker: Marker, timeout: Duration) -> TurnId {
         let id = TurnId(Uuid::new_v4());
         let request = TurnRequest {
             id,
@@ -161,7 +181,7 @@ impl Place {
     }
 
     /// The next note that `wanted` takes something from.
-    async fn note<T>(&mut self, what: &str, wanted: impl Fn(&SessionNote) -> Option<T>) -> T {
+    pub(crate) async fn note<T>(&mut self, what: &str, wanted: impl Fn(&SessionNote) -> Option<T>) -> T {
         let whole = async {
             loop {
                 let note = self.notes.recv().await.expect("the session goes on");
@@ -174,7 +194,7 @@ impl Place {
         found.unwrap_or_else(|_| panic!("waited in vain: {what}\n{}", self.screen()))
     }
 
-    async fn ended(&mut self, turn: TurnId) -> TurnReport {
+    pub(crate) async fn ended(&mut self, turn: TurnId) -> TurnReport {
         self.note("the end of the turn", |note| match note {
             SessionNote::TurnEnded { report, .. } if report.turn == turn => Some((**report).clone()),
             _ => None,
@@ -183,23 +203,23 @@ impl Place {
     }
 
     /// Carries one prompt with the plain marker to its end.
-    async fn turn(&mut self, prompt: &str) -> TurnReport {
+    pub(crate) async fn turn(&mut self, prompt: &str) -> TurnReport {
         let turn = self.submit(prompt, Marker::Plain, LIMIT);
         self.ended(turn).await
     }
 
-    async fn state(&self, what: &str, wanted: impl Fn(&SessionState) -> bool) {
+    pub(crate) async fn state(&self, what: &str, wanted: impl Fn(&SessionState) -> bool) {
         let mut state = self.session.state();
         let reached = tokio::time::timeout(LIMIT, state.wait_for(wanted)).await;
         assert!(reached.is_ok(), "waited in vain: {what}\n{}", self.screen());
     }
 
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         self.session.terminal().screen().rows.join("\n")
     }
 
     /// The prompts as the API got them, without the marker's instruction.
-    fn prompts(&self) -> Vec<String> {
+    pub(crate) fn prompts(&self) -> Vec<String> {
         let turns = self.stub.turns();
         let prompts = turns.iter().filter_map(|request| request.prompt());
         let own = prompts.map(|prompt| {
@@ -213,7 +233,7 @@ impl Place {
     }
 
     /// Ends the session and checks that nothing of it is left.
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         let proof = self.session.terminate().await.unwrap();
         assert!(proof.is_proven(), "{proof:?}");
         self.tasks.close();
@@ -224,7 +244,7 @@ impl Place {
     }
 }
 
-fn is_failed(report: &TurnReport, class: FailureClass) -> bool {
+pub(crate) fn is_failed(report: &TurnReport, class: FailureClass) -> bool {
     matches!(&report.outcome, TurnOutcome::Failed { class: seen, .. } if *seen == class)
 }
 
@@ -348,8 +368,9 @@ async fn an_absent_or_merely_mentioned_marker_is_unconfirmed() {
 async fn an_error_of_the_api_fails_the_turn_with_its_class_and_the_session_goes_on() {
     let mut place = Place::new().await;
     for (prompt, class) in [
-        ("scn=err400", FailureClass::Billing),
+        // First: the program tries to make the conversation shorter, and asks about what was said before.
         ("scn=errlong", FailureClass::Context),
+        ("scn=err400", FailureClass::Billing),
         ("scn=err429", FailureClass::RateLimit),
         ("scn=err500", FailureClass::Server),
     ] {
@@ -449,11 +470,7 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
     let text = place
         .note("the ask", |note| match note {
-            SessionNote::Asked {
-                ask: Ask::Permission,
-                text,
-                ..
-            } => Some(text.clone()),
+            SessionNote::Asked { ask, .. } if ask.kind == Ask::Permission => Some(ask.text.clone()),
             _ => None,
         })
         .await;
@@ -513,11 +530,7 @@ async fn without_a_sign_in_the_user_is_told_exactly_what_to_do() {
     let mut place = Place::with(Hooks::Delivered, ClaudeHome::fresh(), |home, url| home.env(url)).await;
     let text = place
         .note("the ask", |note| match note {
-            SessionNote::Asked {
-                ask: Ask::Login,
-                text,
-                ..
-            } => Some(text.clone()),
+            SessionNote::Asked { ask, .. } if ask.kind == Ask::Login => Some(ask.text.clone()),
             _ => None,
         })
         .await;
@@ -726,7 +739,7 @@ async fn the_menu_of_a_usage_limit_does_not_eat_the_next_prompt() {
 }
 
 /// How many `sleep` processes belong to this test's home.
-fn sleeps(home: &ClaudeHome) -> usize {
+pub(crate) fn sleeps(home: &ClaudeHome) -> usize {
     let wanted = format!("HOME={}", home.path().display());
     let processes = std::fs::read_dir("/proc")
         .unwrap()

@@ -54,6 +54,7 @@ fn workstation(
     password: &str,
 ) -> cli::world::World {
     settings.claude.program = Some(program());
+    settings.limits.warm_max = 0;
     let mut world = surroundings(dir, home, model, settings);
     world
         .environment

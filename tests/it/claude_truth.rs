@@ -1,0 +1,253 @@
+//! What the real program does beyond a plain turn: work in the background, sub-agents, retries, `/clear`, resume.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use domain::marker::Marker;
+use domain::session::SessionState;
+use domain::turn::{FailureClass, TurnOutcome};
+use harness::claude::ClaudeHome;
+use harness::stub::Reply;
+use serde_json::json;
+use session::{SessionNote, StartMode, WhichTurn};
+
+use crate::claude_session::{Hooks, LIMIT, Place, is_failed};
+
+/// The program with all its tries, and with leave to use its tools.
+fn patient(home: &ClaudeHome, url: &str) -> Vec<(String, String)> {
+    let mut env = home.env(url);
+    env.retain(|(name, _)| name != "CLAUDE_CODE_MAX_RETRIES");
+    env
+}
+
+/// Answers `bg:SECONDS` by a command in the background, and its note by the marker.
+fn with_background_work(place: &Place) {
+    place.stub.reply_with(|request| {
+        let scenario = request.scenario.as_deref().unwrap_or_default();
+        let seconds = scenario.strip_prefix("bg:")?.to_owned();
+        if request.user_text().contains("<task-notification>") {
+            return Some(Reply::text("Now it is over.\n\n[SEMO:DONE]"));
+        }
+        if !request.tool_results().is_empty() {
+            return Some(Reply::text("It runs.\n\n[SEMO:DONE]"));
+        }
+        let command = format!("sleep {seconds}");
+        let input = json!({ "command": command, "description": "Wait", "run_in_background": true });
+        Some(Reply::tool("In the background.", "Bash", input))
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_with_work_in_the_background_is_done_when_that_is() {
+    for hooks in [Hooks::Delivered, Hooks::Lost] {
+        let mut place = Place::started(
+            hooks,
+            ClaudeHome::new(),
+            |home, url| home.env(url),
+            &["--allowedTools", "Bash(*)"],
+        )
+        .await;
+        with_background_work(&place);
+        let started = Instant::now();
+        let turn = place.submit("scn=bg:4", Marker::Plain, LIMIT);
+        let report = place.ended(turn).await;
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Done,
+            "{report:?}\n{}",
+            place.screen()
+        );
+        assert_eq!(
+            report.final_message.as_deref(),
+            Some("Now it is over.\n\n[SEMO:DONE]")
+        );
+        assert!(
+            started.elapsed() >= Duration::from_secs(4),
+            "it ended before its work"
+        );
+        place.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_with_work_in_the_background_ends_the_session_and_the_work() {
+    let mut place = Place::started(
+        Hooks::Delivered,
+        ClaudeHome::new(),
+        |home, url| home.env(url),
+        &["--allowedTools", "Bash(*)"],
+    )
+    .await;
+    with_background_work(&place);
+    let turn = place.submit("scn=bg:31536", Marker::Plain, Duration::from_secs(3_600));
+    harness::wait::wait_until("it says that it runs", LIMIT, || {
+        let said = place.screen().contains("It runs.");
+        async move { said }
+    })
+    .await;
+    place.session.cancel(WhichTurn::Current).unwrap();
+    let report = place.ended(turn).await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Cancelled,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert_eq!(report.evidence.rule, "session-ended");
+    let exit = place
+        .note("the exit", |note| match note {
+            SessionNote::Exited { exit, .. } => Some(exit.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(exit.wanted, "{exit:?}");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sub_agents_end_is_not_the_turns() {
+    let mut place = Place::started(
+        Hooks::Delivered,
+        ClaudeHome::new(),
+        |home, url| home.env(url),
+        &["--allowedTools", "Agent"],
+    )
+    .await;
+    place.stub.reply_with(|request| {
+        if request.scenario.as_deref() != Some("delegate") {
+            return None;
+        }
+        let reply = if request.tool_results().is_empty() {
+            let input = json!({
+                "description": "sub", "prompt": "scn=think:2", "subagent_type": "general-purpose", "run_in_background": false,
+            });
+            Reply::tool("I delegate.", "Agent", input)
+        } else {
+            Reply::text("All is done now.\n\n[SEMO:DONE]").pause(Duration::from_secs(1))
+        };
+        Some(reply)
+    });
+    let report = place.turn("scn=delegate").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert_eq!(
+        report.final_message.as_deref(),
+        Some("All is done now.\n\n[SEMO:DONE]")
+    );
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_are_told_at_the_first_and_end_nothing() {
+    let mut place = Place::with(Hooks::Delivered, ClaudeHome::new(), patient).await;
+    for scenario in ["err401", "err429", "err500"] {
+        let turn = place.submit(&format!("scn={scenario}"), Marker::Plain, LIMIT);
+        let asked = Instant::now();
+        let retry = place
+            .note("the retry", |note| match note {
+                SessionNote::Retrying { retry, .. } => retry.clone(),
+                SessionNote::TurnEnded { report, .. } => panic!("it ended too early: {report:?}"),
+                _ => None,
+            })
+            .await;
+        assert!(asked.elapsed() < Duration::from_secs(15), "{scenario}: {retry:?}");
+        assert!(retry.attempt >= 1 && retry.max == 10, "{scenario}: {retry:?}");
+        place.session.cancel(WhichTurn::Current).unwrap();
+        let report = place.ended(turn).await;
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Cancelled,
+            "{report:?}\n{}",
+            place.screen()
+        );
+        assert!(report.evidence.best("retries").is_some());
+    }
+    let report = place.turn("scn=err529").await;
+    assert!(is_failed(&report, FailureClass::Overloaded), "{report:?}");
+    let report = place.turn("scn=err429once:2").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_was_cleared_is_followed_into_the_next() {
+    for hooks in [Hooks::Delivered, Hooks::Lost] {
+        let mut place = Place::with(hooks, ClaudeHome::new(), |home, url| home.env(url)).await;
+        assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+        place.session.keys(Bytes::from_static(b"/clear")).await.unwrap();
+        harness::wait::wait_until("the slash menu", LIMIT, || {
+            let shown = place.screen().contains("/clear");
+            async move { shown }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
+        harness::wait::wait_until("the screen is cleared", LIMIT, || {
+            let cleared = !place.screen().contains("scn=text");
+            async move { cleared }
+        })
+        .await;
+        let report = place.turn("After it. scn=text").await;
+        assert_eq!(
+            report.outcome,
+            TurnOutcome::Done,
+            "{report:?}\n{}",
+            place.screen()
+        );
+        let agrees = report.evidence.best("transcript_agrees");
+        assert!(agrees.is_some_and(|claim| claim.value == true), "{report:?}");
+        place.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_is_taken_up_again_and_its_old_markers_end_nothing() {
+    let mut place = Place::new().await;
+    for n in 0..3 {
+        assert_eq!(
+            place.turn(&format!("number {n} scn=text")).await.outcome,
+            TurnOutcome::Done
+        );
+    }
+    let mut place = place.again(StartMode::Resume).await.unwrap();
+    place
+        .state("it is ready", |state| *state == SessionState::Idle)
+        .await;
+    let turn = place.submit("Say no more. scn=nomark", Marker::Plain, LIMIT);
+    let report = place.ended(turn).await;
+    assert_eq!(
+        report.evidence.rule,
+        "stop-without-marker",
+        "{report:?}\n{}",
+        place.screen()
+    );
+    let texts = place.stub.turns().pop().unwrap().user_text();
+    assert!(texts.contains("number 0"), "the conversation goes on: {texts}");
+    let report = place.turn("And now. scn=text").await;
+    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_is_not_there_is_not_replaced_by_a_new_one() {
+    let place = Place::new().await;
+    place
+        .state("it is ready", |state| *state == SessionState::Idle)
+        .await;
+    let Err(refused) = place.again(StartMode::Resume).await else {
+        panic!("it was taken up")
+    };
+    assert!(
+        refused.to_string().contains("cannot be taken up again"),
+        "{refused}"
+    );
+}
