@@ -19,6 +19,7 @@ const VERDICTS: Record<string, string> = {
   "stop-with-office-pattern": "The agent reported its end, and its final message matches a completion pattern of the office.",
   "stop-with-error-pattern": "The agent reported its end, but its final message matches an error pattern of the office.",
   "stop-uncertain": "The agent stopped, but it is not certain that it was this turn that ended.",
+  "stop-overruled": "A stop hook of the project said that the work is not finished, and the agent program overruled it.",
   "screen-only": "Only the screen shows an end; the signals that should have reported it were silent.",
   "provider-failure": "The agent program itself reported that the turn failed.",
   "process-exit": "The agent program ended during the turn.",

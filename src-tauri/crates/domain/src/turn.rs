@@ -54,6 +54,39 @@ pub enum FailureClass {
     Other,
 }
 
+impl std::fmt::Display for FailureClass {
+    /// The stable word, as it stands in results.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self {
+            FailureClass::RateLimit => "rate_limit",
+            FailureClass::Auth => "auth",
+            FailureClass::Billing => "billing",
+            FailureClass::Context => "context",
+            FailureClass::Overloaded => "overloaded",
+            FailureClass::Connection => "connection",
+            FailureClass::Server => "server",
+            FailureClass::ProviderExit => "provider_exit",
+            FailureClass::Timeout => "timeout",
+            FailureClass::Refused => "refused",
+            FailureClass::NotSubmitted => "not_submitted",
+            FailureClass::Other => "other",
+        };
+        f.write_str(word)
+    }
+}
+
+impl std::fmt::Display for TurnOutcome {
+    /// One line for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TurnOutcome::Done => f.write_str("done"),
+            TurnOutcome::Unconfirmed { why } => write!(f, "unconfirmed: {why}"),
+            TurnOutcome::Failed { class, detail, .. } => write!(f, "failed ({class}): {detail}"),
+            TurnOutcome::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
 /// A failure as the provider told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -117,8 +150,8 @@ pub struct Stopped {
     pub office: OfficeSign,
     /// Who told it.
     pub by: StopSource,
-    /// Whether it is certain that it is this turn's end and no other's.
-    pub certain: bool,
+    /// What makes the end doubtful, if anything.
+    pub doubt: Option<Doubt>,
     /// The transcript agrees that this is the final message; `None` when it could not be read in time.
     pub transcript_agrees: Option<bool>,
 }
@@ -134,6 +167,15 @@ pub enum StopSource {
     ScreenAlone,
     /// The screen, for a program that neither tells nor records.
     Screen,
+}
+
+/// What makes an end doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// It may be the end of another turn.
+    Whose,
+    /// A hook of the project did not let the agent stop, again and again, until the program overruled it.
+    Overruled,
 }
 
 /// What an office's patterns say about a final message.
@@ -274,11 +316,20 @@ impl Stopped {
                 "stop-with-error-pattern",
             );
         }
-        if !self.certain {
-            return unconfirmed(
-                "the agent stopped, but it is not certain that it was this turn that ended",
-                "stop-uncertain",
-            );
+        match self.doubt {
+            Some(Doubt::Whose) => {
+                return unconfirmed(
+                    "the agent stopped, but it is not certain that it was this turn that ended",
+                    "stop-uncertain",
+                );
+            }
+            Some(Doubt::Overruled) => {
+                return unconfirmed(
+                    "a stop hook of the project said that the work is not finished, and the agent program overruled it",
+                    "stop-overruled",
+                );
+            }
+            None => {}
         }
         match self.marker {
             MarkerSign::Present => self.verdict_of_done("stop-with-marker"),
@@ -325,7 +376,7 @@ mod tests {
                 coded: false,
                 office: OfficeSign::Silent,
                 by: StopSource::Told,
-                certain: true,
+                doubt: None,
                 transcript_agrees: Some(true),
             }),
             ..TurnSigns::default()
@@ -449,8 +500,10 @@ mod tests {
     #[test]
     fn a_stop_that_may_be_another_turns_is_unconfirmed() {
         let mut signs = stopped(MarkerSign::Present);
-        signs.stopped.as_mut().unwrap().certain = false;
+        signs.stopped.as_mut().unwrap().doubt = Some(Doubt::Whose);
         assert_eq!(rule(&signs), Some("stop-uncertain"));
+        signs.stopped.as_mut().unwrap().doubt = Some(Doubt::Overruled);
+        assert_eq!(rule(&signs), Some("stop-overruled"));
     }
 
     #[test]

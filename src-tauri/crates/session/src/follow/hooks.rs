@@ -187,7 +187,7 @@ impl Follower {
                     last_message.clone()
                 };
                 // The list belongs to the newest stop only.
-                if turn.stopped(at_ms, message, rank, StopSource::Told, true) {
+                if turn.stopped(at_ms, message, rank, StopSource::Told, None) {
                     turn.background.listed(at_ms, background);
                 }
             }

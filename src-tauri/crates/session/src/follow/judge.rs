@@ -1,7 +1,7 @@
 //! When a turn's signs are put before `domain::turn`: what has to be waited for, and for how long.
 
 use domain::session::SessionEvent;
-use domain::turn::{StopSource, Verdict};
+use domain::turn::{Doubt, StopSource, Verdict};
 use provider::claude::HookKind;
 use provider::detect::{Dialog, InputBox, ScreenMeaning};
 
@@ -40,7 +40,7 @@ impl Follower {
         }
         turn.signs.pending_work = turn.pending(at_ms);
         let verdict = turn.signs.verdict()?;
-        turn.log(at_ms, "judge", verdict.rule, format!("{:?}", verdict.outcome));
+        turn.log(at_ms, "judge", verdict.rule, verdict.outcome.to_string());
         turn.judged = Some(verdict.clone());
         let typed = !turn.is_ours();
         self.retrying(at_ms, None);
@@ -150,7 +150,7 @@ impl Follower {
             turn.log(at_ms, "status", "background-work-is-over", String::new());
             turn.background.stale = true;
             if let Some(stop) = &mut turn.stop {
-                stop.certain = false;
+                stop.doubt = Some(Doubt::Whose);
             }
         }
         turn.signs.idle_again = true;
@@ -219,8 +219,8 @@ impl Turn {
         }
         if let (Some(agents), Some(text)) = (self.record.ended, self.record.last_text.clone()) {
             let rank = self.ids.len().saturating_sub(1);
-            let certain = !self.record.untraced && agents == 0;
-            self.stopped(at_ms, text, rank, StopSource::Record, certain);
+            let doubt = (self.record.untraced || agents > 0).then_some(Doubt::Whose);
+            self.stopped(at_ms, text, rank, StopSource::Record, doubt);
         }
     }
 
@@ -242,7 +242,7 @@ impl Turn {
             });
         if let Some((message, background)) = newest {
             let rank = self.ids.len();
-            self.stopped(at_ms, message, rank, StopSource::Told, false);
+            self.stopped(at_ms, message, rank, StopSource::Told, Some(Doubt::Whose));
             self.background.listed(at_ms, &background);
         }
     }
@@ -292,7 +292,8 @@ impl Turn {
             self.fails(at_ms, failure, None, "screen");
         } else if let Some(message) = shown.message {
             let rank = self.ids.len().saturating_sub(1);
-            self.stopped(at_ms, message, rank, by, !shown.overruled);
+            let doubt = shown.overruled.then_some(Doubt::Overruled);
+            self.stopped(at_ms, message, rank, by, doubt);
         }
     }
 }

@@ -320,7 +320,14 @@ impl Follower {
             return;
         }
         if let (Some(retry), Some(turn)) = (&retry, self.running_mut()) {
-            turn.log(at_ms, "screen", "retrying", retry.words.clone());
+            // The words count the seconds down: one line for each try is enough.
+            if turn
+                .last_retry
+                .as_ref()
+                .is_none_or(|last| last.attempt != retry.attempt)
+            {
+                turn.log(at_ms, "screen", "retrying", retry.words.clone());
+            }
             turn.last_retry = Some(retry.clone());
         }
         self.retry.clone_from(&retry);

@@ -3,7 +3,7 @@
 use domain::TurnId;
 use domain::evidence::{Evidence, Tier};
 use domain::marker::{Marker, MarkerSign};
-use domain::turn::{OfficeSign, Retry, StopSource, Stopped, TurnSigns, Verdict};
+use domain::turn::{Doubt, OfficeSign, Retry, StopSource, Stopped, TurnSigns, Verdict};
 use provider::claude::{HookEvent, TranscriptFact};
 use provider::screen_turn::ScreenTurn;
 use serde_json::json;
@@ -27,7 +27,7 @@ pub(super) struct Stop {
     pub(super) at_ms: u64,
     pub(super) message: String,
     pub(super) by: StopSource,
-    pub(super) certain: bool,
+    pub(super) doubt: Option<Doubt>,
     /// Its place among the turn's prompts: a stop of an earlier one says nothing about a later one.
     rank: usize,
 }
@@ -165,7 +165,7 @@ impl Turn {
         message: String,
         rank: usize,
         by: StopSource,
-        certain: bool,
+        doubt: Option<Doubt>,
     ) -> bool {
         if let Some(known) = &self.stop {
             let older = rank < known.rank;
@@ -188,7 +188,7 @@ impl Turn {
             at_ms,
             message,
             by,
-            certain,
+            doubt,
             rank,
         });
         true
@@ -209,7 +209,10 @@ impl Turn {
         };
         let coded = matches!(self.expected.marker, Marker::Code(_));
         // Nobody but this turn's agent knows the code.
-        let certain = stop.certain || (coded && marker == MarkerSign::Present);
+        let known_by_code = coded && marker == MarkerSign::Present;
+        let doubt = stop
+            .doubt
+            .filter(|doubt| *doubt != Doubt::Whose || !known_by_code);
         let source = match stop.by {
             StopSource::Told => "hook:Stop",
             StopSource::Record => "transcript",
@@ -220,7 +223,7 @@ impl Turn {
             coded,
             office: office.0,
             by: stop.by,
-            certain,
+            doubt,
             transcript_agrees,
         };
         if self.signs.stopped.as_ref() == Some(&stopped) {
