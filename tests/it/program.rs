@@ -216,6 +216,7 @@ async fn after_a_kill_in_mid_turn_the_next_start_reports_the_unknown_and_goes_on
     let sent = place
         .run(&["send", "--agent", "FE", "Slowly. scn=slow:400", "--json"])
         .await;
+    assert_eq!(code(&sent), Some(0), "{}", err(&sent));
     let id = serde_json::from_str::<Value>(&out(&sent)).expect("JSON")["command_id"].clone();
     stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
         request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
