@@ -40,6 +40,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tokio-postgres", &["hub", "office"]),
     ("deadpool-postgres", &["hub", "office"]),
     ("portable-pty", &["terminal"]),
+    ("alacritty_terminal", &["terminal"]),
     ("vt100", &["terminal"]),
     ("postgrest", &["supabase"]),
 ];

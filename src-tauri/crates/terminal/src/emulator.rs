@@ -1,19 +1,18 @@
 //! The emulated screen: what a person would see, as text. For readiness, dialogs and late viewers; decisions about
 //! a turn never come from here.
 //!
-//! The engine may panic on hostile output and its state is not to be trusted after that: every call into it that
-//! digests outside bytes is caught, and the screen is painted again from the output that is still kept.
+//! No output is known that makes the engine panic. Should one come, its state is not to be trusted after that: every
+//! call into it that digests outside bytes is caught, and the screen is painted again from the output that is kept.
 
-use std::num::NonZeroU16;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use vt100::capture::RowContents;
 
 use crate::caught::caught;
-use crate::flood::Flood;
+use crate::cells;
+use crate::engine::{Beside, Engine};
 use crate::history::History;
-use crate::painted::{PaintedRow, Style};
+use crate::painted::PaintedRow;
 use crate::ring::Ring;
 
 /// Longest window title that is kept, in characters.
@@ -85,42 +84,9 @@ pub struct Snapshot {
     pub ansi: Vec<u8>,
 }
 
-/// Catches the title and the rows that scroll off; everything else a program asks for beyond its screen (clipboard,
-/// resize) is dropped here.
-#[derive(Default)]
-struct Beside {
-    title: String,
-    history: History,
-    /// How it comes, and what of the history is still to be made.
-    flood: Flood,
-    /// Rows that scroll off are left to [`Emulator::catch_up`].
-    defer: bool,
-}
-
-impl vt100::Callbacks for Beside {
-    fn on_scroll(&mut self, contents: RowContents<'_>, alternate_screen: bool) {
-        if alternate_screen {
-            return;
-        }
-        if self.defer {
-            self.flood.row();
-        } else {
-            self.history.push(&contents);
-        }
-    }
-
-    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
-        self.title = String::from_utf8_lossy(title)
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(TITLE_CHARS_MAX)
-            .collect();
-    }
-}
-
 /// The engine and what is needed to start it anew.
 pub(crate) struct Emulator {
-    parser: vt100::Parser<Beside>,
+    engine: Engine,
     size: Size,
     offset: u64,
     /// Output before this offset made the engine panic and is not painted again.
@@ -132,7 +98,7 @@ impl Emulator {
     pub(crate) fn new(size: Size) -> Emulator {
         let size = size.clamped();
         Emulator {
-            parser: parser(size, Beside::default()),
+            engine: Engine::new(size, Beside::default()),
             size,
             offset: 0,
             repaint_from: 0,
@@ -144,11 +110,11 @@ impl Emulator {
     /// scroll off are not written down one by one, because nearly all of them will have been pushed out again before
     /// anybody looks. That is half of the work.
     pub(crate) fn feed_live(&mut self, chunk: &[u8], ring: &Ring, now: Instant) {
-        if !self.parser.callbacks_mut().flood.goes_on(chunk.len(), now) {
+        if !self.engine.beside_mut().flood.goes_on(chunk.len(), now) {
             self.catch_up(self.offset, ring);
-        } else if !self.parser.callbacks().defer {
-            let screen = caught(|| self.parser.screen().state_formatted());
-            let beside = self.parser.callbacks_mut();
+        } else if !self.engine.beside().defer {
+            let screen = caught(|| self.engine.painting());
+            let beside = self.engine.beside_mut();
             beside.flood.begin(self.offset, screen);
             beside.defer = true;
         }
@@ -159,7 +125,7 @@ impl Emulator {
     /// that is kept. To be called before anybody looks at the history.
     pub(crate) fn catch_up(&mut self, upto: u64, ring: &Ring) {
         let size = self.size;
-        let beside = self.parser.callbacks_mut();
+        let beside = self.engine.beside_mut();
         if std::mem::take(&mut beside.defer) {
             let history = std::mem::take(&mut beside.history);
             beside.history = beside.flood.rows(history, size, upto, ring);
@@ -187,16 +153,15 @@ impl Emulator {
 
     /// False when the engine gave up; its state is not to be trusted then.
     fn process(&mut self, bytes: &[u8]) -> bool {
-        let parser = &mut self.parser;
-        caught(|| parser.process(bytes)).is_some()
+        let engine = &mut self.engine;
+        caught(|| engine.process(bytes)).is_some()
     }
 
     pub(crate) fn resize(&mut self, size: Size, ring: &Ring) {
         self.catch_up(self.offset, ring);
         self.size = size.clamped();
-        let (rows, cols) = sides(self.size);
-        let parser = &mut self.parser;
-        if caught(|| parser.set_size(rows, cols)).is_none() {
+        let (size, engine) = (self.size, &mut self.engine);
+        if caught(|| engine.resize(size)).is_none() {
             self.repaint(self.offset, ring);
         }
     }
@@ -214,13 +179,13 @@ impl Emulator {
             .max(self.repaint_from);
         let run = ring.since(from, REPAINT_BYTES_MAX);
         let count = upto.saturating_sub(run.from).min(run.bytes.len() as u64) as usize;
-        let beside = std::mem::take(self.parser.callbacks_mut());
-        self.parser = parser(self.size, Beside::default());
+        let beside = std::mem::take(self.engine.beside_mut());
+        self.engine = Engine::new(self.size, Beside::default());
         if !self.process(&run.bytes[..count]) {
-            self.parser = parser(self.size, Beside::default());
+            self.engine = Engine::new(self.size, Beside::default());
         }
         // What the old output scrolls off once more is in the history already.
-        *self.parser.callbacks_mut() = beside;
+        *self.engine.beside_mut() = beside;
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -234,38 +199,32 @@ impl Emulator {
     }
 
     pub(crate) fn screen(&self) -> Screen {
-        let screen = self.parser.screen();
-        let (row, col) = screen.cursor_position();
-        let rows = caught(|| screen.rows(0, self.size.cols).map(plain_row).collect());
+        let (row, col) = self.engine.cursor();
+        let rows = caught(|| self.engine.rows().map(cells::text).collect());
         Screen {
             rows: rows.unwrap_or_default(),
             cursor: Cursor {
                 row,
                 col,
-                visible: !screen.hide_cursor(),
+                visible: self.engine.shows_cursor(),
             },
-            title: self.parser.callbacks().title.clone(),
+            title: self.engine.beside().title.clone(),
             size: self.size,
             offset: self.offset,
         }
     }
 
     pub(crate) fn wants_pastes(&self) -> bool {
-        self.parser.screen().bracketed_paste()
+        self.engine.wants_pastes()
     }
 
     /// What has scrolled off, as far as it is kept, then the visible screen. Of the alternate screen, which has no
     /// history, only what is visible.
     pub(crate) fn rows(&self) -> Vec<PaintedRow> {
-        let screen = self.parser.screen();
-        let visible = caught(|| {
-            (0..self.size.rows)
-                .map(|row| painted_row(screen, row, self.size.cols))
-                .collect::<Vec<_>>()
-        });
-        let mut rows: Vec<PaintedRow> = match screen.alternate_screen() {
+        let visible = caught(|| self.engine.rows().map(cells::painted).collect::<Vec<_>>());
+        let mut rows: Vec<PaintedRow> = match self.engine.is_alternate() {
             true => Vec::new(),
-            false => self.parser.callbacks().history.rows().collect(),
+            false => self.engine.beside().history.rows().collect(),
         };
         rows.extend(visible.unwrap_or_default());
         rows
@@ -276,16 +235,15 @@ impl Emulator {
         let mut screen = self.screen().rows;
         let skipped = screen.len().saturating_sub(count);
         screen.drain(..skipped);
-        let history = &self.parser.callbacks().history;
+        let history = &self.engine.beside().history;
         history.last_texts(count - screen.len()).chain(screen).collect()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let screen = self.parser.screen();
-        let painted = caught(|| screen.state_formatted());
+        let painting = caught(|| self.engine.painting());
         let mut ansi = Vec::new();
-        self.parser.callbacks().history.write(self.size.rows, &mut ansi);
-        ansi.extend(painted.unwrap_or_default().into_bytes());
+        self.engine.beside().history.write(self.size.rows, &mut ansi);
+        ansi.extend(painting.unwrap_or_default().into_bytes());
         Snapshot {
             offset: self.offset,
             size: self.size,
@@ -294,49 +252,16 @@ impl Emulator {
     }
 }
 
-/// Without blanks at its end, and without control characters, which hardly ever are there.
-fn plain_row(mut row: String) -> String {
-    row.truncate(row.trim_end().len());
-    if row.chars().any(char::is_control) {
-        row.retain(|c| !c.is_control());
-    }
-    row
-}
-
-fn painted_row(screen: &vt100::Screen, row: u16, cols: u16) -> PaintedRow {
-    let mut painted = PaintedRow::default();
-    for cell in (0..cols).filter_map(|col| screen.cell(row, col)) {
-        let style = Style::from(cell);
-        if cell.has_contents() {
-            cell.contents().chars().for_each(|c| painted.push(c, style));
-        } else if !cell.is_wide_continuation() {
-            painted.push(' ', style);
-        }
-    }
-    painted.trimmed()
-}
-
 /// A history that goes on with the rows which `output` scrolls off a screen that shows `start`.
 pub(crate) fn scrolled_off(size: Size, start: &[u8], output: &[u8], history: History) -> History {
-    let mut parser = parser(size, Beside::default());
-    let _ = caught(|| parser.process(start));
-    parser.callbacks_mut().history = history;
+    let mut engine = Engine::new(size, Beside::default());
+    let _ = caught(|| engine.process(start));
+    engine.beside_mut().history = history;
     // Where the engine gives up, the rows so far have to do.
     let _ = output
         .chunks(PAINT_BYTES)
-        .try_for_each(|chunk| caught(|| parser.process(chunk)));
-    std::mem::take(&mut parser.callbacks_mut().history)
-}
-
-fn parser(size: Size, beside: Beside) -> vt100::Parser<Beside> {
-    let (rows, cols) = sides(size);
-    vt100::Parser::new_with_callbacks(rows, cols, 0, beside)
-}
-
-/// Rows and columns as the engine wants them; `size` is clamped, so the fallback is never taken.
-fn sides(size: Size) -> (NonZeroU16, NonZeroU16) {
-    let side = |cells| NonZeroU16::new(cells).unwrap_or(NonZeroU16::MIN);
-    (side(size.rows), side(size.cols))
+        .try_for_each(|chunk| caught(|| engine.process(chunk)));
+    std::mem::take(&mut engine.beside_mut().history)
 }
 
 /// The screen that a run of output paints: for recordings and for output that was kept from a terminal long gone.

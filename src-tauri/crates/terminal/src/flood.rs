@@ -44,9 +44,9 @@ impl Flood {
         self.rows = 0;
     }
 
-    /// A row has scrolled off and was not written down.
-    pub(crate) fn row(&mut self) {
-        self.rows += 1;
+    /// Rows have scrolled off and were not written down.
+    pub(crate) fn rows_left(&mut self, count: usize) {
+        self.rows += count;
     }
 
     /// `history` with the rows that have scrolled off since.

@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use vt100::capture::{BasicFormattedCaptureState, RowContents};
+use alacritty_terminal::term::cell::Cell;
 
+use crate::cells::{Ink, shown, write_cells};
 use crate::painted::PaintedRow;
 
 /// Most rows kept.
@@ -13,6 +14,10 @@ pub const HISTORY_ROWS_MAX: usize = 2_000;
 pub const HISTORY_BYTES_MAX: usize = 512 * 1024;
 /// Longest row kept, in bytes; what is longer is left out of the history (the ring has it).
 const ROW_BYTES_MAX: usize = 16 * 1024;
+/// Most memory of a row that is used again for another, in bytes.
+const SPARE_BYTES_MAX: usize = 512;
+/// End of each row.
+const ROW_END: &str = "\x1b[m\r\n";
 
 /// Rows, oldest first.
 #[derive(Debug, Default)]
@@ -23,22 +28,43 @@ pub(crate) struct History {
 
 impl History {
     /// Keeps a row that scrolls off; the oldest ones go when there are too many.
-    pub(crate) fn push(&mut self, contents: &RowContents<'_>) {
+    pub(crate) fn push(&mut self, cells: &[Cell]) {
+        let count = shown(cells);
+        let mut row = self.spare();
+        row.reserve(count + ROW_END.len());
         // Each row begins and ends without attributes, so that any of them can be the first.
-        let mut state = BasicFormattedCaptureState::new();
-        let mut row = String::new();
-        if contents.write_formatted_basic(&mut row, &mut state).is_err() || row.len() > ROW_BYTES_MAX {
+        write_cells(cells, count, &mut Ink::default(), &mut row);
+        if row.len() > ROW_BYTES_MAX {
             return;
         }
-        row.push_str("\x1b[m\r\n");
+        row.push_str(ROW_END);
         self.bytes += row.len();
         self.rows.push_back(row);
         while self.rows.len() > HISTORY_ROWS_MAX || self.bytes > HISTORY_BYTES_MAX {
-            match self.rows.pop_front() {
-                Some(oldest) => self.bytes -= oldest.len(),
-                None => break,
+            if self.oldest().is_none() {
+                break;
             }
         }
+    }
+
+    /// Takes the oldest row out.
+    fn oldest(&mut self) -> Option<String> {
+        let oldest = self.rows.pop_front()?;
+        self.bytes -= oldest.len();
+        Some(oldest)
+    }
+
+    /// An empty row: when the history is full, in the memory of the one that goes next.
+    fn spare(&mut self) -> String {
+        if self.rows.len() < HISTORY_ROWS_MAX {
+            return String::new();
+        }
+        let mut row = self.oldest().unwrap_or_default();
+        row.clear();
+        if row.capacity() > SPARE_BYTES_MAX {
+            return String::new();
+        }
+        row
     }
 
     /// The rows, oldest first.
@@ -70,8 +96,7 @@ impl History {
 
 /// A kept row without its escape sequences, which all end in `m`.
 fn plain(row: &str) -> String {
-    let row = row.trim_end();
-    let row = row.strip_suffix("\u{1b}[m").unwrap_or(row).trim_end();
+    let row = row.strip_suffix(ROW_END).unwrap_or(row).trim_end();
     // Most rows have no colours.
     if !row.as_bytes().contains(&0x1b) {
         return row.to_owned();

@@ -9,7 +9,9 @@
 //! The API speaks in commands, bytes and offsets only, so that it can be served by another process over a socket.
 
 mod caught;
+mod cells;
 mod emulator;
+mod engine;
 mod error;
 mod flood;
 #[cfg(test)]
@@ -17,6 +19,8 @@ mod fuzz;
 mod history;
 mod memory;
 mod once;
+#[cfg(test)]
+mod oracle;
 mod painted;
 mod process;
 mod pty;

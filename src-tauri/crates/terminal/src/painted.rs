@@ -161,30 +161,6 @@ fn extended(numbers: &mut impl Iterator<Item = u8>) -> Option<Colour> {
     }
 }
 
-impl From<vt100::Color> for Colour {
-    fn from(colour: vt100::Color) -> Colour {
-        match colour {
-            vt100::Color::Default => Colour::Default,
-            vt100::Color::Idx(index) => Colour::Index(index),
-            vt100::Color::Rgb(red, green, blue) => Colour::Rgb(red, green, blue),
-        }
-    }
-}
-
-impl From<&vt100::Cell> for Style {
-    fn from(cell: &vt100::Cell) -> Style {
-        Style {
-            fg: cell.fgcolor().into(),
-            bg: cell.bgcolor().into(),
-            bold: cell.bold(),
-            dim: cell.dim(),
-            italic: cell.italic(),
-            underline: cell.underline(),
-            inverse: cell.inverse(),
-        }
-    }
-}
-
 /// A screen that is painted from recorded output, by the same engine as a terminal's own.
 pub struct Painter {
     emulator: Emulator,

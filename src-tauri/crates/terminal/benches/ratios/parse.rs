@@ -1,5 +1,5 @@
-//! From bytes to the screen: processor time of the whole path (ring, screen, history) beside a bare parser, the other
-//! engine, and xterm.js.
+//! From bytes to the screen: processor time of the whole path (ring, screen, history) beside a bare parser, the engine
+//! with a scrollback of its own, another engine, and xterm.js.
 
 use std::time::Instant;
 
@@ -92,7 +92,7 @@ pub fn run(table: &mut Table, corpora: &[Corpus], node: Option<&Node>) {
             table.note(
                 "1",
                 &format!("parse {name}, {chunk} B: ours"),
-                &format!("{megabytes:.0} MB/cpu-s; × {to_scrollback:.2} of vt100 with its scrollback; × {to_other:.2} of alacritty_terminal; calm output × {calm:.2} of that"),
+                &format!("{megabytes:.0} MB/cpu-s; × {to_scrollback:.2} of vt100 with its scrollback; × {to_other:.2} of alacritty_terminal with its own; calm output × {calm:.2} of that"),
             );
         }
         let Some(node) = node else {
