@@ -106,8 +106,14 @@ language sql immutable set search_path = '' as $$
     case when lower(p_args ->> 'session') ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
          then (p_args ->> 'session')::uuid end) $$;
 
+-- Kinds that free what others wait for: an answer or an end must not stand behind the prompts that it would let go on.
+-- A caller that names a priority has it as named.
+create or replace function private.priority_of(p_kind text, p_priority int) returns int
+language sql immutable set search_path = '' as $$
+  select coalesce(p_priority, case when p_kind in ('approve', 'cancel', 'terminate') then 100 else 0 end) $$;
+
 create or replace function public.enqueue_command(p_office uuid, p_kind text, p_args jsonb, p_key text,
-    p_agent uuid default null, p_session uuid default null, p_priority int default 0, p_ttl_s int default 3600)
+    p_agent uuid default null, p_session uuid default null, p_priority int default null, p_ttl_s int default 3600)
 returns public.agent_commands language plpgsql security definer set search_path = '' as $$
 declare
   r public.agent_commands;
@@ -123,7 +129,7 @@ begin
   end if;
   insert into public.agent_commands
     (office_id, agent_id, session_id, kind, args, idempotency_key, priority, expires_at, created_by)
-  values (p_office, p_agent, v_session, p_kind, v_args, p_key, coalesce(p_priority, 0),
+  values (p_office, p_agent, v_session, p_kind, v_args, p_key, private.priority_of(p_kind, p_priority),
           clock_timestamp() + make_interval(secs => greatest(1, least(coalesce(p_ttl_s, 3600), 2592000))), auth.uid())
   on conflict (office_id, idempotency_key) do nothing
   returning * into r;
@@ -154,8 +160,12 @@ language sql security definer set search_path = '' as $$
                   or greatest(c.expires_at, c.lease_until) < clock_timestamp() - interval '15 minutes'))
       order by c.id limit 500 for update skip locked) $$;
 
+-- The one without `p_kinds`, of before: two that take the same arguments could not be told apart.
+drop function if exists public.claim_commands(uuid, uuid, int, int);
+
+-- Takes commands under a lease. `p_kinds`: only these kinds (a client whose line is full still answers and ends).
 create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
-    p_lease_s int default 60)
+    p_lease_s int default 60, p_kinds text[] default null)
 returns table (id uuid, seq bigint, office_id uuid, agent_id uuid, session_id uuid, kind text, args jsonb,
     attempt int, priority smallint, created_at timestamptz, expires_at timestamptz, lease_token uuid,
     lease_until timestamptz, cancel_requested_at timestamptz)
@@ -180,6 +190,7 @@ begin
       and c.not_before <= clock_timestamp()
       and (c.expires_at is null or c.expires_at > clock_timestamp())
       and c.cancel_requested_at is null
+      and (p_kinds is null or c.kind = any (p_kinds))
       and (c.session_id is null or not exists (
             select 1 from public.sessions s
             where s.id = c.session_id and s.office_id = p_office and s.client_id <> p_client))
@@ -311,14 +322,14 @@ language sql security definer set search_path = '' as $$
   select count(*) from gone $$;
 
 revoke all on function private.reap_commands(), private.forget_commands(int), private.is_my_client(uuid, uuid),
-  private.session_of(uuid, jsonb) from public, anon, authenticated;
+  private.session_of(uuid, jsonb), private.priority_of(text, int) from public, anon, authenticated;
 
 revoke all on function public.create_office(text),
   public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
   public.register_client(uuid, uuid, text, text, text),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int),
+  public.claim_commands(uuid, uuid, int, int, text[]),
   public.renew_lease(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) from public, anon, authenticated;
@@ -327,7 +338,7 @@ grant execute on function public.create_office(text),
   public.register_client(uuid, uuid, text, text, text),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int),
+  public.claim_commands(uuid, uuid, int, int, text[]),
   public.renew_lease(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) to authenticated;

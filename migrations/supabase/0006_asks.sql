@@ -20,6 +20,27 @@ language sql security definer set search_path = '' as $$
              or (a.state = 'pending' and a.asked_at < clock_timestamp() - interval '30 days'))
       order by a.asked_at limit 100 for update skip locked) $$;
 
+-- Why choices cannot be as they are; null when they can. Every workstation of the office reads them. Total: whatever
+-- comes, it never raises. The bounds are above those of the client (16 choices of some 1000 bytes).
+create or replace function private.choices_fault(p_choices jsonb) returns text
+language plpgsql immutable set search_path = '' as $$
+declare
+  choices_max constant int := 16;
+  choice_max constant int := 2000;                           -- characters
+begin
+  if jsonb_typeof(p_choices) <> 'array' then
+    return 'p_choices must be a list of texts';
+  end if;
+  if jsonb_array_length(p_choices) > choices_max then
+    return format('p_choices has more than %s entries', choices_max);
+  end if;
+  if exists (select 1 from jsonb_array_elements(p_choices) e
+             where jsonb_typeof(e) <> 'string' or length(e #>> '{}') > choice_max) then
+    return format('p_choices must be a list of texts of at most %s characters', choice_max);
+  end if;
+  return null;
+end $$;
+
 -- Tells the office of an ask. The same id again changes what is pending, and nothing once it is closed.
 create or replace function public.upsert_ask(p_ask uuid, p_office uuid, p_client uuid, p_session uuid, p_agent uuid,
     p_command uuid, p_kind text, p_tool text, p_text text, p_choices jsonb default '[]',
@@ -27,6 +48,8 @@ create or replace function public.upsert_ask(p_ask uuid, p_office uuid, p_client
 returns public.session_asks language plpgsql security definer set search_path = '' as $$
 declare
   pending_max constant int := 100;                           -- of one client
+  v_choices jsonb := coalesce(p_choices, '[]');
+  v_fault text := private.choices_fault(v_choices);
   r public.session_asks;
 begin
   if not private.has_office_role(p_office, array['owner', 'device']) then
@@ -34,6 +57,9 @@ begin
   end if;
   if not private.is_my_client(p_office, p_client) then
     raise exception 'no such client' using errcode = 'PT404', hint = 'Call register_client first.';
+  end if;
+  if v_fault is not null then
+    raise exception '%', v_fault using errcode = 'PT422';
   end if;
   if exists (select 1 from public.sessions s
              where s.id = p_session and (s.office_id <> p_office or s.client_id <> p_client)) then
@@ -43,13 +69,13 @@ begin
   if (select count(*) from public.session_asks a
       where a.office_id = p_office and a.client_id = p_client and a.state = 'pending' and a.id <> p_ask)
      >= pending_max then
-    raise exception 'this client has % pending asks already; that is the limit', pending_max using errcode = 'PT429';
+    raise exception 'this client has % pending asks already; that is the limit', pending_max using errcode = 'PT409';
   end if;
   insert into public.session_asks as a
     (id, office_id, session_id, client_id, agent_id, command_id, kind, tool, text, choices, asked_at)
   values (p_ask, p_office, p_session, p_client, p_agent,
           (select c.id from public.agent_commands c where c.id = p_command and c.office_id = p_office),
-          p_kind, p_tool, p_text, coalesce(p_choices, '[]'),
+          p_kind, p_tool, p_text, v_choices,
           -- A client's clock may be wrong; an ask must neither come from the future nor be forgotten at once.
           greatest(clock_timestamp() - interval '7 days',
                    least(coalesce(p_asked_at, clock_timestamp()), clock_timestamp())))
@@ -97,31 +123,36 @@ begin
   return 'closed';
 end $$;
 
--- Why a setting of an office cannot be as it is; null when it can. Total: whatever comes, it never raises.
+-- Why a setting of an office cannot be as it is; null when it can. Total: whatever comes, it never raises. The bounds
+-- are those of the client, which would not use what is beyond them.
 create or replace function private.setting_fault(p_key text, p_value jsonb) returns text
 language plpgsql immutable set search_path = '' as $$
-declare v_low numeric; v_high numeric;
+declare v_low int; v_high int; v_count int;
 begin
   if p_key in ('sessions_max', 'idle_minutes', 'memory_mb_max') then
-    v_low := case p_key when 'memory_mb_max' then 256 else 1 end;
+    v_low := case p_key when 'memory_mb_max' then 512 else 1 end;
     v_high := case p_key when 'sessions_max' then 24 when 'idle_minutes' then 1440 else 1048576 end;
-    if jsonb_typeof(p_value) <> 'number' then
-      return format('`%s` must be a whole number', p_key);
+    -- Digits only: 4.0 would be kept as it was written, and is no whole number to those who read it.
+    if jsonb_typeof(p_value) <> 'number' or (p_value #>> '{}') !~ '^[0-9]+$' then
+      return format('`%s` must be a whole number from %s to %s', p_key, v_low, v_high);
     end if;
-    if (p_value #>> '{}')::numeric <> trunc((p_value #>> '{}')::numeric)
-       or (p_value #>> '{}')::numeric not between v_low and v_high then
+    if (p_value #>> '{}')::numeric not between v_low and v_high then
       return format('`%s` must be a whole number from %s to %s', p_key, v_low, v_high);
     end if;
   elsif p_key in ('warm_roles', 'completion_patterns', 'error_patterns') then
-    v_high := case p_key when 'warm_roles' then 64 else 500 end;
+    v_count := case p_key when 'warm_roles' then 24 else 32 end;
+    v_high := case p_key when 'warm_roles' then 32 else 500 end;
     if jsonb_typeof(p_value) <> 'array' then
       return format('`%s` must be a list of texts', p_key);
     end if;
-    if jsonb_array_length(p_value) > 50 then
-      return format('`%s` has more than 50 entries', p_key);
+    if jsonb_array_length(p_value) > v_count then
+      return format('`%s` has more than %s entries', p_key, v_count);
     end if;
+    -- Blanks around a role do not count; those of a pattern are part of it.
     if exists (select 1 from jsonb_array_elements(p_value) e
-               where jsonb_typeof(e) <> 'string' or length(e #>> '{}') not between 1 and v_high) then
+               where jsonb_typeof(e) <> 'string'
+                  or length(case p_key when 'warm_roles' then regexp_replace(e #>> '{}', '^\s+|\s+$', '', 'g')
+                            else e #>> '{}' end) not between 1 and v_high) then
       return format('`%s` must be a list of texts of 1 to %s characters', p_key, v_high);
     end if;
   else
@@ -157,7 +188,7 @@ begin
   return r;
 end $$;
 
-revoke all on function private.forget_asks(uuid), private.setting_fault(text, jsonb)
+revoke all on function private.forget_asks(uuid), private.setting_fault(text, jsonb), private.choices_fault(jsonb)
   from public, anon, authenticated;
 revoke all on function
   public.upsert_ask(uuid, uuid, uuid, uuid, uuid, uuid, text, text, text, jsonb, timestamptz),

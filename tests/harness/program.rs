@@ -82,6 +82,25 @@ impl Place {
             .expect("semo runs")
     }
 
+    /// The same with a standard output of the caller's; that of the result is empty then.
+    pub async fn run_into(&self, args: &[&str], out: Stdio) -> Output {
+        let mut command = self.command(args);
+        command.stdout(out).stderr(Stdio::piped());
+        tokio::task::spawn_blocking(move || command.spawn().and_then(Child::wait_with_output))
+            .await
+            .expect("no panic")
+            .expect("semo runs")
+    }
+
+    /// Starts `semo` with `args` and a standard output of the caller's, and leaves it running.
+    pub fn start(&self, args: &[&str], out: Stdio) -> Up {
+        let child = self.command(args).stdout(out).spawn().expect("semo starts");
+        Up {
+            child,
+            said: Value::Null,
+        }
+    }
+
     /// Starts `semo up` and waits until a window could connect.
     pub async fn up(&self) -> Up {
         self.up_by(self.command(&["up", "--json"])).await

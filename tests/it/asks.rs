@@ -12,7 +12,7 @@ use harness::program::Place;
 use harness::remote::{PASSWORD, Remote};
 use harness::stub::Stub;
 use harness::wait::{wait_for, wait_until};
-use harness::world::{World, result_of, state_of, surroundings};
+use harness::world::{World, problem_of, result_of, state_of, surroundings};
 use serde_json::{Value, json};
 use supabase::{AskRow, AskState, CommandState, NewCommand, Rest, ResultRow};
 use uuid::Uuid;
@@ -224,6 +224,11 @@ async fn an_owner_who_keeps_answers_at_home_has_commands_refused_and_windows_hea
     let (class, message) = error(&world.result(refused).await.1);
     assert_eq!(class, "refused");
     assert!(message.contains("policy.remote_answers"), "{message}");
+    let keys = json!({ "session": ask["session_id"], "text": "1" });
+    let typed = world.enqueue("send_keys", keys, None, None).await;
+    let (class, message) = error(&world.result(typed).await.1);
+    assert_eq!(class, "refused", "keys would be an answer: {message}");
+    assert!(message.contains("policy.remote_answers"), "{message}");
     assert_eq!(ask_in(&world).await["id"], ask["id"], "it still waits");
     let body = json!({ "ask_id": ask["id"], "answer": {"say": "allow"} });
     assert_eq!(world.call("answer_ask", body).await.0, 200);
@@ -348,6 +353,83 @@ async fn what_waits_on_another_workstation_is_shown_here_and_answered_by_a_comma
     .await;
     one.stop().await;
     two.stop().await;
+    stub.stop().await;
+    remote.hub.stop().await.expect("the hub stops");
+}
+
+/// More than the line holds.
+const PROMPTS: usize = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_gets_through_to_a_full_house_with_a_full_line() {
+    let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
+    let first = world.send("FE", "Make a note. scn=bash:touch+note.txt").await;
+    let ask = ask_in(&world).await;
+    for number in 0..PROMPTS {
+        world.send("BE", &format!("Number {number}.")).await;
+    }
+    wait_until("the line is full", Duration::from_secs(60), || async {
+        // A claim for each look: the poll comes seldom.
+        world.call("refresh", json!({})).await;
+        world.state().await["pool"]["waiting"].as_u64() >= Some(50)
+    })
+    .await;
+    let answer = approve(&world, &ask, json!({"say": "allow"})).await;
+    let (answered, result) = world.result(answer).await;
+    assert_eq!(answered.state, CommandState::Succeeded, "{result:?}");
+    assert_eq!(world.result(first).await.1.outcome.as_deref(), Some("done"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ask_that_makes_no_sense_keeps_no_workstation_out_of_the_office() {
+    let (office_dir, dir, home) = (folder(), folder(), ClaudeHome::new());
+    let remote = Remote::start(office_dir.path(), 0).await;
+    let stub = Stub::start().await.expect("the stub");
+    let client = domain::ClientId(Uuid::new_v4());
+    remote
+        .rest
+        .register_client(remote.office.id, client, "old", "linux", "0")
+        .await
+        .expect("a workstation");
+    let (database, connection) = tokio_postgres::connect(remote.hub.database_url(), tokio_postgres::NoTls)
+        .await
+        .expect("the database");
+    tokio::spawn(connection);
+    // What a database from before would have taken, and a time that is none.
+    let row = "insert into public.session_asks (id, office_id, session_id, client_id, kind, text, choices, asked_at)
+               values (gen_random_uuid(), $1, gen_random_uuid(), $2, 'question', $3, '[\"red\", 7]', $4::text::timestamptz)";
+    for (text, at) in [("odd choices", "2026-01-01"), ("odd time", "infinity")] {
+        database
+            .execute(row, &[&remote.office.id.0, &client.0, &text, &at])
+            .await
+            .expect("a row");
+    }
+    let sample = dir.path().join("sample");
+    worktree::sample_repository(&sample).await.expect("a repository");
+    let mut settings = remote.settings();
+    settings.repositories.insert("sample".to_owned(), sample);
+    settings.claude.program = Some(program());
+    settings.limits.warm_max = 0;
+    let mut world = surroundings(&dir.path().join("one"), &home, &stub.url(), settings);
+    world
+        .environment
+        .insert("SEMO_PASSWORD".to_owned(), PASSWORD.to_owned());
+    let core = Core::start(&world).await.expect("a workstation");
+    let state = wait_for("the office is joined", SOON, || async {
+        let state = state_of(&core).await;
+        (!state["office"].is_null()).then_some(state)
+    })
+    .await;
+    let asks = state["asks"].as_array().expect("a list");
+    assert_eq!(asks.len(), 1, "{asks:?}");
+    assert_eq!(asks[0]["choices"], json!(["red", "7"]), "each in its place");
+    let problem = problem_of(&core, "office_schema").await;
+    assert!(
+        problem["message"].to_string().contains("1 of the office's asks"),
+        "{problem}"
+    );
+    core.stop().await;
     stub.stop().await;
     remote.hub.stop().await.expect("the hub stops");
 }

@@ -147,7 +147,8 @@ async fn commits_pull_requests_and_failed_commands_are_facts_with_and_without_ho
     for hooks in [Hooks::Delivered, Hooks::Lost] {
         let mut place = with_shell(hooks).await;
         let commit = "git+-c+user.name=a+-c+user.email=a@b.c+commit+-q+--allow-empty+-m+feat:x";
-        let prompt = format!("scn=bash:{commit}&&echo+https://github.com/o/r/pull/77&&touch+new");
+        let push = "git+push+-q+.+HEAD:refs/heads/pushed";
+        let prompt = format!("scn=bash:{commit}&&{push}&&echo+https://github.com/o/r/pull/77&&touch+new");
         let report = place.turn(&prompt).await;
         assert_eq!(
             report.outcome,
@@ -171,6 +172,13 @@ async fn commits_pull_requests_and_failed_commands_are_facts_with_and_without_ho
         );
         assert_eq!(values(&report, "uncommitted"), [Value::from(true)]);
         assert_eq!(values(&report, "untracked"), [Value::from(1)]);
+        let report = place.turn("scn=bash:echo+https://github.com/o/r/pull/78").await;
+        let (made, mentioned) = ("pull_request", "pull_request_mentioned");
+        assert_eq!(
+            (values(&report, made).len(), values(&report, mentioned).len()),
+            (0, 1),
+            "{report:?}"
+        );
         let report = place.turn("scn=bash:exit+3").await;
         let command = report.evidence.best("command").unwrap();
         assert_eq!(

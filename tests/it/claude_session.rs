@@ -114,8 +114,9 @@ impl Place {
         let (notes_in, notes) = mpsc::channel(64);
         let tasks = TaskTracker::new();
         let base_env = env(&home, &stub.url());
+        let id = SessionId(Uuid::new_v4());
         let spec = SessionSpec {
-            id: SessionId(Uuid::new_v4()),
+            id,
             office: OfficeId(Uuid::nil()),
             agent: AgentId(Uuid::nil()),
             title: "FE worker".into(),
@@ -134,6 +135,7 @@ impl Place {
             size: Size { cols: 120, rows: 40 },
             config_dir: home.config_dir(),
             start: StartMode::New,
+            conversation: id,
             detector: watch::channel(Detectors::bundled().for_program("claude", None)).1,
             patterns: watch::channel(OfficePatterns::default()).1,
             clock: Arc::new(SystemClock),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use domain::ask::{AnswerWay, Answerer, AskAnswer};
 use domain::marker::Marker;
 use domain::session::SessionState;
 use domain::turn::{FailureClass, TurnOutcome};
@@ -250,4 +251,131 @@ async fn a_conversation_that_is_not_there_is_not_replaced_by_a_new_one() {
         refused.to_string().contains("cannot be taken up again"),
         "{refused}"
     );
+}
+
+/// A hook of the project's own that does not let the agent stop for the first `blocks` times of each turn.
+fn with_stop_hook(place: &Place, blocks: u32) {
+    let folder = place.worktree().join(".claude");
+    std::fs::create_dir_all(&folder).unwrap();
+    let script = folder.join("not-yet.sh");
+    let text = format!(
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho x >> stops\nif [ \"$(wc -l < stops)\" -le {blocks} ]; then\n\
+         echo '{{\"decision\":\"block\",\"reason\":\"The tests are missing.\"}}'\nfi\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    let command = format!("sh '{}'", script.display());
+    let settings = json!({ "hooks": { "Stop": [{ "hooks": [{ "type": "command", "command": command }] }] } });
+    std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
+}
+
+/// A session in a project whose stop hook objects that often, with hooks of ours that are delivered or lost.
+async fn objected(hooks: Hooks, blocks: u32, pause: Duration) -> Place {
+    let mut place = Place::with(hooks, ClaudeHome::new(), |home, url| home.env(url)).await;
+    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    with_stop_hook(&place, blocks);
+    let place = place.again(StartMode::Resume).await.unwrap();
+    place.stub.reply_with(move |request| {
+        let text = request.user_text();
+        if !text.contains("objected") {
+            return None;
+        }
+        Some(if text.contains("The tests are missing.") {
+            Reply::text("With tests.\n\n[SEMO:DONE]").pause(pause)
+        } else {
+            Reply::text("Without tests.\n\n[SEMO:DONE]")
+        })
+    });
+    place
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_a_hook_of_the_project_does_not_allow_is_no_end() {
+    for hooks in [Hooks::Delivered, Hooks::Lost] {
+        let mut place = objected(hooks, 1, Duration::from_secs(3)).await;
+        let report = place.turn("objected").await;
+        assert_eq!(
+            (&report.outcome, report.final_message.as_deref()),
+            (&TurnOutcome::Done, Some("With tests.\n\n[SEMO:DONE]")),
+            "{report:?}\n{}",
+            place.screen()
+        );
+        assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+        place.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_hook_that_was_overruled_leaves_the_end_unconfirmed() {
+    for hooks in [Hooks::Delivered, Hooks::Lost] {
+        let mut place = objected(hooks, 20, Duration::ZERO).await;
+        let report = place.turn("objected").await;
+        assert_eq!(
+            report.evidence.rule,
+            "stop-overruled",
+            "{report:?}\n{}",
+            place.screen()
+        );
+        place.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_waits_while_a_persons_own_turn_asks_for_a_permission() {
+    let mut place = Place::new().await;
+    place.stub.reply_with(|request| {
+        let text = request.user_text();
+        if !text.contains("by hand") || text.contains("scn=text") {
+            return None;
+        }
+        Some(if request.tool_results().is_empty() {
+            let input = json!({ "command": "touch by-hand", "description": "Touch" });
+            Reply::tool("I will.", "Bash", input).pause(Duration::from_secs(2))
+        } else {
+            Reply::text("It is there.")
+        })
+    });
+    place
+        .state("it is ready", |state| *state == SessionState::Idle)
+        .await;
+    place
+        .session
+        .keys(Bytes::from_static(b"do it by hand"))
+        .await
+        .unwrap();
+    harness::wait::wait_until("the prompt is in the box", LIMIT, || {
+        let shown = place.screen().contains("do it by hand");
+        async move { shown }
+    })
+    .await;
+    place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
+    place
+        .state("a person's turn runs", |state| {
+            *state == SessionState::Working { turn: None }
+        })
+        .await;
+    let turn = place.submit("scn=text", Marker::Plain, LIMIT);
+    let ask = place
+        .note("the permission", |note| match note {
+            SessionNote::Asked { ask, .. } => Some(ask.clone()),
+            SessionNote::TurnEnded { report, .. } => panic!("it was begun: {report:?}"),
+            _ => None,
+        })
+        .await;
+    let by = Answerer {
+        way: AnswerWay::Cli,
+        who: "a person".to_owned(),
+    };
+    place.session.answer(ask.id, AskAnswer::Allow, by).await.unwrap();
+    let report = place.ended(turn).await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert!(
+        place.worktree().join("by-hand").exists(),
+        "the person's turn went first"
+    );
+    place.end().await;
 }

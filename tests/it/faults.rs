@@ -286,8 +286,10 @@ async fn a_claude_that_is_not_signed_in_is_told_in_the_window_and_in_the_result(
     assert_eq!(row.state, CommandState::Failed);
     let (class, message) = error_of(&result);
     assert_eq!(class, "auth", "{message}");
-    assert!(message.contains("run `claude`"), "{message}");
-    problem_of(&core, "claude_signed_out").await;
+    assert_eq!(message.matches("run `claude`").count(), 1, "told once: {message}");
+    let problem = problem_of(&core, "claude_signed_out").await;
+    let told = format!("{} {}", problem["message"], problem["hint"]);
+    assert_eq!(told.matches("run `claude`").count(), 1, "told once: {told}");
     core.stop().await;
     remote.hub.stop().await.expect("the hub stops");
     stub.stop().await;

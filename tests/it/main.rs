@@ -9,6 +9,7 @@ mod faults;
 mod generated;
 mod office;
 mod pool;
+mod pool_ends;
 mod program;
 mod protocol;
 mod recordings;

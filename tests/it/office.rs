@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use client::office_settings::{OfficeSettings, ROLE_CHARS_MAX, WARM_ROLES_MAX};
+use client::settings::{IDLE_MINUTES_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, SESSIONS_MAX_MAX};
 use domain::CommandId;
-use harness::stub::StubRequest;
+use harness::program::Place;
+use harness::remote::Remote;
+use harness::stub::{Stub, StubRequest};
 use harness::wait::wait_until;
 use harness::world::World;
+use provider::detect::{OfficePatterns, PATTERNS_MAX};
 use serde_json::{Value, json};
 use supabase::{AgentDraft, CommandState, NewCommand};
 use uuid::Uuid;
@@ -69,6 +74,12 @@ async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
             && state["connection"]["status"] == "live"
     })
     .await;
+    let pool = world.state().await["pool"].clone();
+    assert_eq!(
+        (&pool["open"], &pool["waiting"]),
+        (&json!(0), &json!(0)),
+        "what is open belongs to the first office: {pool}"
+    );
     let enqueue = async |kind: &str, args: Value| {
         let command = NewCommand {
             office: office.id,
@@ -183,4 +194,115 @@ async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun(
         .expect("a read")
         .expect("a row");
     assert!(row.state.is_over(), "{:?}", row.state);
+}
+
+/// What the client says to a setting.
+fn is_usable(settings: &Value) -> bool {
+    let (_, faults) = OfficeSettings::read(settings, &OfficeSettings::default());
+    faults.is_empty() && OfficePatterns::parse(settings).1.is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_takes_the_settings_that_a_workstation_can_use_and_no_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let remote = Remote::start(folder.path(), 0).await;
+    let numbers = [
+        ("sessions_max", 1, u64::from(SESSIONS_MAX_MAX)),
+        ("idle_minutes", 1, u64::from(IDLE_MINUTES_MAX)),
+        ("memory_mb_max", MEMORY_MB_MIN, MEMORY_MB_MAX),
+    ];
+    let mut tried: Vec<(Value, bool)> = Vec::new();
+    for (key, least, most) in numbers {
+        for (value, right) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
+            tried.push((json!({ key: value }), right));
+        }
+        for wrong in [json!(-1), json!(600.0), json!(600.5), json!("600"), json!([600])] {
+            tried.push((json!({ key: wrong }), false));
+        }
+    }
+    let roles = |count: usize| -> Value { (0..count).map(|role| format!("R{role}")).collect() };
+    let long = |chars: usize| json!(["가".repeat(chars)]);
+    for (value, right) in [
+        (json!([]), true),
+        (roles(WARM_ROLES_MAX), true),
+        (roles(WARM_ROLES_MAX + 1), false),
+        (long(ROLE_CHARS_MAX), true),
+        (long(ROLE_CHARS_MAX + 1), false),
+        (json!([format!(" {}\t", "R".repeat(ROLE_CHARS_MAX))]), true),
+        (json!([" \t"]), false),
+        (json!([""]), false),
+        (json!([null]), false),
+    ] {
+        tried.push((json!({ "warm_roles": value }), right));
+    }
+    for key in ["completion_patterns", "error_patterns"] {
+        for (value, right) in [
+            (json!(vec!["x"; PATTERNS_MAX]), true),
+            (json!(vec!["x"; PATTERNS_MAX + 1]), false),
+            (long(500), true),
+            (long(501), false),
+            (json!([" "]), true),
+            (json!([""]), false),
+            (json!("x"), false),
+        ] {
+            tried.push((json!({ key: value }), right));
+        }
+    }
+    for (settings, right) in tried {
+        let taken = remote
+            .rest
+            .update_office_settings(remote.office.id, &settings)
+            .await;
+        let short: String = settings.to_string().chars().take(90).collect();
+        assert_eq!(is_usable(&settings), right, "the workstation: {short}");
+        assert_eq!(taken.is_ok(), right, "the database: {short}: {taken:?}");
+    }
+    remote.hub.stop().await.expect("the hub stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_has_used_yet_is_ended_by_a_person_without_a_command() {
+    let world = World::start_with(|settings| settings.limits.warm_max = 1).await;
+    let warm = async || {
+        let state = world.state().await;
+        let sessions = state["sessions"].as_array()?.clone();
+        sessions
+            .into_iter()
+            .find(|one| one["warm"] == true && one["state"]["state"] == "idle")
+    };
+    let first = harness::wait::wait_for("a warm session", Duration::from_secs(60), &warm).await;
+    let (status, said) = world
+        .call("terminate", json!({ "session_id": first["id"] }))
+        .await;
+    assert_eq!((status, &said["command_id"]), (200, &Value::Null), "{said}");
+    wait_until("it is gone", Duration::from_secs(30), || async {
+        let state = world.state().await;
+        let sessions = state["sessions"].as_array().cloned().unwrap_or_default();
+        sessions.iter().all(|one| one["id"] != first["id"])
+    })
+    .await;
+    assert_eq!(world.state().await["commands"], json!([]));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_sent_while_the_office_still_starts_waits_for_it() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up_at_once();
+    let lock = place.dir.path().join("data").join("core.lock");
+    wait_until("it has begun to start", Duration::from_secs(30), || {
+        let there = lock.exists();
+        async move { there }
+    })
+    .await;
+    let sent = place
+        .run(&["send", "--agent", "QA", "Say hello.", "--json"])
+        .await;
+    let out = String::from_utf8_lossy(&sent.stdout).into_owned();
+    assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+    assert!(out.contains("command_id"), "{sent:?}");
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    stub.stop().await;
 }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use supabase::{AgentDraft, AgentRow, CommandState, ResultRow};
 
 /// How long a session may take to come up on a busy machine.
-const START_WAIT: Duration = Duration::from_secs(90);
+pub(crate) const START_WAIT: Duration = Duration::from_secs(90);
 const MINUTE_MS: i64 = 60_000;
 
-fn sessions(state: &Value) -> Vec<Value> {
+pub(crate) fn sessions(state: &Value) -> Vec<Value> {
     state["sessions"].as_array().cloned().unwrap_or_default()
 }
 
@@ -23,7 +23,7 @@ fn is_ready(session: &Value) -> bool {
 }
 
 /// The session that stands ready for the agent with this role.
-async fn warm_session(world: &World, role: &str) -> SessionId {
+pub(crate) async fn warm_session(world: &World, role: &str) -> SessionId {
     let agent = json!(world.agent(role));
     wait_for(&format!("a warm session for {role}"), START_WAIT, || async {
         let all = sessions(&world.state().await);
@@ -35,13 +35,13 @@ async fn warm_session(world: &World, role: &str) -> SessionId {
     .await
 }
 
-async fn view_of(world: &World, session: SessionId) -> Option<Value> {
+pub(crate) async fn view_of(world: &World, session: SessionId) -> Option<Value> {
     sessions(&world.state().await)
         .into_iter()
         .find(|view| view["id"] == json!(session))
 }
 
-async fn worktree_of(world: &World, session: SessionId) -> String {
+pub(crate) async fn worktree_of(world: &World, session: SessionId) -> String {
     let view = view_of(world, session).await.expect("the session is there");
     view["worktree"].as_str().expect("a worktree").to_owned()
 }
@@ -50,13 +50,13 @@ fn session_in(result: &ResultRow) -> Option<SessionId> {
     result.output.as_ref()?["session_id"].as_str()?.parse().ok()
 }
 
-async fn done_in(world: &World, id: CommandId) -> SessionId {
+pub(crate) async fn done_in(world: &World, id: CommandId) -> SessionId {
     let (row, result) = world.result(id).await;
     assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
     session_in(&result).expect("the session that carried it out")
 }
 
-fn commit(repository: &Path, name: &str, text: &str) {
+pub(crate) fn commit(repository: &Path, name: &str, text: &str) {
     std::fs::write(repository.join(name), text).expect("a file");
     for args in [&["add", "-A"][..], &["commit", "-qm", "more"]] {
         let output = std::process::Command::new("git")
@@ -70,26 +70,28 @@ fn commit(repository: &Path, name: &str, text: &str) {
     }
 }
 
-/// The agent program of a session: its command line names the session's id.
-fn program_of(session: SessionId) -> Option<rustix::process::Pid> {
-    let id = session.to_string();
+/// The agent program of a session: its command line names its settings file, which bears the session's id.
+pub(crate) fn program_of(session: SessionId) -> Option<rustix::process::Pid> {
+    let file = format!("{session}.claude-settings.json");
     std::fs::read_dir("/proc")
         .expect("/proc")
         .flatten()
         .find_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-            let named = line.split(|byte| *byte == 0).any(|arg| arg == id.as_bytes());
+            let named = line
+                .split(|byte| *byte == 0)
+                .any(|arg| arg.ends_with(file.as_bytes()));
             named.then(|| rustix::process::Pid::from_raw(pid)).flatten()
         })
 }
 
-fn kill(session: SessionId) {
+pub(crate) fn kill(session: SessionId) {
     let pid = program_of(session).expect("its program runs");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
 }
 
-async fn has_restarted(world: &World, session: SessionId, times: u64) {
+pub(crate) async fn has_restarted(world: &World, session: SessionId, times: u64) {
     wait_until(
         &format!("it was started again, {times} in all"),
         START_WAIT,
@@ -300,12 +302,12 @@ async fn in_a_house_with_one_place_the_agents_take_turns() {
         .collect();
     // One agent's three commands do not keep the other one waiting until the last of them.
     let place_of_be = order.iter().position(|number| *number == '1');
-    assert!(place_of_be < Some(3), "{order:?}");
+    assert!(place_of_be.is_some_and(|place| place < 3), "{order:?}");
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offices_settings_take_effect_without_a_restart_and_bad_ones_are_told() {
+async fn an_offices_settings_take_effect_without_a_restart() {
     let world = World::start_with(|settings| settings.limits.warm_max = 3).await;
     warm_session(&world, "QA").await;
     set_office(&world, json!({ "warm_roles": ["QA"], "idle_minutes": 2 })).await;
@@ -331,19 +333,6 @@ async fn an_offices_settings_take_effect_without_a_restart_and_bad_ones_are_told
         world.state().await["pool"]["sessions_max"] == 6
     })
     .await;
-    // The office's own function may refuse such a value; then it never gets here.
-    let nonsense = json!({ "warm_roles": "everybody" });
-    if world
-        .rest
-        .update_office_settings(world.office.id, &nonsense)
-        .await
-        .is_ok()
-    {
-        world.call("refresh", json!({})).await;
-        let problem = problem_of(&world.core, "office_settings").await;
-        assert!(problem["message"].to_string().contains("warm_roles"), "{problem}");
-        assert_eq!(world.state().await["pool"]["warm_roles"], json!(["QA"]));
-    }
     world.stop().await;
 }
 
@@ -435,7 +424,10 @@ async fn a_program_that_ends_at_every_start_is_left_alone_after_three_times() {
         let id = world.send("FE", "Say hello.").await;
         let (row, result) = world.result(id).await;
         assert_eq!(row.state, CommandState::Failed, "{result:?}");
-        assert_eq!(result.error.expect("an error")["class"], "provider_exit");
+        let error = result.error.expect("an error");
+        assert_eq!(error["class"], "provider_exit");
+        let words = error["message"].to_string();
+        assert!(words.contains("told to die"), "its last words are told: {words}");
     }
     let problem = problem_of(&world.core, "agent_paused").await;
     assert!(problem["message"].to_string().contains("code 3"), "{problem}");

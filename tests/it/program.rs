@@ -1,7 +1,7 @@
 //! The program as people and scripts meet it: what it prints, its exit codes, its end, and what is left of it after a
 //! kill in the middle.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use harness::program::Place;
@@ -152,6 +152,197 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     stub.stop().await;
 }
 
+/// A standard output that nobody reads any more.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    Stdio::from(writer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_gone_ends_what_prints_and_never_the_office() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.start(&["up"], unread());
+    wait_until("the office runs", Duration::from_secs(60), || async {
+        code(&place.run(&["status"]).await) == Some(0)
+    })
+    .await;
+    for args in [
+        &["send", "--agent", "FE", "Say hello.", "--wait"] as &[&str],
+        &["tail"],
+        &["tail", "--json"],
+        &["status"],
+        &["status", "--json"],
+        &["doctor"],
+        &["asks"],
+        &["preserved"],
+        &["office", "settings"],
+        &["--help"],
+    ] {
+        let ended = place.run_into(args, unread()).await;
+        let said = err(&ended);
+        assert!(
+            !said.contains("panicked") && !said.contains("error:"),
+            "{args:?}: {said}"
+        );
+        // The library that prints the help ends with 0.
+        let expected = if args == ["--help"] { 0 } else { 141 };
+        assert_eq!(code(&ended), Some(expected), "{args:?}: {said}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let ended = place
+        .run_into(&["status"], Stdio::from(full.expect("a full disk")))
+        .await;
+    assert_eq!(code(&ended), Some(1));
+    assert!(
+        err(&ended).contains("error: could not write to standard output"),
+        "{}",
+        err(&ended)
+    );
+    assert_eq!(code(&place.run(&["status"]).await), Some(0), "the office goes on");
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_or_follows_goes_on_with_the_core_that_was_started_again() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let (tail, followed) = place.follow(&["tail"]);
+    let killed_and_started = async {
+        stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+            request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
+        })
+        .await;
+        up.signal("KILL");
+        up.ended().await;
+        place.up().await
+    };
+    let (waited, up) = tokio::join!(
+        place.run(&["send", "--agent", "FE", "Slowly. scn=slow:400", "--wait"]),
+        killed_and_started
+    );
+    let said = err(&waited);
+    assert_eq!(code(&waited), Some(3), "{said}");
+    assert_eq!(said.matches("connection lost").count(), 1, "{said}");
+    assert!(
+        said.contains("unconfirmed") && said.contains("not done again"),
+        "{said}"
+    );
+    wait_until("tail shows it as well", Duration::from_secs(30), || async {
+        std::fs::read_to_string(&followed)
+            .unwrap_or_default()
+            .contains("unconfirmed")
+    })
+    .await;
+    tail.signal("INT");
+    assert_eq!(tail.ended().await, Some(0));
+
+    let killed = async {
+        stub.turn_where("the second turn has begun", Duration::from_secs(60), |request| {
+            request
+                .prompt()
+                .is_some_and(|prompt| prompt.contains("Leisurely"))
+        })
+        .await;
+        up.signal("KILL");
+        up.ended().await
+    };
+    let args = [
+        "send",
+        "--agent",
+        "BE",
+        "Leisurely. scn=slow:400",
+        "--wait",
+        "--wait-for",
+        "2",
+    ];
+    let (waited, _) = tokio::join!(place.run(&args), killed);
+    assert_eq!(code(&waited), Some(5), "{}", err(&waited));
+    assert!(
+        err(&waited).contains("no core has come back within 2 seconds"),
+        "{}",
+        err(&waited)
+    );
+    // What the killed core has left behind is ended by the next one.
+    let up = place.up().await;
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_line_says_why_and_is_ended_by_the_beginning_of_its_id() {
+    let stub = Stub::start().await.expect("the stub");
+    let mut place = Place::new(&stub.url());
+    place.set("SEMO_SESSIONS_MAX", "1");
+    let up = place.up().await;
+    let slow = place
+        .run(&["send", "--agent", "FE", "Slowly. scn=slow:400", "--json"])
+        .await;
+    assert_eq!(code(&slow), Some(0), "{}", err(&slow));
+    let slow: Value = serde_json::from_str(&out(&slow)).expect("JSON");
+    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
+    })
+    .await;
+    let waited = place
+        .run(&["send", "--agent", "BE", "Wait.", "--wait", "--timeout", "6"])
+        .await;
+    assert_eq!(code(&waited), Some(6), "{}", err(&waited));
+    assert!(err(&waited).contains("waiting in line: "), "{}", err(&waited));
+    assert!(!err(&waited).contains("running"), "{}", err(&waited));
+    let state = up.state().await;
+    let commands = state["commands"].as_array().expect("commands");
+    let waits = commands.iter().find(|command| command["status"] == "waiting");
+    let id = waits.expect("it still waits")["id"].as_str().expect("its id");
+    let cancelled = place.run(&["cancel", &id[..8]]).await;
+    assert_eq!(code(&cancelled), Some(0), "{}", err(&cancelled));
+    wait_until("it is cancelled", Duration::from_secs(30), || async {
+        let status = out(&place.run(&["status"]).await);
+        status.contains(&format!("{}  cancelled", &id[..8]))
+    })
+    .await;
+
+    let status = out(&place.run(&["status"]).await);
+    assert!(status.contains("sessions    1 of 1"), "{status}");
+    let session = up.state().await["sessions"][0]["id"]
+        .as_str()
+        .expect("a session")
+        .to_owned();
+    let short = place.run(&["terminate", &session[..3]]).await;
+    assert_eq!(code(&short), Some(2));
+    assert!(err(&short).contains("at least 4 characters"), "{}", err(&short));
+    let ended = place.run(&["terminate", &session[..8], "--json"]).await;
+    assert_eq!(code(&ended), Some(0), "{}", err(&ended));
+    wait_until("its command is over", Duration::from_secs(30), || async {
+        let state = up.state().await;
+        let commands = state["commands"].as_array().cloned().unwrap_or_default();
+        commands
+            .iter()
+            .any(|command| command["id"] == slow["command_id"] && command["finished_at"].is_number())
+    })
+    .await;
+    wait_until("its session is gone", Duration::from_secs(30), || async {
+        let explained = place.run(&["explain", &session]).await;
+        code(&explained) == Some(2)
+            && err(&explained).contains("is not on this machine any more; its last command")
+    })
+    .await;
+    let unknown = place.run(&["explain", "00000000"]).await;
+    assert!(
+        err(&unknown).contains("no session whose id begins with"),
+        "{}",
+        err(&unknown)
+    );
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    stub.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_during_the_first_start_leaves_a_whole_database_and_no_process() {
     let place = Place::new("http://127.0.0.1:9");
@@ -240,6 +431,17 @@ async fn after_a_kill_in_mid_turn_the_next_start_reports_the_unknown_and_goes_on
         },
     )
     .await;
+    let state = up.state().await;
+    let ended = state["commands"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["id"] == id));
+    let claims = ended.map(|command| command["evidence"]["claims"].to_string());
+    for what in ["\"session\"", "\"branch\"", "\"worktree\""] {
+        assert!(
+            claims.as_ref().is_some_and(|claims| claims.contains(what)),
+            "{what} in {claims:?}"
+        );
+    }
     let again = place
         .run(&["send", "--agent", "FE", "Say hello.", "--wait"])
         .await;

@@ -98,8 +98,9 @@ impl Place {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_scripted-agent"));
         let (notes_in, notes) = mpsc::channel(64);
         let tasks = TaskTracker::new();
+        let id = SessionId(Uuid::new_v4());
         let spec = SessionSpec {
-            id: SessionId(Uuid::new_v4()),
+            id,
             office: OfficeId(Uuid::nil()),
             agent: AgentId(Uuid::nil()),
             title: "FE worker".into(),
@@ -108,6 +109,7 @@ impl Place {
             size: Size { cols: 120, rows: 40 },
             config_dir: home.join(".claude"),
             start: StartMode::New,
+            conversation: id,
             detector: watch::channel(Detectors::bundled().for_program("claude", None)).1,
             patterns: watch::channel(OfficePatterns::default()).1,
             clock: Arc::new(SystemClock),
@@ -625,5 +627,124 @@ async fn a_session_that_is_terminated_takes_children_that_ignore_term_with_it() 
     let proof = place.session.terminate().await.unwrap();
     assert!(proof.is_proven() && !proof.killed.is_empty(), "{proof:?}");
     assert_eq!(place.living(), Vec::<u32>::new());
+    place.end().await;
+}
+
+/// The prompts that the agent took, as its transcript has them.
+fn taken(place: &Place) -> Vec<String> {
+    let (config, id) = (&place.spec.config_dir, place.session.id());
+    let path = provider::claude::transcript_path(config, &place.spec.worktree, id);
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let typed = lines.filter(|line| line["promptSource"] == "typed");
+    typed
+        .filter_map(|line| line["message"]["content"].as_str().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_for_an_agent_that_stalls_arrives_once() {
+    // Longer than the echo is waited for at first.
+    let mut place = Place::started(&["stall:9000"]).await;
+    let report = place.turn("Only once, please. do=say:hello").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    let taken = taken(&place);
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    assert_eq!(taken[0].matches("Only once, please.").count(), 1, "{taken:?}");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_came_twice_after_a_long_stall_is_not_submitted() {
+    // Long enough for a second paste; both arrive in one read.
+    let mut place = Place::started(&["stall:23000"]).await;
+    let report = place.turn("Never twice, please. do=say:hello").await;
+    assert!(is_failed(&report, FailureClass::NotSubmitted), "{report:?}");
+    assert_eq!(taken(&place), Vec::<String>::new());
+    let report = place.turn("And the next one. do=say:hello").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    assert!(!taken(&place)[0].contains("Never twice"), "{:?}", taken(&place));
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_of_a_prompt_that_enter_did_not_submit_takes_it_back() {
+    let mut place = Place::started(&["swallow:2"]).await;
+    let turn = place.submit("Cancelled in the box. do=say:hello", LIMIT);
+    let echo = async {
+        while !place.screen().contains("Cancelled in the box.") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, echo).await.expect("the echo");
+    place.session.cancel(WhichTurn::Id(turn)).unwrap();
+    let report = place.ended_within(turn, LIMIT).await;
+    assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}");
+    let screen = place.screen();
+    assert!(!screen.contains("Cancelled in the box."), "{screen}");
+    // Its Enter is swallowed once more, and pressed again.
+    let report = place.turn("And this one stays. do=say:hello").await;
+    assert_eq!(
+        report.outcome,
+        TurnOutcome::Done,
+        "{report:?}\n{}",
+        place.screen()
+    );
+    let taken = taken(&place);
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    assert!(!taken[0].contains("Cancelled"), "{taken:?}");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_never_goes_to_the_dialog_that_has_come_in_the_place_of_its_own() {
+    let mut place = Place::new().await;
+    let turn = place.submit("do=both:touch+first.txt|touch+second.txt", LIMIT);
+    let (one, two) = (place.asked().await, place.asked().await);
+    let (first, second) = match one.text.contains("first") {
+        true => (one, two),
+        false => (two, one),
+    };
+    assert!(
+        first.text.contains("first.txt") && second.text.contains("second.txt"),
+        "{first:?} {second:?}"
+    );
+    let by = || Answerer {
+        way: AnswerWay::Command,
+        who: "the test".into(),
+    };
+    // A person answers the first one at the terminal; the second one's dialog is there at once.
+    place.session.keys(Bytes::from_static(b"1")).await.unwrap();
+    let end = place
+        .note("the end of the first ask", LIMIT, |note| match note {
+            SessionNote::AskClosed { ask, end, .. } if *ask == first.id => Some(end.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(
+        matches!(&end, AskEnd::Answered { answer: None, by } if by.way == AnswerWay::Terminal),
+        "{end:?}"
+    );
+    let late = place.session.answer(first.id, AskAnswer::Allow, by()).await;
+    assert!(matches!(late, Err(SessionError::AskOver { .. })), "{late:?}");
+    let deny = AskAnswer::Deny {
+        message: "not that one".into(),
+    };
+    place.session.answer(second.id, deny, by()).await.unwrap();
+    assert_eq!(place.ended_within(turn, LIMIT).await.outcome, TurnOutcome::Done);
+    let made = |name: &str| place.spec.worktree.join(name).exists();
+    assert!(made("first.txt") && !made("second.txt"));
     place.end().await;
 }

@@ -57,8 +57,7 @@ test("a permission is denied, with a message or without", async () => {
   await button("…with a message").click();
   await card().getByLabel("Message for Mina").fill("not to the preview; use staging");
   await shoot(page, "ask-deny-dark");
-  await card().getByLabel("Message for Mina").press("Enter");
-  assert.deepEqual(answers(), [], "Enter in the message is no answer yet");
+  await armed();
   await button("Deny").click();
   await waitUntil("the core was asked", () => answers().length === 1);
   assert.deepEqual(answers()[0].answer, { say: "deny", message: "not to the preview; use staging" });
@@ -67,6 +66,38 @@ test("a permission is denied, with a message or without", async () => {
   await button("Deny").click();
   await waitUntil("the core was asked", () => answers().length === 2);
   assert.deepEqual(answers()[1], { ask_id: "second", answer: { say: "deny", message: "" } });
+});
+
+test("Enter in the message sends the denial, Shift+Enter begins a new line", async () => {
+  await open("asks");
+  await armed();
+  await button("…with a message").press("Enter");
+  const message = card().getByLabel("Message for Mina");
+  await message.press("Enter");
+  assert.deepEqual(answers(), [], "a second Enter that was meant for the button is none for the message");
+  await armed();
+  await message.pressSequentially("not to the preview");
+  await message.press("Shift+Enter");
+  await message.pressSequentially("use staging");
+  assert.deepEqual(answers(), []);
+  await message.press("Enter");
+  await waitUntil("the core was asked", () => answers().length === 1);
+  assert.deepEqual(answers(), [{ ask_id: "ask-bash", answer: { say: "deny", message: "not to the preview\nuse staging" } }]);
+});
+
+test("Enter in the message says nothing to an ask that has just turned into another one", async () => {
+  await open("asks");
+  await armed();
+  await button("…with a message").click();
+  await card().getByLabel("Message for Mina").fill("no");
+  await armed();
+  core.push((state) => (state.asks.find((one) => one.id === "ask-bash").text = COMMAND_OF_TWO_LINES));
+  await card().getByText("npm publish").waitFor();
+  await card().getByLabel("Message for Mina").press("Enter");
+  assert.deepEqual(answers(), []);
+  await armed();
+  await card().getByLabel("Message for Mina").press("Enter");
+  await waitUntil("an Enter that was meant is one", () => answers().length === 1);
 });
 
 test("a question is answered with one of its choices", async () => {
@@ -199,11 +230,11 @@ test("somebody was faster: it is told kindly, with the core's words", async () =
   await armed();
   core.instead.answer_ask = {
     status: 409,
-    body: { code: "conflict", message: "it was already answered: allowed by `semo` on this workstation", hint: "" },
+    body: { code: "conflict", message: `it is over since ${new Date().toISOString()}: allowed: by \`semo\` on this workstation`, hint: "" },
   };
   await button("Deny").click();
   await page.getByText("Somebody was faster").waitFor();
-  await page.getByText("allowed by semo on this workstation").waitFor();
+  await page.getByText(/it is over since \d\d:\d\d: allowed, by semo on this workstation/).waitFor();
   assert.equal(await page.getByRole("alert").count(), 0, "it is no fault");
   core.closeAsk("ask-bash");
   await card().waitFor({ state: "detached" });
@@ -217,7 +248,7 @@ test("an ask that was answered elsewhere says so and names who is known", async 
   core.closeAsk("ask-bash");
   await page.getByText("Mina does not wait any more").waitFor();
   core.closeAsk("ask-question", "chosen “orders_created_at” by a command of the office");
-  await page.getByText("Jonas does not wait any more: chosen “orders_created_at” by a command of the office.").waitFor();
+  await page.getByText(/Jonas does not wait any more: chosen “orders_created_at” by a command of the office at \d\d:\d\d\./).waitFor();
   await shoot(page, "ask-answered-elsewhere-dark");
   await page.getByRole("button", { name: "Dismiss" }).first().click();
   await page.getByText("Mina does not wait any more").waitFor({ state: "detached" });

@@ -62,7 +62,13 @@ const MANY = Array.from({ length: 24 }, (_, index) =>
 
 const RUNNING = command({ status: "running", started_at: NOW - 65_000, summary: "Put the preview on the server" });
 
+/** One that was started ahead, and newer than the one that asks. */
+const WARM = session({ id: "s-warm", warm: true, branch: "semo/mina-warm", started_at: NOW - 5_000 });
+
 export const ASK_SCENARIOS = {
+  "warm-and-asking": {
+    state: baseState({ sessions: [WARM, waiting(COMMAND, { branch: "semo/mina-7f3a" })], asks: [COMMAND], commands: [RUNNING] }),
+  },
   asks: {
     state: baseState({
       sessions: [waiting(COMMAND), waiting(QUESTION, { branch: "semo/jonas-11c2" })],

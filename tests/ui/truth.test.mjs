@@ -5,6 +5,7 @@ import { after, afterEach, before, test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
 import { startFakeCore } from "./fake-core.mjs";
+import { command } from "./scenarios.mjs";
 import { EXPLANATION, PRESERVED } from "./scenarios-truth.mjs";
 import { waitUntil } from "./wait.mjs";
 
@@ -157,7 +158,12 @@ test("a paused agent says until when and why, and is not started by hand", async
   await open("pool");
   await page.getByLabel("Office and agents").getByRole("button", { name: /Jonas/ }).click();
   await page.getByText("ended unexpectedly 3 times within 10 minutes").waitFor();
-  assert.equal(await page.getByRole("button", { name: "Start session" }).isDisabled(), true);
+  assert.equal(await page.getByRole("button", { name: "Start session" }).count(), 0);
+  // A prompt that waits for it is no start under way.
+  core.push((state) => state.commands.unshift({ ...state.commands[0], ...command({ agent_id: "a-be", session_id: null, status: "waiting" }) }));
+  await page.getByRole("button", { name: /In line/ }).waitFor();
+  assert.equal(await page.getByText("Starting…").count(), 0);
+  await page.locator("main").getByText(/^Paused until \d\d:\d\d$/).waitFor();
 });
 
 for (const theme of ["dark", "light"]) {
@@ -178,10 +184,58 @@ for (const theme of ["dark", "light"]) {
     await branch.fill("되살림/mina");
     await branch.press("Enter");
     await mina.getByText("14 files are in the new branch").waitFor();
+    await mina.getByText("restored to 되살림/mina").waitFor();
+    assert.equal(await sheet().getByText("restored to").count(), 1, "only what was restored is marked");
     assert.deepEqual(calls("restore_preserved"), [{ repository: "sample", name: PRESERVED[1].name, to_branch: "되살림/mina" }]);
     await shoot(page, `kept-${theme}`);
   });
 }
+
+test("what was restored is still marked when the list is opened again", async () => {
+  await open("facts");
+  await page.getByRole("button", { name: "Kept work" }).click();
+  await sheet().getByRole("button", { name: "Restore…" }).first().click();
+  await sheet().getByLabel("New branch").press("Enter");
+  await sheet().getByText("restored to restored/mina-7f3a").waitFor();
+  await page.getByRole("button", { name: "Close" }).click();
+  await page.getByRole("button", { name: "Kept work" }).click();
+  await sheet().getByText("restored to restored/mina-7f3a").waitFor();
+  await sheet().getByRole("button", { name: "Restore again…" }).waitFor();
+});
+
+test("a command to a session is shown as one for its agent, also after the session is gone", async () => {
+  await open("facts");
+  core.push((state) => state.commands.unshift(command({ id: "c-session", agent_id: null, session_id: "s-1", summary: "Say it again" })));
+  await result("Say it again").getByText(/^\s*Mina ·/).waitFor();
+  await page.getByRole("group", { name: "Whose results" }).getByRole("button", { name: "Mina" }).click();
+  await result("Say it again").waitFor();
+  core.push((state) => (state.sessions = []));
+  await page.getByText("The session has ended.").waitFor();
+  await result("Say it again").getByText(/^\s*Mina ·/).waitFor();
+});
+
+test("evidence reads as sentences: answers once, no counts of nothing, and whose the uncommitted files are", async () => {
+  await open("facts");
+  core.push((state) => {
+    const claim = (what, value, source, tier = "observed") => ({ what, value, tier, source });
+    const said = { ask: "k-1", answer: { say: "allow" }, way: "cli", who: "person" };
+    const claims = [
+      claim("answer", said, "person"),
+      claim("answer", { ...said, at: new Date().toISOString(), kind: "permission", tool: "Bash" }, "asks"),
+      claim("tools_used", { tools: 2, commands: 2, failed_commands: 0 }, "tools"),
+      claim("files_changed", 0, "git", "verified"),
+      claim("uncommitted", 2, "git", "verified"),
+    ];
+    state.commands.unshift(command({ id: "c-said", status: "succeeded", outcome: "done", summary: "List the files", evidence: { rule: "stop-with-marker", claims } }));
+  });
+  await result("List the files").getByText("2 files not committed, none from this turn").waitFor();
+  await result("List the files").getByRole("button").first().click();
+  await result("List the files").getByText("Allowed at the CLI by person").waitFor();
+  assert.equal(await result("List the files").getByText("Allowed at the CLI by person").count(), 1);
+  const words = await result("List the files").innerText();
+  assert.doesNotMatch(words, /failed/i);
+  assert.match(words, /Tools: 2, Commands: 2/);
+});
 
 test("a branch that is there already is told, and another name can be given", async () => {
   await open("facts", { errorsExpected: true });

@@ -29,6 +29,9 @@ const CLAIMING: &str = "claiming";
 const CLAIMED: &str = "claimed";
 const TAKEN: &str = "took a command";
 const HANDED: &str = "the prompt goes to the session";
+const HOOK: &str = "hook";
+const JUDGED: &str = "turn ended";
+const RECORDED: &str = "the outcome is in the journal";
 
 /// A log event with its moment.
 #[derive(Debug, Clone)]
@@ -88,6 +91,13 @@ struct Way {
     handed: f64,
     first_byte: f64,
     by_doorbell: bool,
+    end: End,
+}
+
+/// The end of its turn, in milliseconds from the agent's stop signal.
+struct End {
+    judged: f64,
+    recorded: f64,
 }
 
 #[tokio::main]
@@ -98,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let marks = Marks::default();
     tracing_subscriber::registry()
-        .with(EnvFilter::new("client=debug"))
+        .with(EnvFilter::new("client=debug,session=debug"))
         .with(marks.clone())
         .init();
     let world = World::start().await;
@@ -167,7 +177,26 @@ fn way(marks: &[Mark], command: &str, called: Instant, returned: Instant, after_
         handed: ms(handed.at),
         first_byte: ms(handed.at) + after_us / 1e3,
         by_doorbell: claim.fields.contains("doorbell"),
+        end: end(marks, command),
     })
+}
+
+fn end(marks: &[Mark], command: &str) -> End {
+    let stop = marks
+        .iter()
+        .rfind(|mark| mark.message == HOOK && mark.fields.contains("hook=\"Stop\""));
+    let since = |mark: Option<&Mark>| match (stop, mark) {
+        (Some(stop), Some(mark)) => mark.at.saturating_duration_since(stop.at).as_secs_f64() * 1e3,
+        (None, _) | (_, None) => f64::NAN,
+    };
+    End {
+        judged: since(marks.iter().rfind(|mark| mark.message == JUDGED)),
+        recorded: since(
+            marks
+                .iter()
+                .find(|mark| mark.message == RECORDED && mark.fields.contains(command)),
+        ),
+    }
 }
 
 fn report(ways: &[Way]) {
@@ -205,6 +234,13 @@ fn report(ways: &[Way]) {
     });
     line("**enqueue_command returned → first byte in the PTY**", &|way| {
         way.first_byte
+    });
+    line("stop signal heard → outcome decided", &|way| way.end.judged);
+    line("outcome decided → in the journal, with git's facts", &|way| {
+        way.end.recorded - way.end.judged
+    });
+    line("**stop signal heard → outcome in the journal**", &|way| {
+        way.end.recorded
     });
     let by_doorbell = ways.iter().filter(|way| way.by_doorbell).count();
     println!(

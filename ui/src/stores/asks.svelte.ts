@@ -5,6 +5,7 @@
 
 import { BackendError, type AskAnswer, type Backend, type PendingAsk, type State } from "../backend";
 import { answeredBefore, closedElsewhere, newAsksSentence, type Remark } from "../words/asks";
+import { now as moment } from "./now.svelte";
 
 /** Remarks that stand at once; the oldest goes first. */
 const REMARKS_MAX = 4;
@@ -37,7 +38,7 @@ export class AskBook {
       // Ours, or on its way: then the answer to the call says how it went.
       if (this.#answered.includes(ask.id) || this.isSending(ask)) continue;
       if (this.remarks.some((remark) => remark.id === ask.id)) continue;
-      this.#remark(closedElsewhere(ask, agentOf(now, ask), now.closed_asks));
+      this.#remark(closedElsewhere(ask, agentOf(now, ask), now.closed_asks, moment.ms));
     }
   }
 
@@ -61,7 +62,7 @@ export class AskBook {
       const late = error instanceof BackendError && (error.code === "conflict" || error.code === "not_found");
       if (!late) throw error;
       this.dismiss(ask.id);
-      this.#remark(answeredBefore(ask, agentOf(state, ask), error.message));
+      this.#remark(answeredBefore(ask, agentOf(state, ask), error.message, moment.ms));
     } finally {
       this.sending = this.sending.filter((id) => id !== ask.id);
     }

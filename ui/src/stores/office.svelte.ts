@@ -21,8 +21,11 @@ import {
   type Session,
   type State,
 } from "../backend";
-import { isAlive, livingSessions } from "../words/sessions";
+import { agentIdOf } from "../words/commands";
+import { isAlive, leadingSession, livingSessions, promptTarget, type Target } from "../words/sessions";
+import { pausedOf } from "../words/pool";
 import { AskBook } from "./asks.svelte";
+import { now } from "./now.svelte";
 
 /** Something that went wrong with what the person just did. */
 export interface Notice {
@@ -35,6 +38,9 @@ export interface Explaining {
   sessionId: string | null;
   command: CommandView | null;
 }
+
+/** Sessions whose agent is remembered. */
+const OWNERS_MAX = 1_000;
 
 export class OfficeStore {
   link = $state.raw<Link>({ phase: "starting" });
@@ -52,6 +58,10 @@ export class OfficeStore {
   #gone = $state.raw<Session | null>(null);
   /** The agent's other sessions at that moment; one that is not among them is new, and the view moves to it. */
   #besideGone: string[] = [];
+  /** Whose session each was that this window has seen: commands for one outlive it. */
+  #owners = $state.raw<ReadonlyMap<string, string>>(new Map());
+  /** Kept work that this window has put into a branch: its key (`words/preserved`) → the branch. */
+  restored = $state.raw<Readonly<Record<string, string>>>({});
   /** Drafts per agent, so that looking at another agent loses nothing. */
   drafts = $state<Record<string, string>>({});
 
@@ -66,11 +76,11 @@ export class OfficeStore {
     this.agent === null ? [] : livingSessions(this.state?.sessions ?? [], this.agent.id),
   );
 
-  /** The picked session, also after its end, so that its last words can be read; else the agent's newest. */
+  /** The picked session, also after its end, so that its last words can be read; else the one that matters. */
   readonly session: Session | null = $derived.by(() => {
     const picked = this.state?.sessions.find((session) => session.id === this.#pickedSession) ?? this.#gone;
     if (picked !== null && picked.agent_id === this.agent?.id) return picked;
-    return this.living[0] ?? null;
+    return leadingSession(this.living, this.state?.commands);
   });
 
   readonly isFull = $derived.by(() => {
@@ -112,8 +122,18 @@ export class OfficeStore {
   pickAsk(ask: PendingAsk): void {
     const session = this.state?.sessions.find((one) => one.id === ask.session_id);
     if (session !== undefined) this.pickSession(session);
-    else if (ask.agent_id !== null) this.pickAgent(ask.agent_id);
+    else if (ask.agent_id !== null && ask.agent_id !== this.agent?.id) this.pickAgent(ask.agent_id);
     this.asks.picked = ask.id;
+  }
+
+  /** The agent that a command is for; one that names only a session is for the agent of that session. */
+  agentOf(command: CommandView): Agent | null {
+    return this.agentById(agentIdOf(command, this.#owners));
+  }
+
+  /** Remembers for as long as the window stands where kept work was put. */
+  noteRestored(key: string, branch: string): void {
+    this.restored = { ...this.restored, [key]: branch };
   }
 
   agentById(id: string | null): Agent | null {
@@ -129,9 +149,18 @@ export class OfficeStore {
     if (this.session?.state.state === "exited") this.pickAgent(agentId);
   }
 
+  /** Where a prompt for the agent on the screen goes now. */
+  readonly target: Target = $derived.by(() => {
+    if (this.agent === null || this.state === null) return { session: null, remark: "" };
+    const { pool, repositories } = this.state;
+    const paused = pausedOf(pool, this.agent.id, now.ms) !== null;
+    return promptTarget(this.agent, this.session, this.living, !this.isFull && !paused && repositories.length > 0);
+  });
+
   /** Sends a prompt to the session on the screen, or to the agent, who then gets one. True when it was taken. */
-  async sendPrompt(agent: Agent, session: Session | null, prompt: string, marker: MarkerWish): Promise<boolean> {
-    const target = session !== null && isAlive(session) ? { session_id: session.id } : {};
+  async sendPrompt(agent: Agent, prompt: string, marker: MarkerWish): Promise<boolean> {
+    const { session } = this.target;
+    const target = session === null ? {} : { session_id: session.id };
     const answer = await this.act("send_prompt", { agent_id: agent.id, ...target, prompt, marker });
     if (answer === null) return false;
     this.lastSent = answer.command_id;
@@ -172,8 +201,10 @@ export class OfficeStore {
     const before = this.session;
     if (this.state !== null && !officeChanged) this.asks.follow(this.state, state);
     this.state = state;
+    this.#remember(state, officeChanged);
     if (officeChanged) {
       this.asks.clear();
+      this.restored = {};
       this.#pickedAgent = null;
       this.#pickedSession = null;
       this.#gone = null;
@@ -181,11 +212,22 @@ export class OfficeStore {
       this.#gone = { ...before, state: { state: "exited", code: null }, asks: null };
       this.#besideGone = this.living.map((session) => session.id);
     }
-    if (this.#gone !== null && this.living.some((session) => !this.#besideGone.includes(session.id))) {
+    const fresh = this.living.find((session) => !this.#besideGone.includes(session.id));
+    if (this.#gone !== null && fresh !== undefined) {
       this.#gone = null;
-      this.#pickedSession = null;
+      this.#pickedSession = fresh.id;
     }
     this.#holdSession();
+  }
+
+  #remember(state: State, officeChanged: boolean): void {
+    const owners = new Map(officeChanged ? [] : this.#owners);
+    for (const { session_id, agent_id } of [...state.closed_asks, ...state.commands, ...state.asks]) {
+      if (session_id !== null && agent_id !== null) owners.set(session_id, agent_id);
+    }
+    for (const { id, agent_id } of state.sessions) owners.set(id, agent_id);
+    // The oldest go first; a map keeps the order in which its keys came.
+    this.#owners = new Map([...owners].slice(-OWNERS_MAX));
   }
 
   /** Stays with the session on the screen when a newer one of the same agent appears. */

@@ -4,6 +4,7 @@ import type { Agent, PendingAsk } from "../backend";
 import {
   answeredBefore,
   askKind,
+  askPlace,
   askText,
   asksOfAgent,
   askTitle,
@@ -18,6 +19,8 @@ import {
 import { exactLine, exactRuns } from "./exact";
 
 const MINA: Agent = { id: "a", role: "FE", name: "Mina", prompt: "", scope_patterns: [], core_skills: [], provider: "claude" };
+
+const AT = new Date(2026, 10, 21, 10, 18).getTime();
 
 function ask(id: string, patch: Partial<PendingAsk> = {}): PendingAsk {
   return {
@@ -88,6 +91,11 @@ describe("what is asked", () => {
   });
 });
 
+test("a line over another terminal says whose ask it leads to", () => {
+  expect(askPlace(ask("1"), { branch: "semo/mina-c0de", title: "Mina" })).toBe("in another session, semo/mina-c0de");
+  expect(askPlace(ask("1", { mine: false }), null)).toContain("another machine");
+});
+
 describe("who is told", () => {
   test("only what is new is read out, and many are counted", () => {
     expect(newAsksSentence([ask("1")], [ask("1")], [MINA])).toBeNull();
@@ -103,17 +111,21 @@ describe("who is told", () => {
   });
 
   test("nobody is named who is not known to have answered", () => {
-    const closed = (id: string, how: string) => ({ id, session_id: "s", agent_id: "a", kind: "permission" as const, text: "ls", how, closed_at: 0 });
-    expect(closedElsewhere(ask("1"), MINA, []).title).toContain("answered elsewhere, or taken back");
-    expect(closedElsewhere(ask("1"), MINA, [closed("2", "denied in its terminal")]).title).toContain("elsewhere");
-    const told = closedElsewhere(ask("1"), MINA, [closed("2", "x"), closed("1", "allowed by a command of the office")]);
-    expect(told.title).toBe("Mina does not wait any more: allowed by a command of the office.");
+    const closed = (id: string, how: string) => ({ id, session_id: "s", agent_id: "a", kind: "permission" as const, text: "ls", how, closed_at: AT });
+    expect(closedElsewhere(ask("1"), MINA, [], 0).title).toContain("answered elsewhere, or taken back");
+    expect(closedElsewhere(ask("1"), MINA, [closed("2", "denied in its terminal")], 0).title).toContain("elsewhere");
+    const told = closedElsewhere(ask("1"), MINA, [closed("2", "x"), closed("1", "allowed by a command of the office")], AT);
+    expect(told.title).toBe("Mina does not wait any more: allowed by a command of the office at 10:18.");
+    const taken = closedElsewhere(ask("1"), MINA, [closed("1", "withdrawn: the session ended: “a: b”")], AT);
+    expect(taken.title).toBe("Mina does not wait any more: withdrawn, the session ended, “a: b” at 10:18.");
   });
 
   test("being second is no fault, and the core's words say who was first", () => {
-    const remark = answeredBefore(ask("1"), MINA, "already answered by semo on this workstation");
+    const remark = answeredBefore(ask("1"), MINA, "already answered by semo on this workstation", AT);
     expect(remark.tone).not.toBe("bad");
     expect(remark.detail).toContain("already answered by semo");
+    const core = `it is over since ${new Date(AT).toISOString()}: denied: “no: not so” in its terminal`;
+    expect(answeredBefore(ask("1"), MINA, core, AT).detail).toBe("it is over since 10:18: denied, “no: not so” in its terminal");
   });
 });
 

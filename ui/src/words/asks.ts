@@ -1,7 +1,9 @@
 /** What an agent asks of a person, and what became of it. */
 
-import type { Agent, ClosedAsk, PendingAsk } from "../backend";
+import type { Agent, ClosedAsk, PendingAsk, Session } from "../backend";
 import { exactLine } from "./exact";
+import { sessionName } from "./sessions";
+import { clock, withClocks } from "./time";
 import type { Tone } from "./tone";
 
 /** Longest message that goes with an answer, in bytes (`domain::ask::ANSWER_MESSAGE_BYTES_MAX`). */
@@ -100,9 +102,12 @@ export interface Remark {
 }
 
 /** What became of an ask that is no longer there and that this window did not answer. */
-export function closedElsewhere(ask: PendingAsk, agent: Pick<Agent, "name"> | null, closed: readonly ClosedAsk[]): Remark {
+export function closedElsewhere(ask: PendingAsk, agent: Pick<Agent, "name"> | null, closed: readonly ClosedAsk[], now: number): Remark {
   const end = closed.find((one) => one.id === ask.id);
-  const how = end === undefined ? "it was answered elsewhere, or taken back" : exactLine(end.how);
+  const how =
+    end === undefined
+      ? "it was answered elsewhere, or taken back"
+      : `${withoutColons(withClocks(exactLine(end.how), now))} at ${clock(end.closed_at, now)}`;
   return {
     id: ask.id,
     tone: "quiet",
@@ -112,13 +117,37 @@ export function closedElsewhere(ask: PendingAsk, agent: Pick<Agent, "name"> | nu
 }
 
 /** For an answer that came second: whoever answers first wins, and nothing is wrong with that. */
-export function answeredBefore(ask: PendingAsk, agent: Pick<Agent, "name"> | null, reason: string): Remark {
+export function answeredBefore(ask: PendingAsk, agent: Pick<Agent, "name"> | null, reason: string, now: number): Remark {
   return {
     id: ask.id,
     tone: "unsure",
     title: `Somebody was faster: ${agent?.name ?? "the agent"} has its answer, and yours was not used.`,
-    detail: reason,
+    detail: oneColon(withClocks(reason, now)),
   };
+}
+
+const COLON = /: /g;
+/** What is quoted stays as it was said. */
+const QUOTED = /(“[^”]*”|`[^`]*`)/;
+
+/** “withdrawn: the session ended” after a colon of our own: “withdrawn, the session ended”. */
+function withoutColons(text: string): string {
+  return text
+    .split(QUOTED)
+    .map((part, index) => (index % 2 === 1 ? part : part.replace(COLON, ", ")))
+    .join("");
+}
+
+/** A sentence has one colon; what follows a second is added with a comma. */
+function oneColon(text: string): string {
+  const first = text.search(/: /);
+  return first === -1 ? text : text.slice(0, first + 2) + withoutColons(text.slice(first + 2));
+}
+
+/** Which of the agent's other sessions asks, for a line over the terminal of another one. */
+export function askPlace(ask: Pick<PendingAsk, "mine">, session: Pick<Session, "branch" | "title"> | null): string {
+  if (session !== null) return `in another session, ${sessionName(session)}`;
+  return ask.mine ? "in another session" : "in a session on another machine";
 }
 
 /** The title of the window: how many wait, then where we are. */

@@ -92,3 +92,12 @@ export function isOver(command: Pick<CommandView, "status">): boolean {
 export function isCancellable(command: Pick<CommandView, "status">): boolean {
   return !isOver(command) && command.status !== "reporting";
 }
+
+/** The agent a command is for. What is sent to a session names no agent: then it is the one of that session. */
+export function agentIdOf(
+  command: Pick<CommandView, "agent_id" | "session_id">,
+  owners: ReadonlyMap<string, string>,
+): string | null {
+  if (command.agent_id !== null) return command.agent_id;
+  return command.session_id === null ? null : (owners.get(command.session_id) ?? null);
+}

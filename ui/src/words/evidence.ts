@@ -41,21 +41,23 @@ const CLAIMS: Record<string, string> = {
   stopped: "End reported",
   transcript_agrees: "Transcript agrees",
   interrupted: "Interrupted",
-  uncommitted: "Not committed",
-  unpushed: "Commits not pushed",
+  uncommitted: "Not committed, in the whole worktree",
+  uncommitted_before: "Not committed before the turn",
+  unpushed: "Commits not pushed, of the whole branch",
   resets_at: "Limit resets at",
   ok: "Succeeded",
   duration_ms: "Took",
   background_tasks: "Background tasks",
   enters: "Key presses",
-  untracked: "Files git does not track",
+  untracked: "Files git does not track, in the whole worktree",
   retries: "Tried again",
   attempt: "Attempt",
   max: "At most",
   words: "In its words",
   completion_pattern: "Completion pattern of the office",
   error_pattern: "Error pattern of the office",
-  answer: "Answer of a person",
+  answer: "Answer to an ask",
+  answers_left_out: "More answers",
   commands: "Commands",
   failed_commands: "Commands that failed",
   status: "HTTP status",
@@ -81,6 +83,7 @@ export function sourceWords(source: string): string {
     status: "agent’s status file",
     tools: "agent’s tools",
     actor: "SEMO Office",
+    asks: "SEMO Office",
     person: "a person",
     judge: "SEMO Office’s verdict",
   };
@@ -113,7 +116,7 @@ function special(value: unknown, what: string): string | null {
   }
   if (what === "pull_request" && typeof fields["url"] === "string") return fields["url"];
   if (what === "answer" && typeof fields["way"] === "string") {
-    return `${saidWords(fields["answer"])} ${wordsFor(WAYS, fields["way"]) ?? fields["way"]}`;
+    return answerLine(fields["answer"], fields["way"], fields["who"]);
   }
   if (what === "command" && typeof fields["command"] === "string") {
     const { command, ...rest } = fields;
@@ -124,18 +127,57 @@ function special(value: unknown, what: string): string | null {
 }
 
 const WAYS: Record<string, string> = {
-  window: "in a window of its workstation",
-  cli: "with the program semo",
+  window: "in a window",
+  cli: "at the CLI",
   terminal: "in the terminal",
   command: "by a command of the office",
 };
 
+/** Ids of people and of commands mean something to programs only. */
+const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** Who said what by which way, on one line: “Allowed at the CLI by a person”. */
+function answerLine(answer: unknown, way: string, who: unknown): string {
+  const words = wordsFor(WAYS, way) ?? way;
+  const name = typeof who === "string" && who.trim() !== "" && !ID.test(who.trim()) ? who.trim() : null;
+  // A command of the office names its giver in its own row; a way that says “by” already needs no other.
+  if (words.startsWith("by ")) return `${saidWords(answer)} ${words}${name === null ? "" : ` (${name})`}`;
+  return `${saidWords(answer)} ${words} by ${name ?? "a person"}`;
+}
+
 function saidWords(answer: unknown): string {
   const { say, message, choice } = (typeof answer === "object" && answer !== null ? answer : {}) as Record<string, unknown>;
-  if (say === "allow") return "allowed";
-  if (say === "deny") return typeof message === "string" && message !== "" ? `denied (“${message}”)` : "denied";
-  if (say === "choose" && typeof choice === "number") return `choice ${choice + 1} taken`;
-  return "answered";
+  if (say === "allow") return "Allowed";
+  if (say === "deny") return typeof message === "string" && message !== "" ? `Denied (“${message}”)` : "Denied";
+  if (say === "choose" && typeof choice === "number") return `Choice ${choice + 1} taken`;
+  return "Answered";
+}
+
+/** The claims as a list for people: each answered ask once, and nothing that counts what did not happen. */
+export function claimsShown(claims: readonly Claim[]): Claim[] {
+  const asks = new Map<string, Claim>();
+  for (const claim of claims) {
+    const ask = askOf(claim);
+    if (ask === null) continue;
+    const known = asks.get(ask);
+    // Two witnesses tell of it; what was said is worth more than that something was.
+    if (known === undefined || (!tellsWhat(known) && tellsWhat(claim))) asks.set(ask, claim);
+  }
+  return claims.filter((claim) => {
+    if (claim.what === "failed_commands" && claim.value === 0) return false;
+    const ask = askOf(claim);
+    return ask === null || asks.get(ask) === claim;
+  });
+}
+
+function askOf(claim: Claim): string | null {
+  if (claim.what !== "answer" || typeof claim.value !== "object" || claim.value === null) return null;
+  const { ask } = claim.value as Record<string, unknown>;
+  return typeof ask === "string" ? ask : null;
+}
+
+function tellsWhat(claim: Claim): boolean {
+  return saidWords((claim.value as Record<string, unknown>)["answer"]) !== "Answered";
 }
 
 function plain(value: unknown, depth: number): string {
@@ -146,7 +188,9 @@ function plain(value: unknown, depth: number): string {
   if (depth >= 2 || typeof value !== "object") return "…";
   const parts = Array.isArray(value)
     ? value.map((item) => plain(item, depth + 1))
-    : Object.entries(value).map(([key, item]) => `${claimName(key)}: ${field(key, item, depth + 1)}`);
+    : Object.entries(value)
+        .filter(([key, item]) => key !== "failed_commands" || item !== 0)
+        .map(([key, item]) => `${claimName(key)}: ${field(key, item, depth + 1)}`);
   if (parts.length === 0) return "none";
   const shown = parts.slice(0, ITEMS_MAX).join(", ");
   return parts.length > ITEMS_MAX ? `${shown}, and ${parts.length - ITEMS_MAX} more` : shown;

@@ -40,7 +40,12 @@ export interface Facts {
   filesChanged: number;
   insertions: number;
   deletions: number;
-  uncommitted: boolean;
+  /** Files of the whole worktree that are not committed; `true` where only that there are some is known. */
+  uncommitted: number | boolean;
+  /** The same before the turn; null where it is not known. */
+  uncommittedBefore: number | boolean | null;
+  /** The turn itself is known to have changed no file. */
+  changedNone: boolean;
   unpushed: number;
   pullRequests: PullRequest[];
   failedCommands: RunCommand[];
@@ -49,7 +54,7 @@ export interface Facts {
   failure: Failure | null;
 }
 
-const OF_CHANGES = ["commit", "commits", "files_changed", "insertions", "deletions", "uncommitted", "unpushed"];
+const OF_CHANGES = ["commit", "commits", "files_changed", "insertions", "deletions", "uncommitted", "uncommitted_before", "unpushed"];
 const OF_TOOLS = ["command", "pull_request"];
 
 /** The claims that these facts are made of; a list of claims that stands below them need not repeat them. */
@@ -74,7 +79,9 @@ export function factsOf(evidence: Evidence): Facts {
     filesChanged: number(files) ?? (Array.isArray(files) ? files.length : 0),
     insertions: number(newest(evidence, "insertions")) ?? 0,
     deletions: number(newest(evidence, "deletions")) ?? 0,
-    uncommitted: newest(evidence, "uncommitted") === true,
+    uncommitted: amount(newest(evidence, "uncommitted")) ?? false,
+    uncommittedBefore: amount(newest(evidence, "uncommitted_before")),
+    changedNone: number(files) === 0 || (Array.isArray(files) && files.length === 0),
     unpushed: number(newest(evidence, "unpushed")) ?? 0,
     pullRequests: unique(all("pull_request").flatMap((claim) => pullRequestIn(claim.value))),
     failedCommands: commands.filter((command) => !command.ok),
@@ -86,7 +93,7 @@ export function factsOf(evidence: Evidence): Facts {
 
 /** Whether the repository is another one than before. */
 export function hasChanges(facts: Facts): boolean {
-  return facts.commitCount > 0 || facts.filesChanged > 0 || facts.uncommitted || facts.unpushed > 0;
+  return facts.commitCount > 0 || facts.filesChanged > 0 || uncommittedWords(facts) !== "" || facts.unpushed > 0;
 }
 
 /** Whether its tools did something that is worth telling by itself. */
@@ -99,10 +106,22 @@ export function factsLine(facts: Facts): string {
   const parts = [];
   if (facts.commitCount > 0) parts.push(counted(facts.commitCount, "commit"));
   if (facts.filesChanged > 0) parts.push(`${counted(facts.filesChanged, "file")} ${linesWords(facts)}`.trim());
-  if (facts.uncommitted) parts.push("not all committed");
+  if (uncommittedWords(facts) !== "") parts.push(uncommittedWords(facts));
   for (const pullRequest of facts.pullRequests.slice(0, 2)) parts.push(pullRequest.label);
   if (facts.failedCommands.length > 0) parts.push(`${counted(facts.failedCommands.length, "command")} failed`);
   return parts.join(" · ");
+}
+
+/** What lies uncommitted in the worktree, and whether this turn has to do with it; empty when all is committed. */
+export function uncommittedWords(facts: Pick<Facts, "uncommitted" | "uncommittedBefore" | "changedNone">): string {
+  const { uncommitted: files, uncommittedBefore: before } = facts;
+  if (files === false || files === 0) return "";
+  const some = files === true ? "files not committed" : `${counted(files, "file")} not committed`;
+  if (facts.changedNone) return `${some}, none from this turn`;
+  if (before !== null && before !== false && before !== 0) {
+    return `${some} (${before === true ? "some" : before.toLocaleString("en")} before this turn)`;
+  }
+  return files === true ? "not all committed" : some;
 }
 
 /** “+120 −14”; empty when nothing was counted. */
@@ -209,6 +228,10 @@ function list(value: unknown): unknown[] {
 
 function number(value: unknown): number | null {
   return typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : null;
+}
+
+function amount(value: unknown): number | boolean | null {
+  return typeof value === "boolean" ? value : number(value);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,16 +1,20 @@
 /** The sessions of this machine as a whole: how many, how ready, how heavy. */
 
 import type { PausedAgent, Pool, Session } from "../backend";
+import { counted } from "./facts";
 import { clock } from "./time";
 
 /** From here on the memory is nearly used up, and idle sessions will be given up. */
 const MEMORY_NEAR = 0.9;
 
-/** Short, for the rail: “3 of 6 open”. */
-export function poolLine(pool: Pool): string {
-  const parts = [`${pool.open} of ${pool.sessions_max} open`];
+/** Short, for the rail: “3 sessions, 1 at work · 1.0 GB”. How many there may be stands in the sheet. */
+export function poolLine(pool: Pool, sessions: readonly Pick<Session, "state">[]): string {
+  // One that asks in the middle of its work has not stopped working for anybody who counts.
+  const busy = sessions.filter(({ state }) => state.state === "working" || state.state === "awaiting_person").length;
+  const open = pool.open === 0 ? "No sessions" : counted(pool.open, "session");
+  const parts = [pool.open === 0 ? open : `${open}, ${busy === 0 ? "none" : busy} at work`];
   if (pool.waiting > 0) parts.push(`${pool.waiting} in line`);
-  else if (pool.warm > 0) parts.push(`${pool.warm} warm`);
+  if (pool.open > 0 && pool.memory_mb !== null) parts.push(size(pool.memory_mb));
   return parts.join(" · ");
 }
 

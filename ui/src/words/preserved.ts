@@ -22,6 +22,11 @@ export function branchForRestored(state: Pick<Preserved, "branch" | "name">): st
   return `restored/${from}`;
 }
 
+/** Tells one kept state from all others. */
+export function keptKey(state: Pick<Preserved, "repository" | "name" | "commit">): string {
+  return [state.repository, state.name, state.commit].join(" ");
+}
+
 const BRANCH_CHARS_MAX = 200;
 
 /** Why git would not take this as the name of a branch, or null (`git check-ref-format --branch`). */

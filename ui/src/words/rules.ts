@@ -22,6 +22,8 @@ const VERDICTS: Record<string, string> = {
   "stop-overruled": "A stop hook of the project said that the work is not finished, and the agent program overruled it.",
   "screen-only": "Only the screen shows an end; the signals that should have reported it were silent.",
   "provider-failure": "The agent program itself reported that the turn failed.",
+  "not-submitted": "The prompt could not be brought into the agent's input.",
+  "core-ended": "SEMO Office ended while this was being carried out; what became of it is not known.",
   "process-exit": "The agent program ended during the turn.",
   "session-ended": "The session was ended on request, and its whole process tree is proven gone.",
   "timeout-interrupted": "The turn reached its time limit and was interrupted.",

@@ -39,6 +39,16 @@ export function duration(ms: number): string {
   return `${Math.floor(passed / HOUR)} h ${Math.floor((passed % HOUR) / MINUTE)} min`;
 }
 
+const MOMENT = /\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2})/g;
+
+/** Moments in a sentence of the core, as the clock on this machine shows them. */
+export function withClocks(text: string, now: number): string {
+  return text.replace(MOMENT, (moment) => {
+    const ms = Date.parse(moment);
+    return Number.isNaN(ms) ? moment : clock(ms, now);
+  });
+}
+
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /** The time of day on this machine: “03:14”, on another day than `now` “22 Nov 03:14”; with seconds for logs. */

@@ -2,11 +2,11 @@ import { describe, expect, test } from "vitest";
 
 import type { Claim, Evidence, Pool, Preserved, TurnExplanation } from "../backend";
 import { moment, turnOfCommand, turnStanding } from "./explain";
-import { classWords, factsLine, factsOf, hasChanges, hasToolFacts, resetWords, tierOf } from "./facts";
+import { classWords, factsLine, factsOf, hasChanges, hasToolFacts, resetWords, tierOf, uncommittedWords } from "./facts";
 import { isNearMemoryLimit, memoryWords, pausedOf, poolLine, size } from "./pool";
-import { branchFault, branchForRestored, keptByRepository } from "./preserved";
+import { branchFault, branchForRestored, keptByRepository, keptKey } from "./preserved";
 import { isKnownRule, ruleSentence, seenWords } from "./rules";
-import { clock } from "./time";
+import { clock, withClocks } from "./time";
 
 function evidence(...claims: [string, unknown, Claim["tier"]?][]): Evidence {
   return { rule: "r", claims: claims.map(([what, value, tier = "verified"]) => ({ what, value, tier, source: "git" })) };
@@ -69,6 +69,20 @@ describe("facts", () => {
       evidence(["commits", 1], ["files_changed", 5], ["insertions", 1_204], ["deletions", 38], ["uncommitted", true], ["command", { command: "x", ok: false }]),
     );
     expect(factsLine(facts)).toBe("1 commit · 5 files +1,204 −38 · not all committed · 1 command failed");
+  });
+
+  test("what is not committed says whether this turn has to do with it", () => {
+    const words = (...claims: [string, unknown][]) => uncommittedWords(factsOf(evidence(...claims)));
+    expect(words(["files_changed", 0], ["uncommitted", 2])).toBe("2 files not committed, none from this turn");
+    expect(words(["files_changed", 0], ["uncommitted", true])).toBe("files not committed, none from this turn");
+    expect(words(["files_changed", 3], ["uncommitted", 4], ["uncommitted_before", 1])).toBe("4 files not committed (1 before this turn)");
+    expect(words(["files_changed", 3], ["uncommitted", 3], ["uncommitted_before", 0])).toBe("3 files not committed");
+    expect(words(["uncommitted", 1])).toBe("1 file not committed");
+    expect(words(["uncommitted", true])).toBe("not all committed");
+    expect(words(["files_changed", 0], ["uncommitted", 0])).toBe("");
+    expect(words(["files_changed", 0], ["uncommitted", false])).toBe("");
+    expect(factsLine(factsOf(evidence(["files_changed", 0], ["uncommitted", 2])))).toBe("2 files not committed, none from this turn");
+    expect(hasChanges(factsOf(evidence(["files_changed", 0], ["uncommitted", 2])))).toBe(true);
   });
 
   test("facts are worth what the weakest of them is", () => {
@@ -171,10 +185,14 @@ describe("pool", () => {
     paused_agents: [{ agent_id: "a", until: 2_000, why: "three ends" }],
   };
 
-  test("the line says how many are open, and who waits before who is ready", () => {
-    expect(poolLine(pool)).toBe("2 of 6 open · 1 warm");
-    expect(poolLine({ ...pool, waiting: 3 })).toBe("2 of 6 open · 3 in line");
-    expect(poolLine({ ...pool, warm: 0 })).toBe("2 of 6 open");
+  test("the line says how many there are and whether they work, who waits, and how heavy they are", () => {
+    const idle = { state: { state: "idle" } } as const;
+    const busy = { state: { state: "working", turn: null } } as const;
+    const asks = { state: { state: "awaiting_person", turn: null, ask: "permission" } } as const;
+    expect(poolLine(pool, [idle, idle])).toBe("2 sessions, none at work · 700 MB");
+    expect(poolLine({ ...pool, open: 3, waiting: 3 }, [idle, busy, asks])).toBe("3 sessions, 2 at work · 3 in line · 700 MB");
+    expect(poolLine({ ...pool, open: 1, memory_mb: null }, [busy])).toBe("1 session, 1 at work");
+    expect(poolLine({ ...pool, open: 0, memory_mb: 0 }, [])).toBe("No sessions");
   });
 
   test("memory that was not measured is not called none", () => {
@@ -239,6 +257,11 @@ describe("kept work", () => {
     expect(branchFault(name) === null).toBe(fits);
   });
 
+  test("two states of one session are two", () => {
+    expect(keptKey(kept("web", "1", 5))).not.toBe(keptKey({ ...kept("web", "1", 5), commit: "d" }));
+    expect(keptKey(kept("web", "1", 5))).not.toBe(keptKey(kept("api", "1", 5)));
+  });
+
   test("the branch that is proposed is one that git takes", () => {
     for (const branch of ["semo/mina-7f3a", "feature/x", null]) {
       expect(branchFault(branchForRestored({ branch, name: "6f6c3c1e-0000-4000-8000-000000000001" })), String(branch)).toBeNull();
@@ -252,4 +275,10 @@ test("a clock tells the day only when it is another one", () => {
   expect(clock(at, at, "seconds")).toBe("03:04:05");
   expect(clock(at, new Date(2026, 10, 22).getTime())).toBe("21 Nov 03:04");
   expect(clock(at, new Date(2027, 0, 1).getTime())).toBe("21 Nov 2026 03:04");
+});
+
+test("moments in the core's sentences are told by the clock of this machine, and nothing else is changed", () => {
+  const at = new Date(2026, 10, 21, 10, 18, 40).getTime();
+  expect(withClocks(`paused until ${new Date(at).toISOString()}: it ended`, at)).toBe("paused until 10:18: it ended");
+  expect(withClocks("v2026-11-21 and 2026-99-99T10:00:00Z", at)).toBe("v2026-11-21 and 2026-99-99T10:00:00Z");
 });

@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 
 import type { CommandStatus, CommandView, Session, SessionState } from "../backend";
-import { isCancellable, isOver, standingOf } from "./commands";
+import { agentIdOf, isCancellable, isOver, standingOf } from "./commands";
 import { connectionWords } from "./connection";
-import { claimName, claimValue, sourceWords, tierWords } from "./evidence";
+import { claimName, claimsShown, claimValue, sourceWords, tierWords } from "./evidence";
 import { PROMPT_BYTES_MAX, promptFault } from "./prompt";
 import { ruleSentence } from "./rules";
-import { exitSentence, isInterruptible, leadingSession, livingSessions, sessionWords } from "./sessions";
+import { exitSentence, isInterruptible, leadingSession, livingSessions, promptTarget, sessionWords } from "./sessions";
 import { ago, duration, elapsed } from "./time";
 
 const STATUSES: CommandStatus[] = [
@@ -64,6 +64,14 @@ describe("commands", () => {
     expect(standingOf(command("unconfirmed", "unconfirmed"))).toEqual(standingOf(command("succeeded", "unconfirmed")));
   });
 
+  test("a command for a session is for the agent of that session", () => {
+    const owners = new Map([["s", "a"]]);
+    expect(agentIdOf({ agent_id: "b", session_id: "s" }, owners)).toBe("b");
+    expect(agentIdOf({ agent_id: null, session_id: "s" }, owners)).toBe("a");
+    expect(agentIdOf({ agent_id: null, session_id: "t" }, owners)).toBeNull();
+    expect(agentIdOf({ agent_id: null, session_id: null }, owners)).toBeNull();
+  });
+
   test("every status has words of its own", () => {
     const labels = STATUSES.map((status) => standingOf(command(status, status === "succeeded" ? "done" : null)).label);
     expect(new Set(labels).size).toBe(STATUSES.length);
@@ -104,6 +112,35 @@ describe("sessions", () => {
     expect(leadingSession([])).toBeNull();
   });
 
+  test("the session shown first asks, else works, else was used last, else is warm", () => {
+    const used = (id: string, at: number) => ({ session_id: id, created_at: at, started_at: null });
+    const warm = { ...session("warm", { state: "idle" }, 99), warm: true };
+    const old = session("old", { state: "idle" }, 1);
+    const newer = session("newer", { state: "idle" }, 5);
+    const ending = session("ending", { state: "stopping" }, 200);
+    expect(leadingSession([ending, warm])?.id).toBe("warm");
+    expect(leadingSession([warm, old, newer])?.id).toBe("newer");
+    expect(leadingSession([warm, old, newer], [used("old", 9), used("warm", 10)])?.id).toBe("old");
+    expect(leadingSession([warm, newer, session("busy", { state: "working", turn: null })])?.id).toBe("busy");
+    expect(leadingSession([warm, newer, asking])?.id).toBe(asking.id);
+  });
+
+  test("one session that waits for an answer does not block its agent", () => {
+    const mina = { name: "Mina" };
+    const free = session("free", { state: "idle" });
+    const busy = session("busy", { state: "working", turn: null });
+    const login = session("login", { state: "awaiting_person", turn: null, ask: "login" });
+    expect(promptTarget(mina, null, [], true)).toEqual({ session: null, remark: "" });
+    expect(promptTarget(mina, free, [free], true).session).toBe(free);
+    expect(promptTarget(mina, busy, [busy, free], true).session).toBe(busy);
+    expect(promptTarget(mina, asking, [asking, free], false).session).toBeNull();
+    expect(promptTarget(mina, asking, [asking, free], false).remark).toContain("a free one of Mina");
+    expect(promptTarget(mina, asking, [asking, busy], true).remark).toContain("a new one of Mina");
+    expect(promptTarget(mina, asking, [asking, busy], false).session).toBe(asking);
+    expect(promptTarget(mina, asking, [asking, busy], false).remark).toContain("first");
+    expect(promptTarget(mina, login, [login], true).session).toBe(login);
+  });
+
   test("each state has its word, and each ask its own", () => {
     expect(sessionWords(idle.state)).toEqual({ label: "Ready", tone: "good" });
     expect(sessionWords({ state: "awaiting_person", turn: null, ask: "login" }).label).toBe("Needs sign-in");
@@ -113,7 +150,7 @@ describe("sessions", () => {
 
   test("an end by a signal is not an exit code", () => {
     expect(exitSentence(null)).toContain("signal");
-    expect(exitSentence(143)).toContain("signal");
+    expect(exitSentence(137)).toContain("ended by signal 9.");
     expect(exitSentence(3)).toContain("exit code 3");
     expect(exitSentence(0)).not.toContain("code");
   });
@@ -147,17 +184,34 @@ describe("evidence", () => {
     expect(claimValue({ sha: "2b3901a75142f2f5ce52", subject: "Round once" }, "commit")).toBe("2b3901a751 Round once");
     expect(claimValue({ number: 4182, url: "https://example.com/a/b/pull/4182" }, "pull_request")).toBe("https://example.com/a/b/pull/4182");
     const answer = (said: unknown, way: string) => claimValue({ ask: "1", answer: said, way, who: "" }, "answer");
-    expect(answer({ say: "allow" }, "window")).toBe("allowed in a window of its workstation");
-    expect(answer({ say: "deny", message: "not on main" }, "command")).toBe("denied (“not on main”) by a command of the office");
-    expect(answer({ say: "choose", choice: 0 }, "cli")).toBe("choice 1 taken with the program semo");
-    expect(answer(null, "terminal")).toBe("answered in the terminal");
-    expect(answer(null, "by pigeon")).toBe("answered by pigeon");
+    expect(answer({ say: "allow" }, "window")).toBe("Allowed in a window by a person");
+    expect(answer({ say: "deny", message: "not on main" }, "command")).toBe("Denied (“not on main”) by a command of the office");
+    expect(answer({ say: "choose", choice: 0 }, "cli")).toBe("Choice 1 taken at the CLI by a person");
+    expect(answer(null, "terminal")).toBe("Answered in the terminal by a person");
+    expect(answer(null, "by pigeon")).toBe("Answered by pigeon");
+    expect(claimValue({ ask: "1", answer: { say: "allow" }, way: "cli", who: "person" }, "answer")).toBe("Allowed at the CLI by person");
+    const id = "6f6c3c1e-0000-4000-8000-000000000001";
+    expect(claimValue({ ask: "1", answer: { say: "allow" }, way: "cli", who: id }, "answer")).not.toContain(id);
+    expect(claimValue({ tools: 2, failed_commands: 0 }, "tools_used")).toBe("Tools: 2");
+    expect(claimValue({ tools: 2, failed_commands: 1 }, "tools_used")).toContain("Commands that failed: 1");
     expect(claimValue({ command: "npm test", ok: false, exit_code: 1 }, "command")).toBe("npm test (Succeeded: no, Exit code: 1)");
     expect(claimValue({ duration_ms: 1_240 })).toBe("Took: 1.2 s");
     expect(claimValue({ a: { b: { c: 1 } } })).not.toMatch(/[{}"]/);
     expect(claimValue([])).toBe("none");
     expect(claimValue(1_240, "turn_ms")).toBe("1.2 s");
     expect(claimValue("2b3901a75142f2f5ce5219d1e1b1030c4aa724b8", "head_after")).toBe("2b3901a751");
+  });
+
+  test("an answer that two witnesses tell of is listed once, and what did not happen not at all", () => {
+    const claim = (what: string, value: unknown, source: string) => ({ what, value, tier: "observed" as const, source });
+    const bare = claim("answer", { ask: "1", answer: null, way: "cli", who: "" }, "person");
+    const full = claim("answer", { ask: "1", answer: { say: "allow" }, way: "cli", who: "" }, "asks");
+    const other = claim("answer", { ask: "2", answer: { say: "allow" }, way: "cli", who: "" }, "asks");
+    const none = claim("failed_commands", 0, "tools");
+    expect(claimsShown([bare, full, other, none])).toEqual([full, other]);
+    expect(claimsShown([full, bare])).toEqual([full]);
+    const odd = claim("answer", "yes", "person");
+    expect(claimsShown([odd, odd])).toHaveLength(2);
   });
 
   test("long values and long lists end", () => {

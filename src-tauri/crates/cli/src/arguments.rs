@@ -37,6 +37,10 @@ pub enum Order {
     Send(Send),
     /// Follow the office's commands and their results.
     Tail(Tail),
+    /// Give up a command, or interrupt the turn that runs in a session.
+    Cancel(Cancel),
+    /// End a session for good. What it has not committed is kept.
+    Terminate(Terminate),
     /// Show what runs here.
     Status(Status),
     /// List the permissions and questions that agents wait with.
@@ -66,14 +70,17 @@ pub struct Up {
 
 /// `semo send`
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "semo send --agent <ROLE|NAME> <PROMPT> [--wait]\n       semo send --session <ID> <PROMPT> [--wait]"
+)]
 pub struct Send {
     /// The prompt; `-` reads it from standard input
     pub prompt: String,
     /// The agent, by role or name
-    #[arg(long, short, required_unless_present = "session")]
+    #[arg(long, short, required_unless_present = "session", value_name = "ROLE|NAME")]
     pub agent: Option<String>,
-    /// A session instead of an agent
-    #[arg(long, conflicts_with = "agent")]
+    /// A session instead of an agent: its id, or the beginning of it
+    #[arg(long, conflicts_with = "agent", value_name = "ID")]
     pub session: Option<String>,
     /// Repository for a session that has to be started
     #[arg(long)]
@@ -84,6 +91,9 @@ pub struct Send {
     /// Longest wait in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     pub timeout: u64,
+    /// With --wait: how long to wait for a core that has gone to come back, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait_for: u64,
     /// The sign of completion to ask for
     #[arg(long, value_enum, default_value_t = Marker::Plain)]
     pub marker: Marker,
@@ -138,8 +148,32 @@ pub struct Asks {
     pub json: bool,
 }
 
+/// `semo cancel`
+#[derive(Debug, Args)]
+#[command(override_usage = "semo cancel <COMMAND|SESSION>")]
+pub struct Cancel {
+    /// The command, or the session whose turn is meant: an id of `semo status`, or the beginning of one
+    #[arg(value_name = "COMMAND|SESSION")]
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo terminate`
+#[derive(Debug, Args)]
+#[command(override_usage = "semo terminate <SESSION>")]
+pub struct Terminate {
+    /// The session: its id, or the beginning of it
+    pub session: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `semo approve`
 #[derive(Debug, Args)]
+#[command(override_usage = "semo approve <ASK|SESSION> [--deny [--message <TEXT>] | --choose <N>]")]
 pub struct Approve {
     /// The ask or its session: an id of `semo asks`, or the beginning of one
     #[arg(value_name = "ASK|SESSION")]
@@ -160,6 +194,7 @@ pub struct Approve {
 
 /// `semo explain`
 #[derive(Debug, Args)]
+#[command(override_usage = "semo explain <SESSION>\n       semo explain --recording <FILE>")]
 pub struct Explain {
     /// A session of this machine: its id, or the beginning of it
     #[arg(required_unless_present = "recording")]
@@ -182,6 +217,7 @@ pub struct Preserved {
 
 /// `semo restore`
 #[derive(Debug, Args)]
+#[command(override_usage = "semo restore <NAME> [--branch <NAME>] [--repository <NAME>]")]
 pub struct Restore {
     /// The kept state: a name of `semo preserved`, or the beginning of one
     pub name: String,

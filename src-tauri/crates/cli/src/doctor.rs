@@ -9,6 +9,7 @@ use terminal::run_once;
 
 use crate::arguments::Doctor;
 use crate::exit::{Exit, Failure};
+use crate::print::out;
 use crate::running;
 use crate::world::World;
 use domain::fault::chain;
@@ -64,17 +65,13 @@ pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
     findings.push(core(world));
     let ok = findings.iter().all(|finding| finding.ok);
     if order.json {
-        println!("{}", serde_json::json!({ "ok": ok, "findings": findings }));
+        out!("{}", serde_json::json!({ "ok": ok, "findings": findings }))?;
     } else {
         for finding in &findings {
-            println!(
-                "{} {:<16} {}",
-                if finding.ok { "✓" } else { "✗" },
-                finding.what,
-                finding.found
-            );
+            let sign = if finding.ok { "✓" } else { "✗" };
+            out!("{sign} {:<16} {}", finding.what, finding.found)?;
             if !finding.hint.is_empty() {
-                println!("  → {}", finding.hint);
+                out!("  → {}", finding.hint)?;
             }
         }
     }

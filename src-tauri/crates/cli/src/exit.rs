@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use domain::fault::chain;
 
+use crate::print::note;
+
 /// Exit codes. Scripts rely on them; they never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -23,6 +25,8 @@ pub enum Exit {
     StillRunning = 6,
     /// Nobody took the command in time.
     Expired = 7,
+    /// Whoever read our output has closed it: 128 and the number of SIGPIPE, as other programs end then.
+    PipeClosed = 141,
 }
 
 impl From<Exit> for ExitCode {
@@ -36,7 +40,7 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// The code.
     pub exit: Exit,
-    /// What was attempted and why it failed.
+    /// What was attempted and why it failed; empty when there is nobody to tell.
     pub message: String,
     /// What the user can do; empty when there is nothing.
     pub hint: String,
@@ -57,11 +61,13 @@ impl Failure {
         Failure::new(exit, chain(error), "")
     }
 
-    /// Writes it to stderr and gives the exit code.
+    /// Writes it to standard error and gives the exit code.
     pub fn tell(&self) -> ExitCode {
-        eprintln!("error: {}", self.message);
+        if !self.message.is_empty() {
+            note!("error: {}", self.message);
+        }
         if !self.hint.is_empty() {
-            eprintln!("hint: {}", self.hint);
+            note!("hint: {}", self.hint);
         }
         self.exit.into()
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use domain::marker::Marker;
 use provider::detect::Detectors;
 use provider::recording::{RECORDING_BYTES_MAX, Recording};
 use serde_json::{Value, json};
@@ -9,14 +10,18 @@ use session::replay::{Replay, replay};
 
 use crate::arguments::Explain;
 use crate::exit::{Exit, Failure};
-use crate::local::Local;
+use crate::local::{Local, list, text};
+use crate::print::{self, note, out};
 use crate::world::World;
+use crate::{evidence, words};
 
-/// Lines of a turn's log that are printed: the newest ones. `--json` has them all.
+/// Lines of a turn's log that are printed: the first and the newest ones. `--json` has them all.
 const LOG_LINES_MAX: usize = 12;
 /// Readings that are printed: the newest ones.
 const READINGS_MAX: usize = 10;
-/// Characters of a claim's value that are printed.
+/// So many characters of the instruction tell it from a person's own words.
+const INSTRUCTION_CHARS: usize = 24;
+/// Characters of outside text that are printed.
 const VALUE_CHARS_MAX: usize = 100;
 /// Folder of the owner's own manifests, in the data folder.
 const DETECTORS_DIR: &str = "detectors";
@@ -27,18 +32,18 @@ pub async fn run(world: &World, order: &Explain) -> Result<Exit, Failure> {
         let detectors = detectors(world);
         let played = played(file, &detectors)?;
         if order.json {
-            println!("{}", json!(played));
+            out!("{}", json!(played))?;
         } else {
-            print!("{}", recording_in_words(file, &played));
+            print::block(&recording_in_words(file, &played))?;
         }
         return Ok(Exit::Ok);
     }
     let session = order.session.as_deref().unwrap_or_default();
     let explanation = Local::open(world)?.explanation(session).await?;
     if order.json {
-        println!("{explanation}");
+        out!("{explanation}")?;
     } else {
-        print!("{}", in_words(&explanation));
+        print::block(&in_words(&explanation))?;
     }
     Ok(Exit::Ok)
 }
@@ -47,7 +52,7 @@ pub async fn run(world: &World, order: &Explain) -> Result<Exit, Failure> {
 fn detectors(world: &World) -> Detectors {
     let (detectors, faults) = Detectors::bundled().with_folder(&world.paths.data_dir.join(DETECTORS_DIR));
     for fault in faults {
-        eprintln!("warning: {fault}");
+        note!("warning: {fault}");
     }
     detectors
 }
@@ -59,7 +64,14 @@ fn played(file: &Path, detectors: &Detectors) -> Result<Replay, Failure> {
         return Err(refused(format!("it is longer than {RECORDING_BYTES_MAX} bytes")));
     }
     let bytes = std::fs::read(file).map_err(|error| refused(format!("it cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| refused("it is no text in UTF-8".to_owned()))?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        // The last letter of one that was cut off.
+        Err(error) if error.utf8_error().error_len().is_none() => {
+            String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned()
+        }
+        Err(_) => return Err(refused("it is no text in UTF-8".to_owned())),
+    };
     let recording = Recording::parse(&text).map_err(|error| refused(error.to_string()))?;
     Ok(replay(&recording, detectors))
 }
@@ -74,7 +86,10 @@ fn recording_in_words(file: &Path, played: &Replay) -> String {
         played.length_ms as f64 / 1000.0,
         played.last_meaning,
     );
-    head + &in_words(&json!(played.explanation))
+    let note = played
+        .truncated_at_line
+        .map(|line| format!("note        it is cut off in line {line}; this is what comes before\n"));
+    head + &note.unwrap_or_default() + &in_words(&json!(played.explanation))
 }
 
 /// An explanation, as the core tells it. What is missing in it is left out.
@@ -84,10 +99,7 @@ pub fn in_words(explanation: &Value) -> String {
         format!("detector    {}", text(&explanation["detector"])),
         format!("state       {}", state(&explanation["state"])),
     ];
-    let turns = explanation["turns"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let turns = list(explanation, "turns");
     if turns.is_empty() {
         lines.push("no turn".to_owned());
     }
@@ -95,10 +107,7 @@ pub fn in_words(explanation: &Value) -> String {
         lines.push(String::new());
         turn_in_words(number + 1, turn, &mut lines);
     }
-    let readings = explanation["readings"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let readings = list(explanation, "readings");
     if !readings.is_empty() {
         lines.push("\nwhat the screen meant".to_owned());
     }
@@ -115,28 +124,23 @@ pub fn in_words(explanation: &Value) -> String {
 
 fn turn_in_words(number: usize, turn: &Value, lines: &mut Vec<String>) {
     let outcome = turn["outcome"].as_str().unwrap_or("not over");
-    let claims = turn["evidence"]["claims"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
     let class = turn["class"].as_str();
     let class = class.map(|class| format!(" ({class})")).unwrap_or_default();
-    lines.push(format!("turn {number}      {}", text(&turn["prompt_head"])));
+    let prompt = clipped(without_instruction(turn["prompt_head"].as_str().unwrap_or("-")));
+    lines.push(format!("turn {number}      {prompt}"));
     lines.push(format!("  outcome   {outcome}{class}"));
     for (name, key) in [("rule", "rule"), ("why", "reason")] {
         if let Some(words) = turn[key].as_str() {
             lines.push(format!("  {name:<9} {words}"));
         }
     }
-    for claim in claims {
-        let value = claim["value"]
-            .as_str()
-            .map_or_else(|| claim["value"].to_string(), str::to_owned);
-        let (what, tier, source) = (text(&claim["what"]), text(&claim["tier"]), text(&claim["source"]));
-        lines.push(format!("  {tier:<9} {what}: {} [{source}]", clipped(&value)));
-    }
-    let log = turn["log"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for entry in &log[log.len().saturating_sub(LOG_LINES_MAX)..] {
+    let facts = evidence::lines(list(&turn["evidence"], "claims"));
+    lines.extend(facts.iter().map(|fact| format!("  {fact}")));
+    let log = list(turn, "log");
+    // The first line says when it began.
+    let skipped = log.len().saturating_sub(LOG_LINES_MAX);
+    let shown = |at: &usize| *at == 0 || *at > skipped;
+    for (_, entry) in log.iter().enumerate().filter(|(at, _)| skipped == 0 || shown(at)) {
         let (source, rule) = (text(&entry["source"]), text(&entry["rule"]));
         let what = clipped(&text(&entry["what"]));
         lines.push(format!(
@@ -153,22 +157,23 @@ fn state(state: &Value) -> String {
     more.map_or(word.clone(), |more| format!("{word} ({more})"))
 }
 
+/// Counted from the beginning of the session, or of the recording.
 fn moment(at_ms: &Value) -> String {
-    format!("{:>9.3} s", at_ms.as_u64().unwrap_or_default() as f64 / 1000.0)
+    format!("{:>+10.3} s", at_ms.as_u64().unwrap_or_default() as f64 / 1000.0)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("-").to_owned()
-}
-
-/// One line, without control characters: what a screen showed goes to another one here.
-fn clipped(text: &str) -> String {
-    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut short: String = printable.take(VALUE_CHARS_MAX).collect();
-    if short.len() < text.len() {
-        short.push('…');
+/// The prompt as a person wrote it: what asks for the mark of completion stands behind it, and may be cut.
+fn without_instruction(prompt: &str) -> &str {
+    let instruction = Marker::Plain.instruction().unwrap_or_default();
+    let beginning: String = instruction.chars().take(INSTRUCTION_CHARS).collect();
+    match prompt.find(&beginning) {
+        Some(at) if at > 0 => prompt[..at].trim_end(),
+        _ => prompt,
     }
-    short
+}
+
+fn clipped(text: &str) -> String {
+    words::clipped(text, VALUE_CHARS_MAX)
 }
 
 #[cfg(test)]
@@ -180,7 +185,7 @@ mod tests {
         let explanation = json!({
             "program": "claude 2.1.197", "detector": "claude 1", "state": {"state": "awaiting_person", "ask": "permission"},
             "turns": [{
-                "prompt_head": "do it", "outcome": "failed", "class": "auth", "rule": "provider-failure", "reason": "Not logged in",
+                "prompt_head": "do it\n\nWhen, and only when, everything ab…", "outcome": "failed", "class": "auth", "rule": "provider-failure", "reason": "Not logged in",
                 "evidence": {"rule": "x", "claims": [{"what": "failure", "value": {"class": "auth"}, "tier": "observed", "source": "screen"}]},
                 "log": [{"at_ms": 1500, "source": "screen", "rule": "failed", "what": "a\u{1b}b"}],
             }],
@@ -189,12 +194,12 @@ mod tests {
         let words = in_words(&explanation);
         for part in [
             "awaiting person (permission)",
-            "do it",
+            "turn 1      do it\n",
             "failed (auth)",
             "provider-failure",
             "Not logged in",
-            "observed  failure: {\"class\":\"auth\"} [screen]",
-            "1.500 s screen",
+            "  failure (auth) (observed, screen)",
+            "+1.500 s screen",
             "a b",
             "claude/ready",
         ] {
@@ -206,7 +211,15 @@ mod tests {
     #[test]
     fn a_bad_recording_is_refused_with_its_name_and_line() {
         let file = std::env::temp_dir().join(format!("semo-explain-{}.jsonl", std::process::id()));
-        std::fs::write(&file, "{\"width\": 80, \"height\": 24}\n{\"t\": 1}\n").unwrap();
+        let header = "{\"width\": 80, \"height\": 24}\n";
+        std::fs::write(&file, format!("{header}{{\"t\": 1, \"k\": \"\u{e9}")).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        let cut = played(&file, &Detectors::bundled()).unwrap();
+        assert_eq!(json!(cut)["truncated_at_line"], 2);
+        let words = recording_in_words(&file, &cut);
+        assert!(words.contains("it is cut off in line 2"), "{words}");
+        std::fs::write(&file, format!("{header}{{\"t\": 1}}\n")).unwrap();
         let failure = played(&file, &Detectors::bundled()).unwrap_err();
         std::fs::remove_file(&file).unwrap();
         assert_eq!(failure.exit, Exit::Usage);

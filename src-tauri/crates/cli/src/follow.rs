@@ -1,22 +1,107 @@
-//! Following the office: a doorbell wakes, a poll makes sure.
+//! Following the office: a doorbell wakes, a poll makes sure. A core that was started again has new addresses; then the
+//! following goes on there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::clock::SystemClock;
+use client::settings::Profile;
 use serde_json::Value;
 use supabase::{CommandRow, CommandState, Realtime, RealtimeEvent, ResultRow, ResultStatus, Topic};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::exit::{Exit, Failure};
 use crate::office::Office;
+use crate::print::note;
+use crate::words::clipped;
+use crate::world::World;
 
-/// Longest time without a look, whether a doorbell came or not.
-const POLL: Duration = Duration::from_secs(2);
+/// Characters of a reason that is told.
+const WHY_CHARS_MAX: usize = 200;
+
+/// An office that is followed, across restarts of the core that holds it.
+pub struct Following<'a> {
+    world: &'a World,
+    office: Office,
+    bell: Bell,
+    lost_since: Option<Instant>,
+}
+
+impl<'a> Following<'a> {
+    /// Starts to listen.
+    pub fn at(world: &'a World, office: Office) -> Following<'a> {
+        Following {
+            world,
+            bell: Bell::at(&office),
+            office,
+            lost_since: None,
+        }
+    }
+
+    /// The way in; another one after [`Following::is_lost`].
+    pub fn office(&self) -> &Office {
+        &self.office
+    }
+
+    /// Waits until there may be something new, `longest` at most.
+    pub async fn wait(&mut self, longest: Duration) {
+        self.bell.wait(longest).await;
+    }
+
+    /// To be called when the office has answered.
+    pub fn is_back(&mut self) {
+        if self.lost_since.take().is_some() {
+            note!("the connection is back");
+        }
+    }
+
+    /// To be called when it has not: says so once, and looks for a core that was started since. It is an error, and the
+    /// exit code 5, when none has come back within `patience`; without one this goes on for ever.
+    ///
+    /// A project elsewhere has its own troubles: it is only asked again.
+    pub async fn is_lost(&mut self, why: &str, patience: Option<Duration>) -> Result<(), Failure> {
+        let since = match self.lost_since {
+            Some(since) => since,
+            None => {
+                note!("connection lost ({}), retrying …", clipped(why, WHY_CHARS_MAX));
+                *self.lost_since.insert(Instant::now())
+            }
+        };
+        if self.world.settings.profile != Profile::ThisMachine {
+            return Ok(());
+        }
+        // It may be starting, or have ended again at once: whatever is wrong shows at the next look.
+        if let Ok(office) = Office::open(self.world).await {
+            let bell = Bell::at(&office);
+            std::mem::replace(&mut self.bell, bell).close().await;
+            self.office = office;
+            return Ok(());
+        }
+        match patience {
+            Some(patience) if since.elapsed() >= patience => Err(Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "no core has come back within {} seconds: {}",
+                    patience.as_secs(),
+                    clipped(why, WHY_CHARS_MAX)
+                ),
+                "Start it with `semo up`; what was under way is told there and by `semo tail`. --wait-for waits longer.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hangs up.
+    pub async fn close(self) {
+        self.bell.close().await;
+    }
+}
 
 /// An open ear at an office.
-pub struct Bell {
+struct Bell {
     events: mpsc::Receiver<RealtimeEvent>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -24,7 +109,7 @@ pub struct Bell {
 
 impl Bell {
     /// Starts to listen.
-    pub fn at(office: &Office) -> Bell {
+    fn at(office: &Office) -> Bell {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (_, events) = Realtime::start(
             office.project.clone(),
@@ -38,7 +123,7 @@ impl Bell {
     }
 
     /// Waits until there may be something new.
-    pub async fn wait(&mut self) {
+    async fn wait(&mut self, longest: Duration) {
         let heard = async {
             loop {
                 match self.events.recv().await {
@@ -49,11 +134,11 @@ impl Bell {
             }
         };
         // The end of the time is no fault: then it is the poll that looks.
-        let _ = tokio::time::timeout(POLL, heard).await;
+        let _ = tokio::time::timeout(longest, heard).await;
     }
 
     /// Hangs up.
-    pub async fn close(self) {
+    async fn close(self) {
         self.stop.cancel();
         drop(self.events);
         self.tasks.close();

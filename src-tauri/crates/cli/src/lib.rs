@@ -3,24 +3,33 @@
 //! It holds no logic of the product: it reads arguments and environment, puts the parts together, and gives results
 //! a form for people and scripts. Errors go to stderr with a hint; the exit codes are [`exit::Exit`].
 
+// They panic when nobody reads any more; see `print`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod approve;
 mod arguments;
 mod doctor;
+mod evidence;
 mod exit;
 mod explain;
 mod follow;
+mod ids;
 mod local;
 pub mod machine;
 mod office;
 mod office_settings;
 mod preserved;
+mod print;
 mod running;
 mod send;
 mod status;
+mod stop;
 mod tail;
 mod up;
 
 pub use up::keep_log;
+mod waiting;
+mod words;
 pub mod world;
 
 use std::process::ExitCode;
@@ -54,6 +63,8 @@ async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
         Order::Up(up) => up::run(&world, &up).await,
         Order::Send(send) => send::run(&world, send).await,
         Order::Tail(tail) => tail::run(&world, &tail).await,
+        Order::Cancel(cancel) => stop::cancel(&world, &cancel).await,
+        Order::Terminate(terminate) => stop::terminate(&world, &terminate).await,
         Order::Status(status) => status::run(&world, &status).await,
         Order::Asks(asks) => approve::list(&world, &asks).await,
         Order::Approve(approve) => approve::run(&world, &approve).await,

@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
+use crate::ids::{NotOne, pick, short};
 use crate::running::{self, Running};
+use crate::words::{clipped, clock};
 use crate::world::World;
 
 /// A healthy core answers in milliseconds; git on a slow disk may take its time.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// The same for the state, which is only copied.
 const STATE_WAIT: Duration = Duration::from_secs(5);
+
+/// Characters of a reason that is told beside something else.
+const REASON_CHARS_MAX: usize = 200;
 
 /// A way into the running core.
 pub struct Local {
@@ -53,14 +59,8 @@ impl Local {
     /// How a session came to what it says of its turns; the session by its id or the beginning of it.
     pub async fn explanation(&self, session: &str) -> Result<Value, Failure> {
         let state = self.state().await?;
-        let sessions = state["sessions"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let Some(found) = only_one(sessions, "id", session) else {
-            let message = format!("`{session}` is not the beginning of exactly one session's id here");
-            return Err(Failure::new(Exit::Usage, message, "`semo status` shows them."));
-        };
+        let found = pick(list(&state, "sessions"), "id", session)
+            .map_err(|not_one| no_session(&state, &not_one, session))?;
         let mut answer = self
             .call("explain", &json!({ "session_id": found["id"] }))
             .await?;
@@ -103,14 +103,50 @@ fn refused(body: &Value) -> Failure {
     Failure::new(exit, message, text("hint"))
 }
 
-/// The only one of `items` whose `key` begins with `wanted`; `None`: there is none or there are several.
-pub fn only_one<'a>(items: &'a [Value], key: &str, wanted: &str) -> Option<&'a Value> {
-    let fits = |item: &&Value| item[key].as_str().is_some_and(|its| its.starts_with(wanted));
-    let mut found = items.iter().filter(fits);
-    match (found.next(), found.next()) {
-        (Some(one), None) if !wanted.is_empty() => Some(one),
-        _ => None,
+/// Why there is no such session here: it has ended, or there never was one as far as the state tells.
+fn no_session(state: &Value, not_one: &NotOne, wanted: &str) -> Failure {
+    let hint = "`semo status` shows the sessions of this machine.";
+    if *not_one != NotOne::Nothing {
+        return Failure::new(Exit::Usage, not_one.words("session", wanted), hint);
     }
+    let wanted = wanted.to_lowercase();
+    let of_it = |command: &&Value| {
+        let session = command["session_id"].as_str();
+        session.is_some_and(|session| session.starts_with(&wanted))
+    };
+    // Newest first.
+    let Some(last) = list(state, "commands").iter().find(of_it) else {
+        let message = not_one.words("session", &wanted);
+        return Failure::new(Exit::Usage, message, hint);
+    };
+    let mut message = format!(
+        "session {} is not on this machine any more",
+        short(&last["session_id"])
+    );
+    if let Some(at) = last["finished_at"].as_i64() {
+        let outcome = last["outcome"]
+            .as_str()
+            .or(last["status"].as_str())
+            .unwrap_or("over");
+        message.push_str(&format!(
+            "; its last command {} ended at {} ({outcome})",
+            short(&last["id"]),
+            clock(Timestamp(at))
+        ));
+        if let Some(reason) = last["reason"].as_str() {
+            message.push_str(&format!(": {}", clipped(reason, REASON_CHARS_MAX)));
+        }
+    }
+    Failure::new(
+        Exit::Usage,
+        message,
+        "A session explains its turns as long as it is open. The verdicts stay: `semo tail` shows them, `semo tail --json` with their evidence.",
+    )
+}
+
+/// A list in the state; empty where there is none.
+pub fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A field as text; `-` where there is none.
@@ -123,13 +159,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_beginning_names_one_thing_or_nothing() {
-        let items = [json!({"id": "ab1"}), json!({"id": "ab2"}), json!({"id": "c"})];
-        assert_eq!(only_one(&items, "id", "ab2"), Some(&items[1]));
-        assert_eq!(only_one(&items, "id", "c"), Some(&items[2]));
-        for nothing in ["ab", "x", ""] {
-            assert_eq!(only_one(&items, "id", nothing), None, "{nothing}");
-        }
+    fn an_ended_session_is_told_from_one_that_never_was() {
+        let state = json!({"commands": [
+            {"id": "c1c1c1c1-1", "session_id": "aaaa1111-1", "finished_at": 1_767_225_661_500_i64, "outcome": "done"},
+        ]});
+        let told = |wanted| no_session(&state, &NotOne::Nothing, wanted).message;
+        assert_eq!(
+            told("AAAA"),
+            "session aaaa1111 is not on this machine any more; its last command c1c1c1c1 ended at 00:01:01 UTC (done)"
+        );
+        assert!(told("bbbb").contains("no session whose id begins with `bbbb`"));
+        assert!(
+            no_session(&state, &NotOne::TooShort, "a")
+                .message
+                .contains("too short")
+        );
     }
 
     #[test]

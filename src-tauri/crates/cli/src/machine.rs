@@ -24,6 +24,8 @@ use crate::world::World;
 
 /// How long the sessions and the client may take to end before the rest ends anyway.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long `joined` waits.
+const JOIN_WAIT: Duration = Duration::from_secs(20);
 /// How long the local API may take to answer what it was asked before it ends.
 const API_STOP_WAIT: Duration = Duration::from_secs(3);
 
@@ -86,6 +88,21 @@ impl Core {
     /// Base address of the hub or project.
     pub fn project_url(&self) -> &str {
         &self.running.project_url
+    }
+
+    /// Waits until the office of this machine is there for whoever sends it work: at most [`JOIN_WAIT`], for what keeps
+    /// the core from joining is shown in its window. An office elsewhere may be out of reach for long: it is not waited
+    /// for. Does not hold the core meanwhile.
+    pub fn joined(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut state = self.client.state();
+        let here = self.ends.hub.is_some();
+        async move {
+            if here {
+                // No answer in time, or a client that has ended: both show elsewhere.
+                let joined = state.wait_for(|state| state.office.is_some());
+                let _ = tokio::time::timeout(JOIN_WAIT, joined).await;
+            }
+        }
     }
 
     /// Waits until the client has ended: by a fault, unless the core was stopped. Does not hold the core meanwhile.

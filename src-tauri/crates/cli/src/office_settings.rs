@@ -1,10 +1,12 @@
 //! `semo office settings`: shows the settings that an office has for all its workstations, and changes them.
 
+use provider::detect::OfficePatterns;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::OfficeSettings;
 use crate::exit::{Exit, Failure};
 use crate::office::Office;
+use crate::print::{self, out};
 use crate::world::World;
 
 /// Settings that hold lists: `a,b` is one, too.
@@ -13,6 +15,7 @@ const LISTS: [&str; 3] = ["warm_roles", "completion_patterns", "error_patterns"]
 /// Runs the order.
 pub async fn run(world: &World, order: &OfficeSettings) -> Result<Exit, Failure> {
     let changes = changes(&order.changes)?;
+    check_patterns(&changes)?;
     let office = Office::open(world).await?;
     let row = if changes.is_empty() {
         office.row
@@ -24,12 +27,12 @@ pub async fn run(world: &World, order: &OfficeSettings) -> Result<Exit, Failure>
             .map_err(|error| refused(&error))?
     };
     if order.json {
-        println!(
+        out!(
             "{}",
             json!({ "office": row.id, "name": row.name, "settings": row.settings })
-        );
+        )?;
     } else {
-        print!("{}", in_words(&row.name, &row.settings));
+        print::block(&in_words(&row.name, &row.settings))?;
     }
     Ok(Exit::Ok)
 }
@@ -81,6 +84,16 @@ fn changes(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
     Ok(changes)
 }
 
+/// Refuses patterns that no workstation could use, before anybody gets them.
+fn check_patterns(changes: &Map<String, Value>) -> Result<(), Failure> {
+    let (_, faults) = OfficePatterns::parse(&Value::Object(changes.clone()));
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Usage, told.join("; "), "Nothing was changed."))
+}
+
 fn in_words(name: &str, settings: &Value) -> String {
     let mut lines = vec![format!("settings of {name}")];
     match settings.as_object() {
@@ -109,6 +122,23 @@ mod tests {
         assert_eq!(read("idle_minutes=")["idle_minutes"], Value::Null);
         assert_eq!(read("idle_minutes=soon")["idle_minutes"], "soon");
         assert_eq!(changes(&["x".to_owned()]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_used_is_refused_before_it_is_sent() {
+        let check = |text: &str| check_patterns(&changes(&[text.to_owned()]).unwrap());
+        for text in [r#"completion_patterns=["(("]"#, r#"error_patterns=[".*"]"#] {
+            let failure = check(text).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message.contains("_patterns[0]"), "{}", failure.message);
+        }
+        for text in [
+            r#"completion_patterns=["^Ready for review$"]"#,
+            "completion_patterns=",
+            "sessions_max=4",
+        ] {
+            assert!(check(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Preserved, Restore};
 use crate::exit::{Exit, Failure};
-use crate::local::{Local, only_one, text};
+use crate::ids::pick;
+use crate::local::{Local, text};
+use crate::print::{self, note, out};
+use crate::words::count;
 use crate::world::World;
 
 /// Lists the kept states of all repositories.
@@ -15,11 +18,11 @@ pub async fn list(world: &World, order: &Preserved) -> Result<Exit, Failure> {
         .map(Vec::as_slice)
         .unwrap_or_default();
     if order.json {
-        println!("{}", json!({ "preserved": states, "note": answer["note"] }));
+        out!("{}", json!({ "preserved": states, "note": answer["note"] }))?;
     } else {
-        print!("{}", in_words(states));
+        print::block(&in_words(states))?;
         if let Some(note) = answer["note"].as_str() {
-            eprintln!("{note}");
+            note!("{note}");
         }
     }
     Ok(Exit::Ok)
@@ -41,14 +44,9 @@ pub async fn restore(world: &World, order: &Restore) -> Result<Exit, Failure> {
         })
         .cloned()
         .collect();
-    let Some(state) = only_one(&states, "name", &order.name) else {
-        let message = format!("`{}` is not the beginning of exactly one kept state", order.name);
-        return Err(Failure::new(
-            Exit::Usage,
-            message,
-            "`semo preserved` lists them; --repository tells two of the same name apart.",
-        ));
-    };
+    let hint = "`semo preserved` lists them; --repository tells two of the same name apart.";
+    let state = pick(&states, "name", &order.name)
+        .map_err(|not_one| Failure::new(Exit::Usage, not_one.words("kept state", &order.name), hint))?;
     let name = text(&state["name"]);
     let branch = order
         .branch
@@ -57,12 +55,12 @@ pub async fn restore(world: &World, order: &Restore) -> Result<Exit, Failure> {
     let body = json!({ "repository": state["repository"], "name": name, "to_branch": branch });
     let said = local.call("restore_preserved", &body).await?;
     if order.json {
-        println!(
+        out!(
             "{}",
             json!({ "repository": state["repository"], "name": name, "branch": branch, "note": said["note"] })
-        );
+        )?;
     } else {
-        println!("{}", said["note"].as_str().unwrap_or("restored"));
+        out!("{}", said["note"].as_str().unwrap_or("restored"))?;
     }
     Ok(Exit::Ok)
 }
@@ -81,10 +79,10 @@ fn in_words(states: &[Value]) -> String {
             text(&state["repository"])
         ));
         lines.push(format!(
-            "    {} · branch {} · {} files changed · {}",
+            "    {} · branch {} · {} changed · {}",
             state["agent"].as_str().unwrap_or("an agent"),
             text(&state["branch"]),
-            state["files_changed"],
+            count(state["files_changed"].as_u64().unwrap_or_default(), "file"),
             text(&state["why"])
         ));
     }

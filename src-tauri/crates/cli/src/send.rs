@@ -3,15 +3,27 @@
 use std::io::Read;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use domain::SessionId;
+use domain::command::PROMPT_BYTES_MAX;
+use serde_json::json;
 use supabase::{CommandRow, CommandState, NewCommand, ResultRow};
-use tokio::time::Instant;
 
 use crate::arguments::{Marker, Send};
+use crate::evidence;
 use crate::exit::{Exit, Failure};
-use crate::follow::{Bell, final_result, text, word};
+use crate::follow::{Following, final_result, text, word};
+use crate::ids::pick;
+use crate::local::{Local, list};
 use crate::office::Office;
+use crate::print::{self, note, out};
+use crate::waiting::{Standing, standing};
+use crate::words::clipped;
 use crate::world::World;
+
+/// Longest time without a look at the command and at the core.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Characters of a reason in the line of the outcome.
+const REASON_CHARS_MAX: usize = 400;
 
 /// Runs the order.
 pub async fn run(world: &World, order: Send) -> Result<Exit, Failure> {
@@ -21,56 +33,62 @@ pub async fn run(world: &World, order: Send) -> Result<Exit, Failure> {
         order.prompt.clone()
     };
     let office = Office::open(world).await?;
-    // Listening begins before the command exists, so that its end cannot come unheard.
-    let bell = order.wait.then(|| Bell::at(&office));
-    let command = command(&office, &order, prompt).await?;
-    let row = office
-        .rest
-        .enqueue_command(&command)
-        .await
-        .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let Some(mut bell) = bell else {
-        if order.json {
-            println!("{}", json!({ "command_id": row.id, "state": word(&row) }));
-        } else {
-            println!("queued as {}; follow it with `semo tail`", row.id);
-        }
-        return Ok(Exit::Ok);
-    };
-    if !order.json {
-        eprintln!("queued as {}; waiting for the result …", row.id);
+    let command = command(world, &office, &order, prompt).await?;
+    if !order.wait {
+        let row = enqueue(&office, &command).await?;
+        return told_only(&order, &row);
     }
-    let ended = wait_for_end(&office, &mut bell, &order, &row).await;
-    bell.close().await;
+    // Listening begins before the command exists, so that its end cannot come unheard.
+    let mut following = Following::at(world, office);
+    let ended = match enqueue(following.office(), &command).await {
+        Ok(row) => {
+            if !order.json {
+                note!("queued as {}; waiting for the result …", row.id);
+            }
+            wait_for_end(world, &mut following, &order, &row).await
+        }
+        Err(failure) => Err(failure),
+    };
+    following.close().await;
     match ended? {
-        Some((row, results)) => Ok(report(&order, &row, &results)),
-        None => {
-            let message = format!(
+        Ended::Over(row, results) => report(&order, &row, &results),
+        Ended::StillRunning(row) => Err(Failure::new(
+            Exit::StillRunning,
+            format!(
                 "{} is not finished after {} seconds; it goes on",
                 row.id, order.timeout
-            );
-            Err(Failure::new(
-                Exit::StillRunning,
-                message,
-                "Follow it with `semo tail`.",
-            ))
-        }
+            ),
+            "Follow it with `semo tail`, or end it with `semo cancel`.",
+        )),
     }
 }
 
-async fn command(office: &Office, order: &Send, prompt: String) -> Result<NewCommand, Failure> {
+async fn enqueue(office: &Office, command: &NewCommand) -> Result<CommandRow, Failure> {
+    let row = office.rest.enqueue_command(command).await;
+    row.map_err(|error| Failure::of(Exit::Failed, &error))
+}
+
+fn told_only(order: &Send, row: &CommandRow) -> Result<Exit, Failure> {
+    if order.json {
+        out!("{}", json!({ "command_id": row.id, "state": word(row) }))?;
+    } else {
+        out!("queued as {}; follow it with `semo tail`", row.id)?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn command(
+    world: &World,
+    office: &Office,
+    order: &Send,
+    prompt: String,
+) -> Result<NewCommand, Failure> {
     let agent = match &order.agent {
         Some(wanted) => Some(office.agent(wanted).await?.id),
         None => None,
     };
     let session = match &order.session {
-        Some(id) => Some(id.parse().map_err(|_| {
-            Failure::new(
-                Exit::Usage,
-                format!("`{id}` is not the id of a session"),
-                "`semo status` shows them.",
-            )
-        })?),
+        Some(wanted) => Some(session(world, wanted).await?),
         None => None,
     };
     let marker = match order.marker {
@@ -99,38 +117,108 @@ async fn command(office: &Office, order: &Send, prompt: String) -> Result<NewCom
     })
 }
 
+/// A whole id may be of another workstation; the beginning of one is looked up on this machine.
+async fn session(world: &World, wanted: &str) -> Result<SessionId, Failure> {
+    if let Ok(id) = wanted.parse() {
+        return Ok(id);
+    }
+    let refused = |message| {
+        Failure::new(
+            Exit::Usage,
+            message,
+            "`semo status` shows the sessions of this machine.",
+        )
+    };
+    let state = Local::open(world)?.state().await?;
+    let found = pick(list(&state, "sessions"), "id", wanted)
+        .map_err(|not_one| refused(not_one.words("session", wanted)))?;
+    let id = found["id"].as_str().and_then(|id| id.parse().ok());
+    id.ok_or_else(|| {
+        refused(format!(
+            "the core names a session `{}`, which is no id",
+            found["id"]
+        ))
+    })
+}
+
+/// What a wait came to.
+enum Ended {
+    Over(CommandRow, Vec<ResultRow>),
+    StillRunning(CommandRow),
+}
+
 async fn wait_for_end(
-    office: &Office,
-    bell: &mut Bell,
+    world: &World,
+    following: &mut Following<'_>,
     order: &Send,
     row: &CommandRow,
-) -> Result<Option<(CommandRow, Vec<ResultRow>)>, Failure> {
-    let deadline = Instant::now() + Duration::from_secs(order.timeout);
-    let mut told = CommandState::Queued;
-    loop {
-        // The network may be away for a while; the command is not lost by that.
-        if let Ok(Some(row)) = office.rest.command(row.id).await {
-            if row.state.is_final() {
-                let results = office
-                    .rest
-                    .results(&[row.id])
-                    .await
-                    .map_err(|error| Failure::of(Exit::Unreachable, &error))?;
-                return Ok(Some((row, results)));
+) -> Result<Ended, Failure> {
+    let patience = Duration::from_secs(order.wait_for);
+    let mut told = String::new();
+    let end = async {
+        loop {
+            match look(following.office(), row).await {
+                Ok((row, results)) if row.state.is_final() => return Ok(Ended::Over(row, results)),
+                Ok((row, _)) => {
+                    following.is_back();
+                    if !order.json {
+                        tell_news(world, &row, &mut told).await;
+                    }
+                }
+                Err(why) => following.is_lost(&why, Some(patience)).await?,
             }
-            if row.state != told && !order.json {
-                eprintln!("{} …", word(&row));
-                told = row.state;
-            }
+            following.wait(LOOK_EVERY).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return Ok(None),
-            () = bell.wait() => {}
-        }
+    };
+    match tokio::time::timeout(Duration::from_secs(order.timeout), end).await {
+        Ok(ended) => ended,
+        Err(_) => Ok(Ended::StillRunning(row.clone())),
     }
 }
 
-fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Exit {
+/// Says where the command stands, when that is something new.
+async fn tell_news(world: &World, row: &CommandRow, told: &mut String) {
+    if let Some(standing) = now_standing(world, row).await
+        && standing.key != *told
+    {
+        note!("{} …", standing.words);
+        *told = standing.key;
+    }
+}
+
+/// The command, and its results when it is over.
+async fn look(office: &Office, row: &CommandRow) -> Result<(CommandRow, Vec<ResultRow>), String> {
+    let found = office.rest.command(row.id).await;
+    let row = found
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("the office does not know the command {}", row.id))?;
+    let results = match row.state.is_final() {
+        true => office
+            .rest
+            .results(&[row.id])
+            .await
+            .map_err(|error| error.to_string())?,
+        false => Vec::new(),
+    };
+    Ok((row, results))
+}
+
+/// The core of this machine knows most. Where none runs, or it does not know the command, the office's word has to do.
+async fn now_standing(world: &World, row: &CommandRow) -> Option<Standing> {
+    let state = match Local::open(world) {
+        Ok(local) => local.state().await.ok(),
+        Err(_) => None,
+    };
+    match state {
+        Some(state) => standing(&state, &row.id.to_string()),
+        None => Some(Standing {
+            key: word(row).to_owned(),
+            words: word(row).to_owned(),
+        }),
+    }
+}
+
+fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Result<Exit, Failure> {
     let result = final_result(results);
     let exit = match row.state {
         CommandState::Succeeded => Exit::Ok,
@@ -144,68 +232,116 @@ fn report(order: &Send, row: &CommandRow, results: &[ResultRow]) -> Exit {
         | CommandState::Other => Exit::Failed,
     };
     if order.json {
-        println!("{}", json!({ "command": row, "result": result }));
-        return exit;
+        out!("{}", json!({ "command": row, "result": result }))?;
+        return Ok(exit);
     }
     if let Some(message) = result.and_then(|row| text(row.output.as_ref(), "final_message")) {
-        println!("{message}");
+        print::line(message)?;
     }
-    let outcome = result
-        .and_then(|row| row.outcome.as_deref())
-        .unwrap_or_else(|| word(row));
-    eprintln!("\n{outcome}{}", reason(result));
+    note!("\n{}", outcome(row, result));
     for line in facts(result) {
-        eprintln!("  {line}");
+        note!("  {line}");
     }
-    exit
+    Ok(exit)
 }
 
-fn reason(result: Option<&ResultRow>) -> String {
-    result
-        .and_then(|row| text(row.error.as_ref(), "message"))
-        .map(|reason| format!(": {reason}"))
-        .unwrap_or_default()
+/// `failed (rate_limit): …`
+fn outcome(row: &CommandRow, result: Option<&ResultRow>) -> String {
+    let error = result.and_then(|row| row.error.as_ref());
+    let outcome = result.and_then(|row| row.outcome.as_deref());
+    let class = text(error, "class").map(|class| format!(" ({class})"));
+    let reason = text(error, "message").map(|reason| format!(": {}", clipped(reason, REASON_CHARS_MAX)));
+    [
+        Some(outcome.unwrap_or_else(|| word(row)).to_owned()),
+        class,
+        reason,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-/// The evidence in lines for people: what, value, how it is known.
+/// The evidence in lines for people.
 fn facts(result: Option<&ResultRow>) -> Vec<String> {
-    let claims = result
-        .and_then(|row| row.evidence.as_ref())
-        .and_then(|evidence| evidence.get("claims"));
-    let Some(Value::Array(claims)) = claims else {
-        return Vec::new();
-    };
-    claims
-        .iter()
-        .filter(|claim| claim.get("what").and_then(Value::as_str) != Some("final_message"))
-        .filter_map(|claim| {
-            let value = match claim.get("value")? {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let short: String = value.chars().take(100).collect();
-            Some(format!(
-                "{}: {short} ({}, {})",
-                claim.get("what")?.as_str()?.replace('_', " "),
-                claim.get("tier")?.as_str()?,
-                claim.get("source")?.as_str()?
-            ))
-        })
-        .collect()
+    let evidence = result.and_then(|row| row.evidence.as_ref());
+    evidence.map_or_else(Vec::new, |evidence| evidence::lines(list(evidence, "claims")))
 }
 
 fn from_stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    let limit = domain::command::PROMPT_BYTES_MAX as u64 + 1;
+    let refused = |message: String| Failure::new(Exit::Usage, message, "");
+    let mut bytes = Vec::new();
     std::io::stdin()
-        .take(limit)
-        .read_to_string(&mut text)
-        .map_err(|error| {
-            Failure::new(
-                Exit::Usage,
-                format!("could not read the prompt from standard input: {error}"),
-                "",
-            )
-        })?;
-    Ok(text)
+        .take(PROMPT_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| refused(format!("could not read the prompt from standard input: {error}")))?;
+    prompt_of(bytes)
+}
+
+fn prompt_of(bytes: Vec<u8>) -> Result<String, Failure> {
+    if bytes.len() > PROMPT_BYTES_MAX {
+        let message = format!("the prompt has more than {} bytes", grouped(PROMPT_BYTES_MAX));
+        let hint = "Put the text into a file of the repository, and name the file in the prompt.";
+        return Err(Failure::new(Exit::Usage, message, hint));
+    }
+    let text = String::from_utf8(bytes);
+    text.map_err(|_| {
+        Failure::new(
+            Exit::Usage,
+            "the prompt on standard input is no text in UTF-8",
+            "",
+        )
+    })
+}
+
+/// `65,536`
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_as_that_and_not_by_where_it_was_cut() {
+        assert_eq!(prompt_of(b"do it".to_vec()).unwrap(), "do it");
+        // Cut in the middle of a character, as a limited read leaves it.
+        let long = "ü".repeat(PROMPT_BYTES_MAX).into_bytes();
+        let failure = prompt_of(long[..=PROMPT_BYTES_MAX].to_vec()).unwrap_err();
+        assert_eq!(failure.message, "the prompt has more than 65,536 bytes");
+        assert!(prompt_of(vec![0xff]).unwrap_err().message.contains("UTF-8"));
+        assert_eq!([grouped(7), grouped(999), grouped(1_000)], ["7", "999", "1,000"]);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_class() {
+        let row: CommandRow = serde_json::from_value(json!({
+            "id": uuid::Uuid::nil(), "seq": 1, "office_id": uuid::Uuid::nil(), "kind": "send_prompt",
+            "state": "failed", "created_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        let result: ResultRow = serde_json::from_value(json!({
+            "id": uuid::Uuid::nil(), "command_id": uuid::Uuid::nil(), "office_id": uuid::Uuid::nil(),
+            "status": "failed", "outcome": "failed", "created_at": "2026-01-01T00:00:00Z",
+            "error": {"class": "rate_limit", "message": "You've hit your limit"},
+            "evidence": {"claims": [{"what": "commits", "value": 0, "tier": "verified", "source": "git"},
+                {"what": "branch", "value": "b", "tier": "verified", "source": "git"}]},
+        }))
+        .unwrap();
+        assert_eq!(
+            outcome(&row, Some(&result)),
+            "failed (rate_limit): You've hit your limit"
+        );
+        assert_eq!(facts(Some(&result)), ["branch b (verified, git)"]);
+        assert_eq!(outcome(&row, None), "failed");
+        assert_eq!(facts(None), Vec::<String>::new());
+    }
 }

@@ -1,13 +1,12 @@
 //! `semo up`: everything headless, until Ctrl+C.
 
-use std::io::Write;
-
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::Up;
 use crate::exit::{Exit, Failure};
 use crate::machine::Core;
+use crate::print::{self, note};
 use crate::running;
 use crate::world::World;
 
@@ -20,7 +19,7 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     // Signals are taken before anything starts, so that none is missed while it does.
     let mut signals = Signals::take()?;
     if !order.json {
-        println!("Starting the office on this machine …");
+        say("Starting the office on this machine …");
     }
     let mut starting = std::pin::pin!(Core::start(world));
     let core = tokio::select! {
@@ -35,19 +34,27 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
             return Ok(Exit::Ok);
         }
     };
+    // Whoever reads that it is there sends it work at once.
+    tokio::select! {
+        () = core.joined() => {}
+        () = core.failed() => {}
+        cause = signals.next() => {
+            tracing::info!(cause, "ending");
+            core.stop().await;
+            return Ok(Exit::Ok);
+        }
+    }
     if order.json {
-        println!(
-            "{}",
-            json!({ "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url() })
-        );
+        let places = json!({ "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url() });
+        say(&places.to_string());
     } else {
-        println!("\n  Open the office:  {}", core.ui_url());
-        println!(
+        say(&format!("\n  Open the office:  {}", core.ui_url()));
+        say(&format!(
             "  Give it work:     {} send --agent FE \"Add a dark theme to ui/index.html\" --wait",
             own_name(world)
-        );
-        println!("  Office over REST: {}", core.project_url());
-        println!("\nCtrl+C ends it, with every session.");
+        ));
+        say(&format!("  Office over REST: {}", core.project_url()));
+        say("\nCtrl+C ends it, with every session.");
     }
     let cause = tokio::select! {
         cause = signals.next() => cause,
@@ -65,9 +72,9 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Says something to a terminal that may be gone (SIGHUP): `println!` would panic then, before anything has ended.
+/// Says something to a terminal that may be gone, or to a reader who has read enough: the office goes on without them.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = print::line(text);
 }
 
 /// What tells this program to end.
@@ -114,10 +121,11 @@ fn own_name(world: &World) -> String {
 
 /// Logs go to a file, so that the terminal stays readable; `SEMO_LOG` sets what is logged (e.g. `debug`).
 pub fn keep_log(world: &World) {
-    let filter = world
+    let wanted = world
         .variable("SEMO_LOG")
-        .unwrap_or("info,hyper=warn,tokio_postgres=warn")
-        .to_owned();
+        .unwrap_or("info,hyper=warn,tokio_postgres=warn");
+    // The screen engine would log pieces of what agents print, which no log may hold, whatever is wanted.
+    let filter = format!("{wanted},alacritty_terminal=off,vte=off");
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
     let opened = std::fs::create_dir_all(&world.paths.data_dir).and_then(|()| {
         use std::os::unix::fs::OpenOptionsExt;
@@ -140,7 +148,7 @@ pub fn keep_log(world: &World) {
             // A second subscriber in one process (tests) is refused; the first one goes on.
             let _ = subscriber.try_init();
         }
-        Err(error) => eprintln!(
+        Err(error) => note!(
             "warning: no log is kept in {}: {error}",
             world.paths.log().display()
         ),
@@ -155,6 +163,6 @@ fn put_aside_large_log(world: &World) {
         && running::is_free(&world.paths)
         && let Err(error) = std::fs::rename(&log, log.with_extension("log.1"))
     {
-        eprintln!("warning: {} could not be put aside: {error}", log.display());
+        note!("warning: {} could not be put aside: {error}", log.display());
     }
 }

@@ -117,6 +117,10 @@ pub(crate) fn told(faults: &[DetectorFault]) -> String {
 
 /// Reads `folder` and reads it again when it changes, until `stop`. What is new comes as [`Event::DetectorsRead`].
 pub(crate) async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, stop: CancellationToken) {
+    // Made here, so that its first file is seen at once.
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        tracing::warn!(%error, folder = %folder.display(), "the folder for detectors could not be made");
+    }
     // One hint that waits is as good as many.
     let (hint, mut hints) = mpsc::channel(1);
     let mut watcher = None;
@@ -159,7 +163,7 @@ async fn settle(hints: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// None while the folder is not there: it is made by its owner, and found by the slow look.
+/// None while the folder is not there: one that is made again is found by the slow look.
 fn watch_folder(folder: &Path, hint: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     if !folder.is_dir() {
         return None;
@@ -353,9 +357,28 @@ completion = ['^FERTIG$']
     }
 
     #[tokio::test]
+    async fn the_folder_is_there_from_the_start() {
+        let following = Following::start(false);
+        let folder = following.folder.path().join("detectors");
+        let made = async {
+            while !folder.is_dir() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(NEWS_WAIT, made).await.expect("the folder is made");
+        following.stop.cancel();
+        timeout(NEWS_WAIT, following.task).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn a_folder_that_comes_later_is_found_by_looking() {
         tokio::time::pause();
         let mut following = Following::start(false);
+        let folder = following.folder.path().join("detectors");
+        while !folder.is_dir() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_dir(&folder).unwrap();
         following.write("own.toml", OWN);
         // Time that stands still jumps to the next look as soon as nobody has anything to do.
         let (detectors, _) = following.news(|detectors, _| knows_ours(detectors)).await;

@@ -11,7 +11,7 @@ mod directory;
 mod event_loop;
 pub mod identity;
 mod memory;
-mod office_settings;
+pub mod office_settings;
 mod outbox;
 pub mod paths;
 mod pool;

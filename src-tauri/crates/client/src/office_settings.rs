@@ -8,10 +8,10 @@ use crate::settings::{IDLE_MINUTES_MAX, Limits, MEMORY_MB_MAX, MEMORY_MB_MIN, SE
 
 /// Roles that are kept warm unless the office says otherwise.
 pub const WARM_ROLES_DEFAULT: &[&str] = &["FE", "BE", "QA"];
-/// Most warm roles that can be named.
-const WARM_ROLES_MAX: usize = 24;
+/// Most warm roles that can be named. The database has the same bounds (`private.setting_fault`).
+pub const WARM_ROLES_MAX: usize = 24;
 /// Longest name of a role, in characters.
-const ROLE_CHARS_MAX: usize = 32;
+pub const ROLE_CHARS_MAX: usize = 32;
 
 /// What an office says of its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]

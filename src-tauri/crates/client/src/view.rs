@@ -37,7 +37,7 @@ pub struct State {
     pub repositories: Vec<RepositoryView>,
     /// Limits in force.
     pub limits: LimitsView,
-    /// The sessions of this machine as a whole.
+    /// The office's sessions on this machine as a whole.
     pub pool: PoolView,
 }
 
@@ -288,20 +288,20 @@ pub struct LimitsView {
     pub sessions_max: u32,
 }
 
-/// The sessions of this machine as a whole.
+/// The office's sessions on this machine as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, TS)]
 pub struct PoolView {
     /// Most sessions at once, by the office and this workstation.
     pub sessions_max: u32,
     /// Roles whose agents are kept ready.
     pub warm_roles: Vec<String>,
-    /// Sessions that are open.
+    /// Sessions of the office that are open here.
     pub open: u32,
     /// Those of them that were started ahead and have had no command yet.
     pub warm: u32,
-    /// Commands that wait in line for a session.
+    /// Commands of the office that wait in line for a session here.
     pub waiting: u32,
-    /// Memory of all of them in MiB, as far as it was measured.
+    /// Memory of all sessions on this machine in MiB, those of other offices included, as far as it was measured.
     pub memory_mb: Option<u32>,
     /// Most memory of all of them in MiB; above it, idle sessions are given up.
     pub memory_limit_mb: u32,

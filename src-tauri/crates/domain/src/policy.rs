@@ -15,8 +15,8 @@ pub struct Policy {
     pub offices: Vec<OfficeId>,
     /// Command kinds that are refused.
     pub deny_kinds: Vec<String>,
-    /// Whether commands of the office (`approve`) may answer what agents ask on this workstation. Its own windows and
-    /// the program `semo` always may.
+    /// Whether commands of the office may answer what agents ask on this workstation: with `approve`, or with
+    /// `send_keys` into a session that waits for a person. Its own windows and the program `semo` always may.
     pub remote_answers: RemoteAnswers,
 }
 
@@ -43,6 +43,9 @@ pub enum Decision {
     },
 }
 
+/// Of answers, with the name of the setting.
+const AT_HOME_ONLY: &str = "answered at this workstation only (setting policy.remote_answers)";
+
 impl Policy {
     /// Decides on one command of one office.
     pub fn decide(&self, office: OfficeId, command: &Command) -> Decision {
@@ -61,8 +64,20 @@ impl Policy {
         }
         match (command, self.remote_answers) {
             (Command::Approve(_), RemoteAnswers::Deny) => Decision::Deny {
-                reason: "what agents ask on this workstation is answered at this workstation only (setting policy.remote_answers)"
-                    .to_owned(),
+                reason: format!("what agents ask on this workstation is {AT_HOME_ONLY}"),
+            },
+            _ => Decision::Allow,
+        }
+    }
+
+    /// Decides on keys of an office's command, asked once more when they are about to be typed. Into a session that
+    /// waits for a person they would be an answer.
+    pub fn decide_keys(&self, waits_for_person: bool) -> Decision {
+        match (waits_for_person, self.remote_answers) {
+            (true, RemoteAnswers::Deny) => Decision::Deny {
+                reason: format!(
+                    "the session waits for a person, and keys would be an answer: what agents ask on this workstation is {AT_HOME_ONLY}"
+                ),
             },
             _ => Decision::Allow,
         }
@@ -116,5 +131,16 @@ mod tests {
         };
         assert!(reason.contains("policy.remote_answers"));
         assert_eq!(policy.decide(office, &Command::ListSessions), Decision::Allow);
+    }
+
+    #[test]
+    fn keys_into_a_session_that_waits_for_a_person_are_an_answer_too() {
+        let keeps: Policy = serde_json::from_str(r#"{"remote_answers": "deny"}"#).unwrap();
+        let Decision::Deny { reason } = keeps.decide_keys(true) else {
+            panic!("denied")
+        };
+        assert!(reason.contains("policy.remote_answers"), "{reason}");
+        assert_eq!(keeps.decide_keys(false), Decision::Allow);
+        assert_eq!(Policy::default().decide_keys(true), Decision::Allow);
     }
 }

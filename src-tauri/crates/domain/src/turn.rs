@@ -226,7 +226,11 @@ impl TurnSigns {
                 detail: failure.detail.clone(),
                 retry_at: failure.retry_at,
             };
-            return verdict(outcome, "provider-failure");
+            let rule = match failure.class {
+                FailureClass::NotSubmitted => "not-submitted",
+                _ => "provider-failure",
+            };
+            return verdict(outcome, rule);
         }
         // With background work still running the agent will stop again: this stop is no end, but other ends can come.
         let pending = self.pending_work > 0;
@@ -385,6 +389,23 @@ mod tests {
 
     fn rule(signs: &TurnSigns) -> Option<&'static str> {
         signs.verdict().map(|verdict| verdict.rule)
+    }
+
+    #[test]
+    fn a_prompt_that_was_never_taken_is_no_failure_of_the_provider() {
+        let with = |class| {
+            let failure = Failure {
+                class,
+                detail: String::new(),
+                retry_at: None,
+            };
+            rule(&TurnSigns {
+                failure: Some(failure),
+                ..TurnSigns::default()
+            })
+        };
+        assert_eq!(with(FailureClass::NotSubmitted), Some("not-submitted"));
+        assert_eq!(with(FailureClass::Server), Some("provider-failure"));
     }
 
     #[test]

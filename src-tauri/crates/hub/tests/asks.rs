@@ -278,7 +278,6 @@ fn asks_have_a_size_a_number_and_an_age() {
         for (field, value) in [
             ("p_text", json!("x".repeat(40_000))),
             ("p_kind", json!("guess")),
-            ("p_choices", json!({"a": 1})),
             ("p_tool", json!("x".repeat(201))),
         ] {
             let mut args = ask(office, client, Uuid::new_v4());
@@ -303,7 +302,7 @@ fn asks_have_a_size_a_number_and_an_age() {
         let (status, body) = hub
             .rpc(&owner, "upsert_ask", ask(office, client, Uuid::new_v4()))
             .await;
-        assert_eq!(status, 429, "{body}");
+        assert_eq!(status, 409, "no `later`: only an end makes room: {body}");
         let old = "update public.session_asks set asked_at = now() - interval '31 days' where office_id = $1";
         admin.execute(old, &[&office]).await.unwrap();
         // Each call tidies up first.
@@ -314,6 +313,87 @@ fn asks_have_a_size_a_number_and_an_age() {
             .await
             .1;
         assert_eq!(rows, json!([{ "id": fresh }]));
+    });
+}
+
+#[test]
+fn choices_are_a_few_short_texts_or_are_refused() {
+    on_hub(async |hub| {
+        let Setting {
+            office,
+            owner,
+            client,
+        } = setting(&hub).await;
+        let tell = async |choices: Value| {
+            let mut args = ask(office, client, Uuid::new_v4());
+            args["p_choices"] = choices;
+            hub.rpc(&owner, "upsert_ask", args).await
+        };
+        for wrong in [
+            json!({"a": 1}),
+            json!("red"),
+            json!(["red", 1]),
+            json!([null]),
+            json!([["red"]]),
+            json!(vec!["red"; domain::ask::CHOICES_MAX + 1]),
+            json!(["x".repeat(2001)]),
+        ] {
+            let (status, body) = tell(wrong.clone()).await;
+            assert_eq!(status, 422, "{wrong}: {body}");
+            assert!(body["message"].as_str().unwrap().contains("p_choices"), "{body}");
+        }
+        for right in [
+            Value::Null,
+            json!([]),
+            json!(vec!["가".repeat(1000); domain::ask::CHOICES_MAX]),
+        ] {
+            let (status, body) = tell(right).await;
+            assert_eq!(status, 200, "{body}");
+        }
+    });
+}
+
+#[test]
+fn answers_and_ends_go_before_prompts_and_can_be_asked_for_alone() {
+    on_hub(async |hub| {
+        let Setting {
+            office,
+            owner,
+            client,
+        } = setting(&hub).await;
+        for number in 0..12 {
+            hub.enqueue(&owner, office, &format!("p{number}")).await;
+        }
+        let enqueue = async |kind: &str, priority: Option<i32>| {
+            let mut args = json!({"p_office": office, "p_kind": kind, "p_args": {}, "p_key": Uuid::new_v4()});
+            if let Some(priority) = priority {
+                args["p_priority"] = json!(priority);
+            }
+            hub.ok(&owner, "enqueue_command", args).await
+        };
+        let low = enqueue("approve", Some(-1)).await;
+        assert_eq!(low["priority"], -1, "what is named is kept");
+        assert_eq!(enqueue("send_keys", None).await["priority"], 0);
+        for kind in ["terminate", "approve", "cancel"] {
+            enqueue(kind, None).await;
+        }
+        let kinds = |rows: &Value| -> Vec<String> {
+            let rows = rows.as_array().unwrap().iter();
+            rows.map(|row| row["kind"].as_str().unwrap().to_owned()).collect()
+        };
+        let claim = async |limit: u32, only: Value| {
+            let args = json!({"p_office": office, "p_client": client, "p_limit": limit, "p_kinds": only});
+            kinds(&hub.ok(&owner, "claim_commands", args).await)
+        };
+        assert_eq!(claim(2, Value::Null).await, ["terminate", "approve"]);
+        assert_eq!(
+            claim(10, json!(["approve", "cancel", "terminate"])).await,
+            ["cancel", "approve"]
+        );
+        assert!(claim(10, json!(["approve"])).await.is_empty(), "the prompts stay");
+        // As an older client asks.
+        let rows = hub.claim(&owner, office, client, 50).await;
+        assert_eq!(kinds(&json!(rows)).len(), 13);
     });
 }
 
@@ -340,6 +420,9 @@ fn the_owner_changes_named_settings_and_a_wrong_one_is_named() {
         for (wrong, word) in [
             (json!({"sessions_max": 25}), "sessions_max"),
             (json!({"sessions_max": 1.5}), "sessions_max"),
+            // The client reads no whole number in it.
+            (json!({"sessions_max": 4.0}), "sessions_max"),
+            (json!({"warm_roles": [" \t"]}), "warm_roles"),
             (json!({"idle_minutes": "10"}), "idle_minutes"),
             (json!({"memory_mb_max": 1}), "memory_mb_max"),
             (json!({"warm_roles": "FE"}), "warm_roles"),

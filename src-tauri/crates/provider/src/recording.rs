@@ -24,6 +24,8 @@ pub struct Recording {
     pub header: RecordingHeader,
     /// What happened, in order.
     pub events: Vec<RecordedEvent>,
+    /// The last line, from 1, when it is cut off in its middle: whoever recorded was ended. It is no event.
+    pub truncated_at_line: Option<usize>,
 }
 
 /// The first line of a recording.
@@ -89,6 +91,21 @@ impl RecordingHeader {
         Size { cols, rows }.clamped()
     }
 
+    /// What is wrong with a size that no terminal can have.
+    fn wrong_size(&self) -> Option<String> {
+        let size = self.size();
+        [
+            ("width", self.width, size.cols),
+            ("height", self.height, size.rows),
+        ]
+        .into_iter()
+        .find(|(_, said, possible)| said != possible)
+        .map(|(name, said, possible)| {
+            let bound = if said > possible { "at most" } else { "at least" };
+            format!("the header's {name} is {said}; it is {bound} {possible}")
+        })
+    }
+
     /// The name of the program that was recorded, as manifests and readers know it, when it is a known one.
     pub fn program(&self) -> Option<&'static str> {
         ["claude", "codex", "gemini", "opencode", "scripted"]
@@ -112,12 +129,20 @@ impl Recording {
                 format!("the recording is longer than {RECORDING_BYTES_MAX} bytes"),
             );
         }
+        if text.trim().is_empty() {
+            return fault(1, "the file is empty".to_owned());
+        }
         let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
         let (_, first) = lines.next().unwrap_or((1, ""));
         let header: RecordingHeader = match serde_json::from_str(first) {
             Ok(header) => header,
             Err(error) => return fault(1, format!("this is no header: {}", without_place(&error))),
         };
+        if let Some(why) = header.wrong_size() {
+            return fault(1, why);
+        }
+        let last = text.trim_end().lines().count();
+        let mut truncated_at_line = None;
         let mut events: Vec<RecordedEvent> = Vec::new();
         for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
             if line.len() > LINE_BYTES_MAX {
@@ -129,20 +154,40 @@ impl Recording {
             let not_before = events.last().map_or(0, |event| event.at_ms);
             match event(line, not_before) {
                 Ok(event) => events.push(event),
-                Err(why) => return fault(number, why),
+                Err(EventFault::Cut) if number == last => truncated_at_line = Some(number),
+                Err(why) => return fault(number, why.to_string()),
             }
         }
-        Ok(Recording { header, events })
+        Ok(Recording {
+            header,
+            events,
+            truncated_at_line,
+        })
     }
 }
 
-fn event(line: &str, not_before: u64) -> Result<RecordedEvent, String> {
-    let EventLine { t, k, b } =
-        serde_json::from_str(line).map_err(|error| format!("this is no event: {}", without_place(&error)))?;
+/// Why a line is no event.
+#[derive(Debug, thiserror::Error)]
+enum EventFault {
+    #[error("this is no event: it ends in its middle")]
+    Cut,
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl From<String> for EventFault {
+    fn from(why: String) -> EventFault {
+        EventFault::Wrong(why)
+    }
+}
+
+fn event(line: &str, not_before: u64) -> Result<RecordedEvent, EventFault> {
+    let EventLine { t, k, b } = serde_json::from_str(line).map_err(|error| match error.is_eof() {
+        true => EventFault::Cut,
+        false => format!("this is no event: {}", without_place(&error)).into(),
+    })?;
     if !(0.0..=SECONDS_MAX).contains(&t) {
-        return Err(format!(
-            "`t` is {t}, which is no number of seconds since the start"
-        ));
+        return Err(format!("`t` is {t}, which is no number of seconds since the start").into());
     }
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(&b)
@@ -152,7 +197,7 @@ fn event(line: &str, not_before: u64) -> Result<RecordedEvent, String> {
         "i" => Recorded::Input(bytes),
         "r" => resize(&bytes).map_or(Recorded::Reply(bytes), Recorded::Resize),
         "m" => Recorded::Remark(String::from_utf8_lossy(&bytes).into_owned()),
-        other => return Err(format!("`k` is {other:?}; it can be o, i, r or m")),
+        other => return Err(format!("`k` is {other:?}; it can be o, i, r or m").into()),
     };
     // Reads and writes are noted by different hands: some are a few milliseconds out of order.
     let at_ms = ((t * 1000.0) as u64).max(not_before);
@@ -221,10 +266,22 @@ mod tests {
             assert_eq!(error.line, line, "{error}");
             assert!(error.to_string().contains(part), "{error}");
         };
-        check(&[""], 1, "no header");
+        check(&[""], 1, "the file is empty");
+        check(&["", " "], 1, "the file is empty");
         check(&["x"], 1, "no header");
         check(&[r#"{"width": 1}"#], 1, "no header");
-        check(&[HEADER, "{"], 2, "no event");
+        check(&[HEADER, "{", r#"{"t": 1, "k": "o", "b": ""}"#], 2, "no event");
+        check(&[HEADER, "nonsense"], 2, "no event");
+        check(
+            &[r#"{"width": 0, "height": 24}"#],
+            1,
+            "the header's width is 0; it is at least 2",
+        );
+        check(
+            &[r#"{"width": 80, "height": 60000}"#],
+            1,
+            "the header's height is 60000; it is at most 1000",
+        );
         check(&[HEADER, "", r#"{"t": 1, "k": "o", "b": "?"}"#], 3, "no base64");
         check(
             &[HEADER, r#"{"t": -1, "k": "o", "b": ""}"#],
@@ -241,6 +298,19 @@ mod tests {
             2,
             "it can be o, i, r or m",
         );
+    }
+
+    #[test]
+    fn a_recording_that_was_cut_off_is_read_up_to_there() {
+        let event = r#"{"t": 0.5, "k": "o", "b": "aGk="}"#;
+        let whole = format!("{HEADER}\n{event}\n{event}");
+        assert_eq!(Recording::parse(&whole).unwrap().truncated_at_line, None);
+        for kept in 1..event.len() {
+            let cut = &whole[..whole.len() - kept];
+            let recording = Recording::parse(cut).unwrap();
+            assert_eq!(recording.truncated_at_line, Some(3), "{cut}");
+            assert_eq!(recording.events.len(), 1);
+        }
     }
 
     #[test]

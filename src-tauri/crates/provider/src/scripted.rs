@@ -30,7 +30,7 @@ mod tests {
     use terminal::Size;
 
     use super::*;
-    use crate::claude::{HookEndpoint, PermissionMode};
+    use crate::claude::{Conversation, HookEndpoint, PermissionMode};
 
     #[test]
     fn it_is_started_with_the_same_files_as_claude() {
@@ -53,7 +53,9 @@ mod tests {
         );
         let id = SessionId(uuid::Uuid::from_u128(7));
         let size = Size { cols: 80, rows: 24 };
-        let spec = scripted.prepare(id, "FE", Path::new("/w"), size, false).unwrap();
+        let spec = scripted
+            .prepare(id, "FE", Path::new("/w"), size, Conversation::New(id))
+            .unwrap();
         assert_eq!(spec.program, Path::new("/opt/scripted"));
         assert!(spec.args.ends_with(&["--script".to_owned(), "deaf".to_owned()]));
         assert!(!spec.args.contains(&"--model".to_owned()));

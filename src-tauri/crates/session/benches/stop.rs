@@ -53,6 +53,18 @@ fn working(message: &str) -> Follower {
     follower
 }
 
+/// The end in the record, which follows the hook.
+fn ended() -> DatedFact {
+    DatedFact {
+        at: None,
+        prompt: Some(PROMPT.to_owned()),
+        fact: TranscriptFact::TurnDuration {
+            ms: 1,
+            pending_agents: 0,
+        },
+    }
+}
+
 fn stop_to_verdict(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stop hook to verdict");
     for (name, lines) in [("short message", 3), ("200 lines", 200)] {
@@ -73,6 +85,7 @@ fn stop_to_verdict(criterion: &mut Criterion) {
                     if let Ok(event) = event {
                         follower.observe(10, Observation::Hook(&event));
                     }
+                    follower.observe(10, Observation::Fact(ended()));
                     let verdict = follower.verdict(10);
                     assert!(verdict.is_some_and(|verdict| verdict.rule == "stop-with-marker"));
                     follower

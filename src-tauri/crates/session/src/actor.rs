@@ -22,11 +22,11 @@ use terminal::{StopProof, Terminal, TerminalError};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use worktree::GitFacts;
 
-use crate::ending::{end_program, git_facts};
+use crate::ending::end_program;
 use crate::error::SessionError;
 use crate::follow::{Expected, Follower, News, Observation, Witnesses};
+use crate::git::{Before, GitTold, git_before};
 use crate::handle::{Control, HookIn, QueuedTurn, SessionSpec, StartMode, WhichTurn};
 use crate::held::Held;
 use crate::report::SessionNote;
@@ -56,12 +56,12 @@ pub(crate) struct ActorParts {
 pub(crate) enum Done {
     Submitted {
         result: Result<Submitted, NotSubmitted>,
-        before: Option<GitFacts>,
+        before: Option<Before>,
     },
     Gathered {
         verdict: Verdict,
         ended_at: Timestamp,
-        git: Option<GitFacts>,
+        git: Option<GitTold>,
     },
     Ended(Result<StopProof, TerminalError>),
 }
@@ -77,8 +77,8 @@ pub(crate) struct Carried {
     /// When its time is over; set by the acknowledgement.
     pub(crate) deadline: Option<Instant>,
     pub(crate) timed_out: bool,
-    /// Git's HEAD when it began.
-    pub(crate) head_before: Option<String>,
+    /// What git said when it began.
+    pub(crate) before: Option<Before>,
     pub(crate) submitted: Option<Submitted>,
 }
 
@@ -90,7 +90,7 @@ impl Carried {
             cancel: CancellationToken::new(),
             deadline: None,
             timed_out: false,
-            head_before: None,
+            before: None,
             submitted: None,
         }
     }
@@ -169,10 +169,14 @@ enum Wake {
 
 impl Actor {
     pub(crate) fn new(spec: SessionSpec, parts: ActorParts) -> Actor {
-        let transcript = TranscriptReader::new(transcript_path(&spec.config_dir, &spec.worktree, spec.id));
+        let transcript = TranscriptReader::new(transcript_path(
+            &spec.config_dir,
+            &spec.worktree,
+            spec.conversation,
+        ));
         Actor {
             id: spec.id,
-            conversation: spec.id.to_string(),
+            conversation: spec.conversation.to_string(),
             start: spec.start,
             worktree: spec.worktree,
             config_dir: spec.config_dir,
@@ -341,15 +345,19 @@ impl Actor {
         if self.work.is_some() {
             return;
         }
-        if self.ending == Ending::Wanted {
-            self.begin_end();
-        } else if self.ending == Ending::No
-            && self.carried.is_none()
-            // A person's own turn goes first: the program would run both as one.
-            && *self.follower.state() != (SessionState::Working { turn: None })
-            && let Some(queued) = self.queue.pop_front()
-        {
-            self.begin_turn(queued);
+        match self.ending {
+            Ending::Wanted => self.begin_end(),
+            Ending::Running => {}
+            Ending::No if *self.follower.state() == SessionState::Stopping => self.turn_down_queued(),
+            Ending::No => {
+                // A person's own turn goes first: the program would run both as one.
+                if self.carried.is_none()
+                    && !self.follower.is_persons_turn()
+                    && let Some(queued) = self.queue.pop_front()
+                {
+                    self.begin_turn(queued);
+                }
+            }
         }
     }
 
@@ -373,8 +381,7 @@ impl Actor {
         self.carried = Some(carried);
         self.interrupt = None;
         self.work = Some(Box::pin(async move {
-            // Side by side: git is read long before the agent can have changed anything.
-            let (result, before) = tokio::join!(submission.run(), git_facts(&worktree, None));
+            let (result, before) = git_before(&worktree, submission.run()).await;
             Done::Submitted { result, before }
         }));
     }
@@ -400,9 +407,9 @@ impl Actor {
         }
     }
 
-    fn submitted(&mut self, result: Result<Submitted, NotSubmitted>, before: Option<GitFacts>) {
+    fn submitted(&mut self, result: Result<Submitted, NotSubmitted>, before: Option<Before>) {
         let Some(carried) = &mut self.carried else { return };
-        carried.head_before = before.and_then(|facts| facts.head);
+        carried.before = before;
         match result {
             Ok(submitted) => {
                 carried.deadline = Some(Instant::now() + carried.queued.request.timeout);

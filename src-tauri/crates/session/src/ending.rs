@@ -1,30 +1,25 @@
 //! Carrying turns to their reports, and the session to its end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use domain::Timestamp;
-use domain::evidence::{Evidence, Tier};
 use domain::turn::Verdict;
 use provider::claude;
 use provider::detect::{Detector, ScreenMeaning};
-use serde_json::json;
 use terminal::{Exit, StopProof, Terminal, TerminalError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use worktree::{CommitFact, GitFacts};
 
 use crate::actor::{Actor, Carried, Done, Ending};
 use crate::error::SessionError;
 use crate::follow::{Finished, Follower, Observation, Witnesses};
+use crate::git::{GitTold, git_told};
 use crate::handle::{Control, QueuedTurn, STOP_GRACE};
 use crate::report::{SessionExit, SessionNote, TurnReport, TurnTimings};
 use crate::submission::NotSubmitted;
 
-/// How long git may take to say what has changed.
-const GIT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long the program may take to stop its turn before it is ended.
 const INTERRUPT_WAIT: Duration = Duration::from_millis(500);
 /// How often that is looked at.
@@ -40,7 +35,15 @@ impl Actor {
         if self.work.is_some() || self.ending == Ending::Running {
             return;
         }
-        let verdict = self.follower.verdict(self.at_ms());
+        let ours = self.carried.as_ref().map(Carried::id);
+        let mut verdict = None;
+        // One of a person's own turn ends nothing of ours.
+        while let Some((turn, decided)) = self.follower.next_verdict(self.at_ms()) {
+            if turn.is_some() && turn == ours {
+                verdict = Some(decided);
+                break;
+            }
+        }
         self.sync();
         let (Some(verdict), Some(carried)) = (verdict, &self.carried) else {
             return;
@@ -48,9 +51,9 @@ impl Actor {
         tracing::info!(turn = %carried.id(), rule = verdict.rule, "turn ended");
         let ended_at = self.clock.now();
         let worktree = self.worktree.clone();
-        let before = carried.head_before.clone();
+        let before = carried.before.clone();
         self.work = Some(Box::pin(async move {
-            let git = git_facts(&worktree, before.as_deref()).await;
+            let git = git_told(&worktree, before).await;
             Done::Gathered {
                 verdict,
                 ended_at,
@@ -60,12 +63,15 @@ impl Actor {
     }
 
     /// The turn is over and its evidence is there.
-    pub(crate) fn report(&mut self, verdict: &Verdict, ended_at: Timestamp, git: Option<GitFacts>) {
+    pub(crate) fn report(&mut self, verdict: &Verdict, ended_at: Timestamp, git: Option<GitTold>) {
         self.interrupt = None;
         let finished = self.follower.finish();
         self.sync();
         self.look_soon = true;
-        if let (Some(carried), Some(finished)) = (self.carried.take(), finished) {
+        // Without an end there is no report: it is carried on.
+        if let Some(finished) = finished
+            && let Some(carried) = self.carried.take()
+        {
             debug_assert_eq!(finished.verdict, *verdict);
             self.tell_end(carried, finished, ended_at, git);
         }
@@ -85,11 +91,11 @@ impl Actor {
         }
     }
 
-    fn tell_end(&mut self, carried: Carried, finished: Finished, ended_at: Timestamp, git: Option<GitFacts>) {
+    fn tell_end(&mut self, carried: Carried, finished: Finished, ended_at: Timestamp, git: Option<GitTold>) {
         self.parts.open_turns.fetch_sub(1, Relaxed);
         let mut evidence = finished.evidence;
         if let Some(git) = git {
-            add_git(&mut evidence, carried.head_before.as_deref(), git);
+            git.add_to(&mut evidence);
         }
         let submitted = carried.submitted;
         let report = TurnReport {
@@ -160,6 +166,15 @@ impl Actor {
         exited
     }
 
+    /// Nothing is begun any more in a session that was to be ended, also when that has failed.
+    pub(crate) fn turn_down_queued(&mut self) {
+        while let Some(queued) = self.queue.pop_front() {
+            let why =
+                "the session was to be ended, and its program has not ended yet; the prompt was not sent";
+            self.report_unsent(queued, &NotSubmitted::NotReady(why.to_owned()));
+        }
+    }
+
     /// The last reports of a session whose program is gone.
     pub(crate) async fn finish(mut self) {
         while let Ok(hook) = self.parts.hooks.try_recv() {
@@ -173,11 +188,11 @@ impl Actor {
         let words = self.last_words();
         self.observe(Observation::Exit(exit.code));
         if let Some(carried) = self.carried.take() {
-            self.follower.settle_now();
+            self.follower.settle_now(self.at_ms());
             // It may have been judged before, and its evidence was still being gathered.
             self.follower.verdict(self.at_ms());
             if let Some(finished) = self.follower.finish() {
-                let git = git_facts(&self.worktree, carried.head_before.as_deref()).await;
+                let git = git_told(&self.worktree, carried.before.clone()).await;
                 let now = self.clock.now();
                 self.tell_end(carried, finished, now, git);
             }
@@ -210,6 +225,7 @@ impl Actor {
                 code: exit.code,
                 signal: exit.signal,
                 wanted: self.end_wanted && self.resume_fault.is_none(),
+                conversation: self.conversation.parse().ok().filter(|its| *its != self.id),
                 words,
             },
         });
@@ -259,34 +275,6 @@ impl Actor {
     }
 }
 
-/// Adds what git says. What it cannot say is left out.
-fn add_git(evidence: &mut Evidence, before: Option<&str>, git: GitFacts) {
-    for CommitFact { sha, subject } in &git.new_commits {
-        evidence.add(
-            "commit",
-            json!({ "sha": sha, "subject": subject }),
-            Tier::Verified,
-            "git",
-        );
-    }
-    for (what, value) in [
-        ("head_before", json!(before)),
-        ("head_after", json!(git.head)),
-        ("branch", json!(git.branch)),
-        ("commits", json!(git.commits)),
-        ("files_changed", json!(git.files_changed)),
-        ("insertions", json!(git.insertions)),
-        ("deletions", json!(git.deletions)),
-        ("uncommitted", json!(git.dirty)),
-        ("untracked", json!(git.untracked)),
-        ("unpushed", json!(git.unpushed)),
-    ] {
-        if !value.is_null() {
-            evidence.add(what, value, Tier::Verified, "git");
-        }
-    }
-}
-
 /// Ends the program: first its turn, so that it ends its own children, then the whole tree.
 pub(crate) async fn end_program(
     terminal: &Terminal,
@@ -308,19 +296,4 @@ pub(crate) async fn end_program(
         let _ = timeout(INTERRUPT_WAIT, interrupt).await;
     }
     terminal.stop(STOP_GRACE).await
-}
-
-/// What git says, or nothing: not being able to check is inconclusive.
-pub(crate) async fn git_facts(worktree: &Path, since: Option<&str>) -> Option<GitFacts> {
-    match timeout(GIT_WAIT_MAX, worktree::facts(worktree, since)).await {
-        Ok(Ok(facts)) => Some(facts),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "git could not be asked about the worktree");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("git did not answer in time");
-            None
-        }
-    }
 }

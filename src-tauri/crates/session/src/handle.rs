@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +11,13 @@ use domain::ask::{Answerer, AskAnswer};
 use domain::marker::Marker;
 use domain::session::{Ask, SessionState};
 use domain::{AgentId, AskId, Clock, OfficeId, SessionId, Timestamp, TurnId};
-use provider::claude::{ClaudeLaunch, HookEvent, HookKind, SIGN_IN_HINT, guard_prompt, parse_hook};
+use provider::claude::{
+    ClaudeLaunch, Conversation, HookEvent, HookKind, SIGN_IN_HINT, guard_prompt, parse_hook,
+};
 use provider::detect::{Detector, OfficePatterns};
 use serde_json::Value;
 use terminal::{Size, StopProof, Terminal};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -31,6 +33,8 @@ use crate::submission::Keyboard;
 pub const TURN_QUEUE_MAX: usize = 8;
 /// Hook reports that may wait for the actor; more are dropped, because the transcript tells the same.
 pub const HOOK_QUEUE_MAX: usize = 256;
+/// Bytes of the hook reports that may wait for the actor, as they came.
+pub const HOOK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Calls that may wait for the actor. It never waits for anybody, so this is only ever full in a fault.
 const CONTROL_QUEUE_MAX: usize = 64;
@@ -58,6 +62,8 @@ pub struct SessionSpec {
     pub config_dir: PathBuf,
     /// A new conversation, or one that is taken up again.
     pub start: StartMode,
+    /// The program's own id of that conversation: the session's id, until `/clear` has begun another one in it.
+    pub conversation: SessionId,
     /// What reads its screen; the newest one counts.
     pub detector: watch::Receiver<Arc<Detector>>,
     /// The office's own patterns for final messages; those of the moment a turn begins count.
@@ -69,7 +75,7 @@ pub struct SessionSpec {
 /// How a session begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartMode {
-    /// With a new conversation under the session's id.
+    /// With a new conversation under [`SessionSpec::conversation`].
     #[default]
     New,
     /// With the conversation of that id, which must be there: it is never replaced by a new one in silence.
@@ -89,6 +95,8 @@ pub(crate) struct QueuedTurn {
 pub(crate) struct HookIn {
     pub(crate) event: HookEvent,
     pub(crate) reply: Option<oneshot::Sender<Value>>,
+    /// Its part of [`HOOK_QUEUE_BYTES_MAX`], given back when it is dropped.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// One prompt to be carried to its end.
@@ -131,9 +139,13 @@ pub struct Session {
     state: watch::Receiver<SessionState>,
     control: mpsc::Sender<Control>,
     hooks: mpsc::Sender<HookIn>,
+    /// Bytes that the waiting hook reports may still take.
+    hook_room: Arc<Semaphore>,
     /// Turns accepted and not yet ended.
     open_turns: Arc<AtomicUsize>,
     keyboard: Arc<Mutex<Keyboard>>,
+    /// Somebody has pressed a key.
+    touched: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -147,15 +159,13 @@ impl Session {
         if spec.start == StartMode::Resume {
             check_resume(&spec)?;
         }
+        let conversation = match spec.start {
+            StartMode::New => Conversation::New(spec.conversation),
+            StartMode::Resume => Conversation::Resume(spec.conversation),
+        };
         let plan = spec
             .launch
-            .prepare(
-                id,
-                &spec.title,
-                &spec.worktree,
-                spec.size,
-                spec.start == StartMode::Resume,
-            )
+            .prepare(id, &spec.title, &spec.worktree, spec.size, conversation)
             .map_err(|source| SessionError::Provider { session: id, source })?;
         let terminal = Terminal::spawn(&plan, &id.to_string())
             .map_err(|source| SessionError::Terminal { session: id, source })?;
@@ -169,8 +179,10 @@ impl Session {
             state: state.subscribe(),
             control,
             hooks,
+            hook_room: Arc::new(Semaphore::new(HOOK_QUEUE_BYTES_MAX)),
             open_turns: Arc::default(),
             keyboard: Arc::default(),
+            touched: Arc::default(),
         };
         let parts = ActorParts {
             terminal,
@@ -258,12 +270,19 @@ impl Session {
 
     /// Types raw bytes, as a person at the keyboard. Waits while a prompt is being submitted.
     pub async fn keys(&self, bytes: Bytes) -> Result<(), SessionError> {
+        // Before the program can see it, so that whoever looks after the program has seen it knows.
+        self.touched.fetch_or(are_pressed(&bytes), Relaxed);
         let _typing = self.keyboard.lock().await;
         let written = self.terminal.write(bytes).await;
         written.map(|_| ()).map_err(|source| SessionError::Terminal {
             session: self.id,
             source,
         })
+    }
+
+    /// Whether anybody has pressed a key in it since its program was started.
+    pub fn touched(&self) -> bool {
+        self.touched.load(Relaxed)
     }
 
     /// Changes the terminal's size.
@@ -280,6 +299,10 @@ impl Session {
     /// is to be answered with status 200 and the body of the reply: the agent stands still meanwhile, except where a
     /// person is asked.
     pub fn hook(&self, body: &[u8]) -> HookReply {
+        let Some(room) = room_for(&self.hook_room, body.len()) else {
+            tracing::warn!(session = %self.id, bytes = body.len(), "a hook report was dropped: too much waits already");
+            return HookReply::Now;
+        };
         let event = match parse_hook(body) {
             Ok(event) => event,
             Err(error) => {
@@ -289,7 +312,7 @@ impl Session {
         };
         let asks = matches!(event.kind, HookKind::PermissionRequest { .. });
         let (reply, answer) = asks.then(oneshot::channel).unzip();
-        if let Err(error) = self.hooks.try_send(HookIn { event, reply }) {
+        if let Err(error) = self.hooks.try_send(HookIn { event, reply, room }) {
             tracing::warn!(session = %self.id, %error, "a hook report was dropped; the transcript has to do");
             return HookReply::Now;
         }
@@ -359,7 +382,7 @@ impl Session {
 
 /// A conversation can only be taken up again where its transcript is: the program would otherwise end, or begin anew.
 fn check_resume(spec: &SessionSpec) -> Result<(), SessionError> {
-    let path = provider::claude::transcript_path(&spec.config_dir, &spec.worktree, spec.id);
+    let path = provider::claude::transcript_path(&spec.config_dir, &spec.worktree, spec.conversation);
     let length = std::fs::metadata(&path).map_or(0, |file| file.len());
     if length > 0 {
         return Ok(());
@@ -370,6 +393,50 @@ fn check_resume(spec: &SessionSpec) -> Result<(), SessionError> {
     })
 }
 
+/// Takes the room that a report needs while it waits; `None` where there is not as much.
+fn room_for(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes).ok()?;
+    Arc::clone(room).try_acquire_many_owned(bytes).ok()
+}
+
+/// Whether there is a key among bytes from somebody's terminal. What a terminal says by itself is none: that it has or
+/// has lost the focus, and its answers to questions of the program.
+fn are_pressed(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(report) = leading_report(rest) {
+        rest = &rest[report..];
+    }
+    !rest.is_empty()
+}
+
+/// The length of the terminal's report that `bytes` begin with.
+fn leading_report(bytes: &[u8]) -> Option<usize> {
+    match bytes.get(..2)? {
+        // `ESC [ I` and `ESC [ O`: focus. `ESC [ ? … c`, `ESC [ > … c`, `ESC [ … R`, `ESC [ … n`, `ESC [ ? … $ y`: answers.
+        b"\x1b[" => {
+            let end = 2 + bytes[2..].iter().position(|byte| (0x40..0x7f).contains(byte))?;
+            let (inner, last) = (&bytes[2..end], bytes[end]);
+            let is_report = match last {
+                b'I' | b'O' => inner.is_empty(),
+                b'c' | b'y' => matches!(inner.first(), Some(b'?' | b'>')),
+                b'R' | b'n' => inner.first().is_some_and(u8::is_ascii_digit),
+                _ => false,
+            };
+            is_report.then_some(end + 1)
+        }
+        // `ESC ] … ESC \` or `… BEL` and `ESC P … ESC \`: answers about colours, versions and the like.
+        b"\x1b]" | b"\x1bP" => {
+            let long = bytes
+                .windows(2)
+                .position(|pair| pair == b"\x1b\\")
+                .map(|at| at + 2);
+            let short = bytes.iter().position(|byte| *byte == 0x07).map(|at| at + 1);
+            [long, short].into_iter().flatten().min()
+        }
+        _ => None,
+    }
+}
+
 /// What a person has to do about an ask, in the words of a message.
 pub(crate) fn what_to_do(ask: Ask) -> &'static str {
     match ask {
@@ -378,6 +445,54 @@ pub(crate) fn what_to_do(ask: Ask) -> &'static str {
         Ask::Question => "the agent asks a question; answer it in the session's terminal",
         Ask::Dialog => {
             "the agent program shows a dialog that only a person may answer, in the session's terminal"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waiting_hook_reports_are_bounded_by_their_bytes_and_give_back_what_they_took() {
+        let room = Arc::new(Semaphore::new(HOOK_QUEUE_BYTES_MAX));
+        let quarter = HOOK_QUEUE_BYTES_MAX / 4;
+        let mut waiting: Vec<_> = (0..4).filter_map(|_| room_for(&room, quarter)).collect();
+        assert_eq!(waiting.len(), 4);
+        assert!(room_for(&room, 1).is_none(), "full by bytes, with four reports");
+        waiting.pop();
+        assert!(room_for(&room, quarter + 1).is_none());
+        assert!(room_for(&room, quarter).is_some());
+    }
+
+    #[test]
+    fn what_a_terminal_says_by_itself_is_no_key() {
+        for report in [
+            &b""[..],
+            b"\x1b[I",
+            b"\x1b[O\x1b[I",
+            b"\x1b[?1;2c",
+            b"\x1b[>0;276;0c",
+            b"\x1b[12;40R",
+            b"\x1b[?2026;2$y",
+            b"\x1b]11;rgb:0000/0000/0000\x1b\\",
+            b"\x1b]10;rgb:ffff/ffff/ffff\x07\x1b[I",
+            b"\x1bP>|xterm.js(5.5.0)\x1b\\",
+        ] {
+            assert!(!are_pressed(report), "{report:?}");
+        }
+        for keys in [
+            &b"x"[..],
+            b"\r",
+            b"\x1b",
+            b"\x1b[Z",
+            b"\x1b[A",
+            b"\x1bOP",
+            b"\x1b[I\x1b[Z",
+            b"\x1b[200~text\x1b[201~",
+            b"\x1b]unfinished",
+        ] {
+            assert!(are_pressed(keys), "{keys:?}");
         }
     }
 }

@@ -9,8 +9,7 @@ use std::task::Poll;
 
 use domain::AskId;
 use domain::ask::{AnswerWay, Answerer, AskAnswer, AskEnd, PendingAsk};
-use domain::session::Ask;
-use provider::detect::{Dialog, ScreenMeaning};
+use provider::detect::ScreenMeaning;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -18,14 +17,13 @@ use uuid::Uuid;
 use crate::actor::Actor;
 use crate::error::SessionError;
 use crate::follow::{AskOver, AskSeen};
+use crate::recognise::{Sight, offers, sight};
 use crate::report::SessionNote;
 
 /// Closed asks of which it is still known how they were closed.
 const CLOSED_MAX: usize = 32;
 /// Requests that may be held for one ask.
 const HELD_MAX: usize = 4;
-/// Characters of an ask that must be found in its dialog before a key is pressed.
-const RECOGNISED_CHARS: usize = 16;
 
 /// What a hook request is to be answered with.
 #[derive(Debug)]
@@ -60,6 +58,8 @@ struct HeldAsk {
     pending: PendingAsk,
     input: Value,
     replies: Vec<oneshot::Sender<Value>>,
+    /// The program has given up a request for it: it was answered at the terminal, or the connection was lost.
+    released: bool,
 }
 
 /// The asks of a session.
@@ -81,6 +81,7 @@ impl Held {
                     !closed
                 });
                 if gone && ask.replies.is_empty() {
+                    ask.released = true;
                     return Poll::Ready(ask.key);
                 }
             }
@@ -135,6 +136,7 @@ impl Actor {
                 pending: pending.clone(),
                 input: seen.input,
                 replies: Vec::new(),
+                released: false,
             }),
         }
         self.tell(SessionNote::Asked {
@@ -232,51 +234,65 @@ impl Actor {
         Ok(())
     }
 
-    /// For an ask without a held request: its answer as a key, if its own dialog is on the screen.
-    async fn type_answer(&mut self, place: usize, answer: &AskAnswer) -> Result<(), SessionError> {
-        let pending = &self.held.open[place].pending;
-        let (session, ask) = (self.id, pending.id);
-        let refused = |why| SessionError::NotAnswerable { session, ask, why };
-        let screen = self.parts.terminal.screen();
-        let meaning = self.detector.borrow().read(&screen).meaning;
-        let fits = match pending.kind {
-            Ask::Permission => meaning == ScreenMeaning::Dialog(Dialog::Permission),
-            Ask::Question => meaning == ScreenMeaning::Dialog(Dialog::Question),
-            Ask::Login | Ask::Dialog => false,
+    /// Ends the asks that the program has released and in whose place another one's dialog stands: they were answered
+    /// at the terminal, and nothing shows their dialog going away.
+    pub(crate) fn close_passed_asks(&mut self, meaning: &ScreenMeaning, rows: &[String]) {
+        let ScreenMeaning::Dialog(dialog) = meaning else {
+            return;
         };
-        if !fits {
-            return Err(refused("its dialog is not on the screen"));
+        let passed = |open: &&HeldAsk| {
+            let released = open.released && open.replies.is_empty();
+            released && sight(rows, *dialog, &open.pending, &open.input) == Sight::Another
+        };
+        let keys: Vec<u64> = self
+            .held
+            .open
+            .iter()
+            .filter(passed)
+            .map(|open| open.key)
+            .collect();
+        for key in keys {
+            self.follower.close_ask(key, Some(AskOver::AtTerminal));
+            self.sync();
         }
-        if !shows(&screen.rows, pending, &self.held.open[place].input) {
+    }
+
+    /// For an ask without a held request: its answer as a key, if its own dialog is on the screen and nothing else is
+    /// asked.
+    async fn type_answer(&mut self, place: usize, answer: &AskAnswer) -> Result<(), SessionError> {
+        let open = &self.held.open[place];
+        let (session, ask) = (self.id, open.pending.id);
+        let refused = |why| SessionError::NotAnswerable { session, ask, why };
+        if self.held.open.len() > 1 {
+            return Err(refused(
+                "more than one thing is asked, and the dialog on the screen may be another one's",
+            ));
+        }
+        let screen = self.parts.terminal.screen();
+        let ScreenMeaning::Dialog(dialog) = self.detector.borrow().read(&screen).meaning else {
+            return Err(refused("its dialog is not on the screen"));
+        };
+        if sight(&screen.rows, dialog, &open.pending, &open.input) != Sight::Its {
             return Err(refused("the dialog on the screen may be another one"));
         }
-        let key: &'static [u8] = match answer {
-            AskAnswer::Allow => b"1",
-            AskAnswer::Deny { .. } => provider::claude::INTERRUPT,
+        let (key, wanted): (&'static [u8], _) = match answer {
+            AskAnswer::Allow => (b"1", Some((0, "Yes"))),
+            AskAnswer::Deny { .. } => (provider::claude::INTERRUPT, None),
             AskAnswer::Choose { choice } => {
                 const DIGITS: [&[u8]; 9] = [b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"];
-                DIGITS
+                let digit = DIGITS
                     .get(*choice)
-                    .ok_or_else(|| refused("it has more choices than there are keys for"))?
+                    .ok_or_else(|| refused("it has more choices than there are keys for"))?;
+                let label = open.pending.choices.get(*choice).map_or("", String::as_str);
+                (digit, Some((*choice, label)))
             }
         };
+        if wanted.is_some_and(|(number, label)| !offers(&screen.rows, number, label)) {
+            return Err(refused("its dialog does not show that choice"));
+        }
         self.press(key).await;
         Ok(())
     }
-}
-
-/// Whether the dialog on the screen is about this ask: the beginning of its command or question is in it.
-fn shows(rows: &[String], ask: &PendingAsk, input: &Value) -> bool {
-    let solid = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
-    let about = match ask.kind {
-        Ask::Question => ask.text.clone(),
-        Ask::Permission | Ask::Login | Ask::Dialog => ["command", "file_path", "url"]
-            .iter()
-            .find_map(|field| input[*field].as_str().map(str::to_owned))
-            .unwrap_or_default(),
-    };
-    let wanted: String = solid(&about).chars().take(RECOGNISED_CHARS).collect();
-    !wanted.is_empty() && solid(&rows.join("")).contains(&wanted)
 }
 
 /// The answer in the words of the program's hook (measured with 2.1.197).
@@ -322,6 +338,7 @@ fn how_in_words(end: &AskEnd) -> String {
 
 #[cfg(test)]
 mod tests {
+    use domain::session::Ask;
     use domain::{SessionId, Timestamp};
 
     use super::*;
@@ -350,13 +367,5 @@ mod tests {
         assert_eq!(decided["behavior"], "allow");
         assert_eq!(decided["updatedInput"]["answers"]["Which one?"], "B");
         assert_eq!(decided["updatedInput"]["questions"], input["questions"]);
-    }
-
-    #[test]
-    fn a_dialog_is_recognised_by_what_it_is_about_even_when_it_is_wrapped() {
-        let (ask, input) = question();
-        let rows = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        assert!(shows(&rows("☐ Database\n Which\n one?\n❯ 1. A"), &ask, &input));
-        assert!(!shows(&rows("Delete everything?\n❯ 1. Yes"), &ask, &input));
     }
 }

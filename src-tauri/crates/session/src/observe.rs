@@ -29,7 +29,9 @@ const PROGRAM: &str = "claude";
 impl Actor {
     /// Takes in one hook report.
     pub(crate) fn hook(&mut self, hook: HookIn) {
-        let HookIn { event, reply } = hook;
+        let HookIn { event, reply, room } = hook;
+        // It does not wait any more.
+        drop(room);
         tracing::debug!(hook = event.head.hook_event_name, "hook");
         self.follow_transcript(Path::new(&event.head.transcript_path), &event.head.session_id);
         self.observe(Observation::Hook(&event));
@@ -71,6 +73,7 @@ impl Actor {
             reading: &reading,
             turn: shown.as_ref(),
         });
+        self.close_passed_asks(&reading.meaning, &screen.rows);
         let busy = matches!(reading.meaning, ScreenMeaning::Busy(_));
         self.observe(Observation::Retry(busy.then(|| retry_on(&screen.rows)).flatten()));
         if self.carried.is_none() && reading.meaning == ScreenMeaning::Dialog(Dialog::Limit) {
@@ -106,7 +109,7 @@ impl Actor {
             if self.resume_fault.is_none() {
                 self.resume_fault = Some(format!(
                     "the agent program was to take up conversation {}, but began {conversation}",
-                    self.id
+                    self.conversation
                 ));
                 self.want_end();
             }
@@ -120,7 +123,9 @@ impl Actor {
 
     /// Leaves out what was written before a turn begins.
     pub(crate) fn skip_transcript(&mut self) {
-        while self.transcript.read().is_ok_and(|facts| !facts.is_empty()) {}
+        if let Err(error) = self.transcript.skip_to_end() {
+            tracing::warn!(%error, "the transcript cannot be read");
+        }
     }
 
     fn read_transcript(&mut self) {

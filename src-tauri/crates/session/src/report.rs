@@ -48,6 +48,8 @@ pub struct SessionExit {
     pub signal: Option<String>,
     /// We wanted it: somebody ended the session, or its turn could not be stopped in any other way.
     pub wanted: bool,
+    /// The program's own id of the conversation it was in, where that is not the session's: `/clear` begins another.
+    pub conversation: Option<SessionId>,
     /// The program's own words, when it ended before it was ready or with a fault it told: for a person.
     pub words: Option<String>,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Clock, Timestamp};
-use provider::claude::{self, Activity, SIGN_IN_HINT, read_status};
+use provider::claude::{self, Activity, Echo, SIGN_IN_HINT, read_status};
 use provider::detect::{Detector, Dialog, InputBox, ScreenMeaning};
 use terminal::{Terminal, TerminalError};
 use tokio::sync::{Mutex, watch};
@@ -22,6 +22,12 @@ use crate::follow::Observation;
 const READY_WAIT_MAX: Duration = Duration::from_secs(90);
 /// How long the pasted prompt may take to show.
 const ECHO_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How much longer it is waited for before it counts as lost: a second paste beside a late first one would double it.
+const ECHO_LATE_MAX: Duration = Duration::from_secs(15);
+/// Behind a second paste: how long the box must show one prompt without a change.
+const SECOND_SETTLE: Duration = Duration::from_secs(1);
+/// How long after Enter a prompt that still stands in the box counts as not taken.
+const STANDS_AFTER: Duration = Duration::from_millis(500);
 /// How long the box may take to show that it is empty again.
 const CLEAR_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Between two Ctrl+C: a second one within the program's own two seconds would end it.
@@ -94,7 +100,8 @@ pub(crate) enum NotSubmitted {
         "the agent's input box holds text that could not be removed; empty it in the terminal and send the prompt again"
     )]
     NotCleared,
-    #[error("the pasted prompt did not appear in the agent's input box within {} s", ECHO_WAIT_MAX.as_secs())]
+    #[error("the pasted prompt did not appear in the agent's input box within {} s, or not alone; whatever \
+         stands there was not submitted", (ECHO_WAIT_MAX + ECHO_LATE_MAX).as_secs())]
     NoEcho,
     #[error(
         "the agent did not acknowledge the prompt within {} s although Enter was pressed {enters} times; \
@@ -127,7 +134,8 @@ impl Submission {
         self.acknowledgement(first_byte, self.clock.now()).await
     }
 
-    /// Brings the prompt into the box and presses Enter, undisturbed by a person's keys.
+    /// Brings the prompt into the box and presses Enter, undisturbed by a person's keys. Enter is pressed only while
+    /// the prompt stands in the box once and alone.
     async fn type_prompt(&self) -> Result<FirstByte, NotSubmitted> {
         let mut pastes = 0;
         while pastes < TRIES_MAX {
@@ -138,7 +146,7 @@ impl Submission {
                 continue;
             };
             if !input.empty {
-                self.clear_box(&mut keyboard).await?;
+                self.empty_box(&mut keyboard).await?;
             }
             let written = self.terminal.write(claude::paste(&self.guarded)).await?;
             let since = i64::try_from(written.started.elapsed().as_millis()).unwrap_or(0);
@@ -146,19 +154,46 @@ impl Submission {
                 at: self.clock.now().plus_ms(-since),
                 instant: written.started,
             };
-            let echoed = self.echoed().await;
+            let mut echo = self.echoed(ECHO_WAIT_MAX).await;
+            if echo == Echo::Absent && !self.cancel.is_cancelled() {
+                tracing::warn!("a pasted prompt does not appear; the program may be slow");
+                self.until(ECHO_LATE_MAX, |_| {
+                    self.cancel.is_cancelled() || self.echo() != Echo::Absent
+                })
+                .await;
+                echo = self.echo();
+            }
+            if pastes > 0 && echo == Echo::Shown {
+                echo = self.settled_echo().await;
+            }
             if self.cancel.is_cancelled() {
-                self.clear_box(&mut keyboard).await?;
+                self.empty_box(&mut keyboard).await?;
                 return Err(NotSubmitted::Cancelled);
             }
-            if echoed {
+            if echo == Echo::Shown {
                 self.terminal.write(claude::ENTER).await?;
                 return Ok(first_byte);
             }
             pastes += 1;
-            tracing::warn!(pastes, "a pasted prompt did not appear");
+            tracing::warn!(
+                pastes,
+                ?echo,
+                "a pasted prompt does not stand in the box, or not alone"
+            );
+            if echo == Echo::Mixed {
+                self.empty_box(&mut keyboard).await?;
+            }
         }
         Err(NotSubmitted::NoEcho)
+    }
+
+    /// Empties the box if there is anything in it. Enter was not pressed: whoever cancels has it cancelled, also with a
+    /// box that does not become empty.
+    async fn empty_box(&self, keyboard: &mut Keyboard) -> Result<(), NotSubmitted> {
+        match self.clear_box(keyboard).await {
+            Err(NotSubmitted::NotCleared) if self.cancel.is_cancelled() => Err(NotSubmitted::Cancelled),
+            result => result,
+        }
     }
 
     /// Waits until the box is there and free.
@@ -200,16 +235,16 @@ impl Submission {
         }
     }
 
-    /// Empties the box: what is in it was put back by the program after a cancel, or left by a person.
+    /// Empties the box: what is in it was put back by the program after a cancel, or left by a person. Nothing is
+    /// pressed where nothing stands: a Ctrl+C on an empty box asks to end the program.
     async fn clear_box(&self, keyboard: &mut Keyboard) -> Result<(), NotSubmitted> {
         let cleared = |meaning: &ScreenMeaning| matches!(meaning, ScreenMeaning::Ready(input) if input.empty);
         for _ in 0..TRIES_MAX {
             if let Some(last) = keyboard.cleared_at {
                 sleep_until(last + CLEAR_AGAIN_AFTER).await;
-                // It may have become empty meanwhile: a Ctrl+C on an empty box asks to end the program.
-                if cleared(&self.meaning()) {
-                    return Ok(());
-                }
+            }
+            if cleared(&self.meaning()) {
+                return Ok(());
             }
             keyboard.cleared_at = Some(Instant::now());
             self.terminal.write(claude::CLEAR_BOX).await?;
@@ -220,17 +255,27 @@ impl Submission {
         Err(NotSubmitted::NotCleared)
     }
 
-    async fn echoed(&self) -> bool {
-        let shows = |meaning: &ScreenMeaning| match meaning {
-            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => {
-                claude::echo_shown(input, &self.guarded)
-            }
+    /// What the box shows of the prompt now.
+    fn echo(&self) -> Echo {
+        match self.meaning() {
+            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) => claude::echo(&input, &self.guarded),
             ScreenMeaning::Unclear
             | ScreenMeaning::Dialog(_)
             | ScreenMeaning::NotSignedIn
-            | ScreenMeaning::Fault(_) => false,
-        };
-        self.until(ECHO_WAIT_MAX, shows).await
+            | ScreenMeaning::Fault(_) => Echo::Absent,
+        }
+    }
+
+    /// Waits for the prompt to show, alone if that comes in time.
+    async fn echoed(&self, limit: Duration) -> Echo {
+        self.until(limit, |_| self.echo() == Echo::Shown).await;
+        self.echo()
+    }
+
+    /// The echo behind a second paste: the first one may come after all, and would stand beside it.
+    async fn settled_echo(&self) -> Echo {
+        self.until(SECOND_SETTLE, |_| self.echo() != Echo::Shown).await;
+        self.echo()
     }
 
     /// Waits until the prompt is taken; presses Enter again while it stands in the box.
@@ -262,12 +307,50 @@ impl Submission {
             if Instant::now() >= deadline {
                 return Err(NotSubmitted::NoAcknowledgement { enters });
             }
-            let still_there = matches!(self.meaning(), ScreenMeaning::Ready(input) if !input.empty);
-            if still_there && enters < ENTERS_MAX && pressed.elapsed() >= ENTER_AGAIN_AFTER {
-                self.terminal.write(claude::ENTER).await?;
+            if self.cancel.is_cancelled() {
+                if self.taken_back(pressed).await? {
+                    return Err(NotSubmitted::Cancelled);
+                }
+            } else if enters < ENTERS_MAX
+                && pressed.elapsed() >= ENTER_AGAIN_AFTER
+                && self.enter_again().await?
+            {
                 (enters, pressed) = (enters + 1, Instant::now());
             }
         }
+    }
+
+    /// Presses Enter once more if our prompt still stands in the box, alone, and nobody types.
+    async fn enter_again(&self) -> Result<bool, NotSubmitted> {
+        let Ok(_typing) = self.keyboard.try_lock() else {
+            return Ok(false);
+        };
+        if !self.stands() {
+            return Ok(false);
+        }
+        self.terminal.write(claude::ENTER).await?;
+        Ok(true)
+    }
+
+    /// Behind a cancel: takes a prompt that was not taken out of the box. False when it may have been taken.
+    async fn taken_back(&self, pressed: Instant) -> Result<bool, NotSubmitted> {
+        if pressed.elapsed() < STANDS_AFTER || !self.stands() {
+            return Ok(false);
+        }
+        let Ok(mut keyboard) = self.keyboard.try_lock() else {
+            return Ok(false);
+        };
+        match self.clear_box(&mut keyboard).await {
+            // Enter may have been taken late, before what cleared the box: then the turn is to be interrupted.
+            Ok(()) => Ok(self.acknowledged.borrow().is_none()),
+            Err(NotSubmitted::NotCleared) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Whether our prompt stands in the free box, alone.
+    fn stands(&self) -> bool {
+        matches!(self.meaning(), ScreenMeaning::Ready(input) if claude::echo(&input, &self.guarded) == Echo::Shown)
     }
 
     fn is_busy(&self) -> bool {

@@ -18,11 +18,11 @@ mod stub;
 pub use auth::{Auth, AuthError, FileTokenStore, MemoryTokenStore, StoreError, TokenStore, Tokens};
 pub use office::{
     AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, CancelAnswer, ClaimedCommand,
-    ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus, NewCommand, OfficeRow,
-    Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
+    ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus, NO_SUCH_FUNCTION, NewCommand,
+    OfficeRow, Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
 };
 pub use project::{Project, ProjectError};
 pub use realtime::{
     ConnectionState, EVENT_QUEUE_MAX, InsertWatch, Realtime, RealtimeEvent, RealtimeHandle, Topic,
 };
-pub use rest::{Rest, RestError, Select};
+pub use rest::{Readable, Rest, RestError, Select};

@@ -206,6 +206,22 @@ impl Select {
     }
 }
 
+/// The rows of a read that make sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readable<T> {
+    /// They.
+    pub rows: Vec<T>,
+    /// How many came, those that make no sense included.
+    pub came: usize,
+}
+
+impl<T> Readable<T> {
+    /// How many were left out.
+    pub fn left_out(&self) -> usize {
+        self.came - self.rows.len()
+    }
+}
+
 /// A list item in double quotes: commas, parentheses and quotes in it stay part of the value.
 fn quoted(item: &str) -> String {
     format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\""))
@@ -272,6 +288,28 @@ impl Rest {
             },
         )
         .await
+    }
+
+    /// Reads rows, each for itself: one that makes no sense (another version of the office, a hand in the database) is
+    /// left out, told in the log and counted, and takes none of the others with it.
+    pub async fn select_readable<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        query: Select,
+    ) -> Result<Readable<T>, RestError> {
+        let raw: Vec<Value> = self.select(table, query).await?;
+        let mut readable = Readable {
+            came: raw.len(),
+            rows: Vec::with_capacity(raw.len()),
+        };
+        for value in raw {
+            let id = value.get("id").cloned().unwrap_or(Value::Null);
+            match serde_json::from_value(value) {
+                Ok(row) => readable.rows.push(row),
+                Err(error) => tracing::warn!(table, %id, %error, "a row cannot be read and is left out"),
+            }
+        }
+        Ok(readable)
     }
 
     /// Sends what `build` makes, refreshes the token and repeats once if it was refused, and reads the answer.

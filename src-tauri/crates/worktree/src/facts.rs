@@ -8,16 +8,17 @@ use crate::error::WorktreeError;
 use crate::git::{Git, LIMIT_LONG};
 use crate::repository::{commit_of, head_branch};
 
-/// The state of a worktree at one moment. Ours are not counted: the persona file is hidden from git.
+/// The state of a worktree at one moment: totals, whoever made them and whenever. What one turn has made of it is told
+/// by [`crate::changes`]. Ours are not counted: the persona file is hidden from git.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct GitFacts {
     /// The commit that is checked out; absent in a repository without one.
     pub head: Option<String>,
     /// The branch; absent when HEAD is detached.
     pub branch: Option<String>,
-    /// Whether anything is not committed, untracked files included.
+    /// Whether anything in the whole worktree is not committed, untracked files included.
     pub dirty: bool,
-    /// How many files exist that git does not track (whole new folders are counted by their files).
+    /// How many files of the whole worktree git does not track (whole new folders are counted by their files).
     pub untracked: u32,
     /// Files that differ from the commit that was compared with (HEAD when none was named), untracked ones included.
     pub files_changed: u32,
@@ -29,7 +30,7 @@ pub struct GitFacts {
     pub commits: u32,
     /// The newest of them, newest first; at most [`COMMITS_MAX`].
     pub new_commits: Vec<CommitFact>,
-    /// Commits of HEAD that are on no remote-tracking branch; absent where there is no remote to compare with.
+    /// All commits of HEAD that are on no remote-tracking branch, older ones too; absent where there is no remote to compare with.
     pub unpushed: Option<u32>,
 }
 

@@ -14,6 +14,11 @@ const MIB: u64 = 1024 * 1024;
 
 /// Refuses when the files that would be copied are larger than [`NEW_BYTES_MAX`] together.
 pub(crate) async fn check_size(worktree: &Path) -> Result<(), WorktreeError> {
+    check_size_below(worktree, NEW_BYTES_MAX).await
+}
+
+/// The same with a limit of the caller's, in bytes.
+pub(crate) async fn check_size_below(worktree: &Path, bytes_max: u64) -> Result<(), WorktreeError> {
     let listing = Git::new(worktree, "list new and changed files")
         .limit(LIMIT_LONG)
         .args(["ls-files", "-z", "--others", "--modified", "--exclude-standard"])
@@ -25,13 +30,13 @@ pub(crate) async fn check_size(worktree: &Path) -> Result<(), WorktreeError> {
         .filter(|name| !name.is_empty())
         .map(size)
         .sum();
-    if bytes <= NEW_BYTES_MAX {
+    if bytes <= bytes_max {
         return Ok(());
     }
     Err(WorktreeError::TooLarge {
         path: worktree.to_owned(),
         mib: bytes.div_ceil(MIB),
-        max_mib: NEW_BYTES_MAX / MIB,
+        max_mib: bytes_max / MIB,
     })
 }
 

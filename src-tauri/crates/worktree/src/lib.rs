@@ -19,6 +19,8 @@ mod record;
 mod repository;
 mod sample;
 mod spec;
+mod state;
+mod unseen;
 
 pub use catch_up::CatchUp;
 pub use error::WorktreeError;
@@ -30,6 +32,7 @@ pub use preserved::{PRESERVED_LISTED_MAX, Preserved, Restored};
 pub use repository::{Repository, Worktree};
 pub use sample::sample_repository;
 pub use spec::WorktreeSpec;
+pub use state::{Changes, FACT_BYTES_MAX, changes, head, tree};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! user's commits through `info/exclude`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use domain::persona::{BLOCK_END, BLOCK_START};
@@ -105,15 +105,21 @@ fn drop_empty_folders(worktree: &Path, file: &Path) {
     }
 }
 
-/// `None` when there is no such file. One that is too long is refused, never cut: what is read is written back.
+/// `None` when there is no such file. One that is too long is refused, never cut: what is read is written back. So is
+/// what is no file: opening a pipe would wait for its other end.
 fn text_of(file: &Path) -> Result<Option<String>, WorktreeError> {
-    use std::io::Read;
-    let mut text = String::new();
-    match fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
-        Ok(_) if text.len() as u64 > FILE_BYTES_MAX => Err(WorktreeError::io("read", file)(
-            std::io::ErrorKind::FileTooLarge.into(),
-        )),
-        Ok(_) => Ok(Some(text)),
+    match regular(file) {
+        Ok(open) => {
+            let mut text = String::new();
+            open.take(FILE_BYTES_MAX + 1)
+                .read_to_string(&mut text)
+                .map_err(WorktreeError::io("read", file))?;
+            if text.len() as u64 > FILE_BYTES_MAX {
+                let too_large = std::io::ErrorKind::FileTooLarge;
+                return Err(WorktreeError::io("read", file)(too_large.into()));
+            }
+            Ok(Some(text))
+        }
         Err(error)
             if matches!(
                 error.kind(),
@@ -124,6 +130,27 @@ fn text_of(file: &Path) -> Result<Option<String>, WorktreeError> {
         }
         Err(error) => Err(WorktreeError::io("read", file)(error)),
     }
+}
+
+/// Opens a file for reading that is a regular one, without ever waiting.
+fn regular(file: &Path) -> std::io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let refused = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file");
+    // Looked at before it is opened, because opening alone can have an effect, and after, because it may be replaced.
+    if !fs::metadata(file)?.is_file() {
+        return Err(refused());
+    }
+    let open = options.open(file)?;
+    if !open.metadata()?.is_file() {
+        return Err(refused());
+    }
+    Ok(open)
 }
 
 /// The first candidate that is not the project's own and that we reach without following a link.

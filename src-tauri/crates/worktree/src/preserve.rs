@@ -1,17 +1,20 @@
 //! Keeping the whole state of a worktree as a commit, and removing the worktree after that.
 //!
 //! What is kept: everything git would see in the folder, untracked files too, also where a flag in the index hides a
-//! change from `git status`. What is not: what the project ignores, empty folders, pipes and sockets.
+//! change from `git status`; and, as further parents of that commit, what only the index or a reflog holds, and the
+//! state that was kept before. What is not: what the project ignores, empty folders, pipes and sockets.
 
 use std::path::{Path, PathBuf};
 
 use domain::SessionId;
+use sha2::{Digest, Sha256};
 
 use crate::error::WorktreeError;
 use crate::git::{Git, LIMIT_LONG};
 use crate::inner::{check_inner_repositories, check_size};
 use crate::preserved::{self, Why};
 use crate::repository::{Worktree, commit_of};
+use crate::unseen::{index_tree, reflog_tips};
 
 /// How often the state is kept anew because files changed meanwhile, before a removal is given up.
 const KEEP_ROUNDS_MAX: usize = 3;
@@ -23,7 +26,7 @@ const PATHS_PER_CALL: usize = 200;
 pub struct Kept {
     /// The ref: `refs/semo/preserved/<session>`.
     pub reference: String,
-    /// The commit it points at; its tree is the whole worktree, its parent the HEAD of that moment.
+    /// The commit it points at; its tree is the whole worktree, its first parent the HEAD of that moment.
     pub commit: String,
 }
 
@@ -31,7 +34,7 @@ pub struct Kept {
 pub(crate) async fn preserve(worktree: &Worktree, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
     worktree.check_place().await?;
     check_size(&worktree.path).await?;
-    let snapshot = Snapshot::take(&worktree.path).await?;
+    let snapshot = Snapshot::take(worktree).await?;
     keep(worktree, session, &snapshot, Why::SessionEnded).await
 }
 
@@ -39,7 +42,7 @@ pub(crate) async fn preserve(worktree: &Worktree, session: SessionId) -> Result<
 pub(crate) async fn remove(worktree: &Worktree, session: SessionId) -> Result<Option<Kept>, WorktreeError> {
     worktree.check_place().await?;
     check_size(&worktree.path).await?;
-    let mut snapshot = Snapshot::take(&worktree.path).await?;
+    let mut snapshot = Snapshot::take(worktree).await?;
     let mut preserved = None;
     let mut submodules = false;
     for round in 0.. {
@@ -47,7 +50,7 @@ pub(crate) async fn remove(worktree: &Worktree, session: SessionId) -> Result<Op
         preserved = keep(worktree, session, &snapshot, Why::Removed)
             .await?
             .or(preserved);
-        let again = Snapshot::take(&worktree.path).await?;
+        let again = Snapshot::take(worktree).await?;
         if again == snapshot {
             break;
         }
@@ -64,7 +67,7 @@ pub(crate) async fn remove(worktree: &Worktree, session: SessionId) -> Result<Op
     )
     .limit(LIMIT_LONG)
     .args(["worktree", "remove"]);
-    if snapshot.dirty || submodules {
+    if !snapshot.is_plain() || submodules {
         // All of it has just been kept, or lies elsewhere too; without this git would refuse.
         call = call.arg("--force");
     }
@@ -84,26 +87,24 @@ struct Snapshot {
     head: Option<String>,
     tree: String,
     dirty: bool,
+    /// The tree of the index, where it holds what neither the files nor HEAD do.
+    index: Option<String>,
+    /// Commits that only reflogs hold.
+    tips: Vec<String>,
 }
 
 impl Snapshot {
     /// Writes objects only: it works on a copy of the index.
-    async fn take(path: &Path) -> Result<Snapshot, WorktreeError> {
+    async fn take(worktree: &Worktree) -> Result<Snapshot, WorktreeError> {
+        let path = worktree.path.as_path();
         let what = || format!("keep the state of {}", path.display());
         let index = git_path(path, "index").await?;
         let folder = index.parent().unwrap_or(path).to_owned();
-        let copy = tempfile::Builder::new()
-            .prefix("semo-index-")
-            .tempfile_in(&folder)
-            .map_err(WorktreeError::io("make a file in", &folder))?;
-        // With the index comes what git knows of unchanged files, so that it need not read them all again. Where
-        // there is none, git must not find an empty file in its place.
-        let copy = copy.into_temp_path();
-        if index.exists() {
-            std::fs::copy(&index, &copy).map_err(WorktreeError::io("copy", &index))?;
-        } else {
-            std::fs::remove_file(&copy).map_err(WorktreeError::io("prepare", &copy))?;
-        }
+        let staged = {
+            let copy = copy_of(&index, &folder)?;
+            index_tree(path, &copy).await?
+        };
+        let copy = copy_of(&index, &folder)?;
         show_hidden_changes(path, &copy).await?;
         Git::new(path, what())
             .limit(LIMIT_LONG)
@@ -137,15 +138,50 @@ impl Snapshot {
         };
         Ok(Snapshot {
             dirty: committed != tree,
+            index: Some(staged).filter(|staged| *staged != committed && *staged != tree),
+            tips: reflog_tips(path, &worktree.branch).await?,
             head,
             tree,
         })
     }
+
+    /// Whether the files are as HEAD has them and nothing else is to be kept beside it.
+    fn is_plain(&self) -> bool {
+        !self.dirty && self.index.is_none() && self.tips.is_empty()
+    }
+
+    /// The same for the same state.
+    fn mark(&self) -> String {
+        let parts = [
+            self.head.as_deref().unwrap_or("-"),
+            &self.tree,
+            self.index.as_deref().unwrap_or("-"),
+            &self.tips.join(" "),
+        ];
+        let hash = Sha256::digest(parts.join("\n").as_bytes());
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A copy of an index. With it comes what git knows of unchanged files, so that it need not read them all again. Where
+/// there is none, git must not find an empty file in its place.
+pub(crate) fn copy_of(index: &Path, folder: &Path) -> Result<tempfile::TempPath, WorktreeError> {
+    let copy = tempfile::Builder::new()
+        .prefix("semo-index-")
+        .tempfile_in(folder)
+        .map_err(WorktreeError::io("make a file in", folder))?;
+    let copy = copy.into_temp_path();
+    if index.exists() {
+        std::fs::copy(index, &copy).map_err(WorktreeError::io("copy", index))?;
+    } else {
+        std::fs::remove_file(&copy).map_err(WorktreeError::io("prepare", &copy))?;
+    }
+    Ok(copy)
 }
 
 /// Takes the flags "assume unchanged" and "skip worktree" from files that are there: an agent may have set them to keep
 /// a change out of its commits, and `git add` would pass over that change.
-async fn show_hidden_changes(path: &Path, index: &Path) -> Result<(), WorktreeError> {
+pub(crate) async fn show_hidden_changes(path: &Path, index: &Path) -> Result<(), WorktreeError> {
     let what = || format!("look for hidden changes in {}", path.display());
     let listing = Git::new(path, what())
         .limit(LIMIT_LONG)
@@ -194,24 +230,29 @@ async fn keep(
     let path = &worktree.path;
     let reference = preserved::reference(&session.to_string());
     if let Some(head) = &snapshot.head
-        && !snapshot.dirty
+        && snapshot.is_plain()
         && held_elsewhere(path, head).await?
     {
         return Ok(None);
     }
+    let earlier = commit_of(path, &reference).await?;
+    let mark = snapshot.mark();
     // The same state, kept before: nothing to add.
-    if let Some(commit) = commit_of(path, &reference).await?
-        && tree_and_parent(path, &commit).await? == (snapshot.tree.clone(), snapshot.head.clone())
+    if let Some(commit) = &earlier
+        && preserved::mark_of(path, commit).await?.as_deref() == Some(&mark)
     {
+        let commit = commit.clone();
         return Ok(Some(Kept { reference, commit }));
     }
-    let message = preserved::message(worktree, session, &snapshot.tree, why).await?;
-    let mut call =
-        Git::new(path, "commit the kept state").args(["commit-tree", "--no-gpg-sign", "-m", &message]);
-    if let Some(head) = &snapshot.head {
-        call = call.args(["-p", head]);
+    let mut parents: Vec<String> = snapshot.head.iter().cloned().collect();
+    if let Some(index) = &snapshot.index {
+        parents.push(commit_tree(path, "The index", &parents, index).await?);
     }
-    let commit = call.arg(&snapshot.tree).text().await?;
+    parents.extend(snapshot.tips.iter().cloned());
+    // What was kept before stays in reach.
+    parents.extend(earlier);
+    let message = preserved::message(worktree, session, &snapshot.tree, why, &mark).await?;
+    let commit = commit_tree(path, &message, &parents, &snapshot.tree).await?;
     Git::new(path, format!("write {reference}"))
         .args([
             "update-ref",
@@ -226,20 +267,18 @@ async fn keep(
     Ok(Some(Kept { reference, commit }))
 }
 
-async fn tree_and_parent(path: &Path, commit: &str) -> Result<(String, Option<String>), WorktreeError> {
-    let text = Git::new(path, "look at a kept state")
-        .args([
-            "log",
-            "-1",
-            "--no-show-signature",
-            "--format=%T %P",
-            "--end-of-options",
-            commit,
-        ])
+async fn commit_tree(
+    path: &Path,
+    message: &str,
+    parents: &[String],
+    tree: &str,
+) -> Result<String, WorktreeError> {
+    Git::new(path, "commit the kept state")
+        .args(["commit-tree", "--no-gpg-sign", "-m", message])
+        .args(parents.iter().flat_map(|parent| ["-p", parent]))
+        .arg(tree)
         .text()
-        .await?;
-    let mut words = text.split_whitespace().map(str::to_owned);
-    Ok((words.next().unwrap_or_default(), words.next()))
+        .await
 }
 
 /// Whether a branch, tag or remote branch holds the commit, so that it outlives the worktree's HEAD.
@@ -291,7 +330,7 @@ async fn drop_empty_branch(worktree: &Worktree) -> Result<(), WorktreeError> {
     Ok(())
 }
 
-async fn git_path(dir: &Path, name: &str) -> Result<PathBuf, WorktreeError> {
+pub(crate) async fn git_path(dir: &Path, name: &str) -> Result<PathBuf, WorktreeError> {
     let text = Git::new(dir, "find the git folder")
         .args(["rev-parse", "--git-path", name])
         .text()

@@ -18,6 +18,7 @@ pub const PRESERVED_LISTED_MAX: usize = 500;
 const BRANCH: &str = "Semo-Branch: ";
 const WHY: &str = "Semo-Why: ";
 const FILES: &str = "Semo-Files-Changed: ";
+const STATE: &str = "Semo-State: ";
 
 /// A state of a worktree that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Preserved {
     pub name: String,
     /// The branch of its worktree.
     pub branch: Option<String>,
-    /// The commit: its tree is the whole worktree, its parent the HEAD of that moment.
+    /// The commit: its tree is the whole worktree, its first parent the HEAD of that moment.
     pub commit: String,
     /// When it was kept, in seconds since 1970.
     pub kept_at: i64,
@@ -71,12 +72,13 @@ pub(crate) async fn message(
     session: SessionId,
     tree: &str,
     why: Why,
+    mark: &str,
 ) -> Result<String, WorktreeError> {
     let mut text = format!("State of session {session}\n\n");
     if !worktree.branch.is_empty() {
         text.push_str(&format!("{BRANCH}{}\n", worktree.branch));
     }
-    text.push_str(&format!("{WHY}{}\n", why.words()));
+    text.push_str(&format!("{WHY}{}\n{STATE}{mark}\n", why.words()));
     if let Some(base) = &worktree.base {
         let names = Git::new(&worktree.path, "count the files that changed")
             .limit(LIMIT_LONG)
@@ -95,6 +97,23 @@ pub(crate) async fn message(
         text.push_str(&format!("{FILES}{count}\n"));
     }
     Ok(text)
+}
+
+/// The mark under which a state was kept; none in what an earlier version has kept.
+pub(crate) async fn mark_of(path: &Path, commit: &str) -> Result<Option<String>, WorktreeError> {
+    let message = Git::new(path, "look at a kept state")
+        .args([
+            "log",
+            "-1",
+            "--no-show-signature",
+            "--format=%B",
+            "--end-of-options",
+            commit,
+        ])
+        .text()
+        .await?;
+    let mark = message.lines().find_map(|line| line.strip_prefix(STATE));
+    Ok(mark.map(|mark| mark.trim().to_owned()))
 }
 
 pub(crate) async fn list(root: &Path) -> Result<Vec<Preserved>, WorktreeError> {

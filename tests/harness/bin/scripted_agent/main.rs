@@ -3,7 +3,8 @@
 //! the real one never does on demand: hang, die, flood, print garbage, fork children that will not go.
 //!
 //! What it does in a turn stands in the prompt (see `script.rs`); what it does at its start stands behind `--script`:
-//! `die[:CODE]`, `never-ready`, `slow:MS`, `wrong-id`, `exit-on-resume`, `deaf` (takes no notice of TERM).
+//! `die[:CODE]`, `never-ready`, `slow:MS`, `wrong-id`, `exit-on-resume`, `deaf` (takes no notice of TERM), `stall:MS`
+//! (shows its box, and reads no key before that time), `swallow:N` (takes no notice of the first N Enters).
 
 mod report;
 mod screen;
@@ -145,11 +146,15 @@ fn main() {
     }
     agent.report.status(Status::Idle);
     agent.screen.start();
-    listen(&agent);
+    if let Some(ms) = valued("stall").and_then(|ms| ms.parse().ok()) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+    let swallow = valued("swallow").and_then(|count| count.parse().ok());
+    listen(&agent, swallow.unwrap_or(0));
 }
 
 /// Takes keys until the end.
-fn listen(agent: &Arc<Agent>) {
+fn listen(agent: &Arc<Agent>, mut swallow: u32) {
     let (prompts, queue) = mpsc::channel::<String>();
     let worker = Arc::clone(agent);
     std::thread::spawn(move || {
@@ -178,6 +183,7 @@ fn listen(agent: &Arc<Agent>) {
                 Key::Text(text) => agent.screen.typed(&text),
                 Key::Backspace => agent.screen.backspace(),
                 Key::ClearLine => agent.screen.clear_line(),
+                Key::Enter if swallow > 0 => swallow -= 1,
                 Key::Enter => enter(agent, &prompts),
                 Key::Escape => interrupt(agent),
                 Key::Interrupt if agent.busy.load(Ordering::SeqCst) => interrupt(agent),

@@ -27,6 +27,8 @@ pub enum Step {
     Tool(String),
     /// Asks for a permission, then runs the command.
     Permission(String),
+    /// Asks for two permissions at once, shows one dialog behind the other, then runs what was allowed.
+    Both(String, String),
     /// Asks a question with these choices.
     Question(Vec<String>),
     /// Stops with work going on in the background, and once more when that has ended.
@@ -102,6 +104,10 @@ impl Script {
             "fork" => Step::Fork,
             "tool" => Step::Tool(value.to_owned()),
             "permission" => Step::Permission(value.to_owned()),
+            "both" => {
+                let (first, second) = value.split_once('|').unwrap_or((value, value));
+                Step::Both(first.to_owned(), second.to_owned())
+            }
             "question" => Step::Question(value.split('|').map(str::to_owned).collect()),
             "background" => Step::Background(ms()),
             "subagent" => Step::Subagent,

@@ -107,6 +107,7 @@ impl Turn<'_> {
             Step::Fork => wild::fork(),
             Step::Tool(command) => self.tool(command, None)?,
             Step::Permission(command) => self.permission(command)?,
+            Step::Both(first, second) => self.both(first, second)?,
             Step::Question(choices) => self.question(choices)?,
             Step::Background(time) => {
                 let text = "It goes on in the background.";
@@ -240,26 +241,9 @@ impl Turn<'_> {
     }
 
     fn permission(&mut self, command: &str) -> Result<(), Stopped> {
-        let rows = [
-            " Bash command",
-            "",
-            &format!("   {command}"),
-            "   Run a command",
-            "",
-            " Do you want to proceed?",
-            " ❯ 1. Yes",
-            "   2. Yes, and don't ask again",
-            "   3. No",
-            "",
-            " Esc to cancel · Tab to amend",
-        ];
-        let fields = json!({
-            "tool_name": "Bash", "tool_input": {"command": command}, "permission_suggestions": [],
-        });
-        let answer = self.ask(rows.iter().map(|row| (*row).to_owned()).collect(), fields);
+        let answer = self.ask(permission_rows(command), permission_fields(command));
         let decision = &answer["hookSpecificOutput"]["decision"];
-        let allowed = decision["behavior"] == "allow" || matches!(answer["key"].as_str(), Some("1" | "2"));
-        if allowed {
+        if is_allowed(&answer) {
             return self.tool(command, None);
         }
         match decision["message"].as_str() {
@@ -270,6 +254,43 @@ impl Turn<'_> {
             }
             None => Err(Stopped::Interrupted),
         }
+    }
+
+    /// Both hooks are open before the first dialog is answered, and nothing is painted between the dialogs.
+    fn both(&mut self, first: &str, second: &str) -> Result<(), Stopped> {
+        let (answers, answered) = mpsc::channel();
+        *self.agent.dialog.lock().unwrap() = Some(answers.clone());
+        self.agent.screen.dialog(Some(permission_rows(first)));
+        self.agent.report.status(Status::Waiting);
+        let mut allowed = Vec::new();
+        let open = [first, second].map(|command| {
+            let fields = permission_fields(command);
+            (command, self.agent.report.open_hook("PermissionRequest", &fields))
+        });
+        for (command, request) in open {
+            self.agent.screen.dialog(Some(permission_rows(command)));
+            let listening = request.as_ref().and_then(|request| request.try_clone().ok());
+            let answers = answers.clone();
+            std::thread::spawn(move || {
+                let answer = listening.and_then(answer_of).unwrap_or(Value::Null);
+                if answer["hookSpecificOutput"]["decision"]["behavior"].is_string() {
+                    let _ = answers.send(answer);
+                }
+            });
+            if is_allowed(&answered.recv().unwrap_or(Value::Null)) {
+                allowed.push(command);
+            }
+            if let Some(request) = request {
+                let _ = request.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        *self.agent.dialog.lock().unwrap() = None;
+        self.agent.screen.dialog(None);
+        self.agent.report.status(Status::Busy);
+        for command in allowed {
+            self.tool(command, None)?;
+        }
+        Ok(())
     }
 
     fn question(&mut self, choices: &[String]) -> Result<(), Stopped> {
@@ -351,4 +372,30 @@ impl Turn<'_> {
         done["tool_response"] = json!({"content": "looked around"});
         self.agent.report.hook("PostToolUse", done);
     }
+}
+
+fn permission_fields(command: &str) -> Value {
+    json!({"tool_name": "Bash", "tool_input": {"command": command}, "permission_suggestions": []})
+}
+
+fn permission_rows(command: &str) -> Vec<String> {
+    let command = format!("   {command}");
+    let rows = [
+        " Bash command",
+        "",
+        &command,
+        "",
+        " Do you want to proceed?",
+        " ❯ 1. Yes",
+        "   2. Yes, and don't ask again",
+        "   3. No",
+        "",
+        " Esc to cancel · Tab to amend",
+    ];
+    rows.map(str::to_owned).to_vec()
+}
+
+fn is_allowed(answer: &Value) -> bool {
+    answer["hookSpecificOutput"]["decision"]["behavior"] == "allow"
+        || matches!(answer["key"].as_str(), Some("1" | "2"))
 }

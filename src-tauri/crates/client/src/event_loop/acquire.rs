@@ -61,6 +61,7 @@ impl EventLoop {
         if std::mem::replace(&mut live.checking, true) {
             return;
         }
+        live.look_again = false;
         let look = Look {
             session,
             detector,
@@ -86,6 +87,14 @@ impl EventLoop {
             // What waits for it is told by its end, or goes on after its new start.
             return;
         }
+        if std::mem::take(&mut live.look_again) || !live.is_idle_now() {
+            // Somebody has used it meanwhile: what was seen is not what is. Its next rest is looked at.
+            live.look_again = true;
+            if live.is_idle_now() {
+                self.check(id);
+            }
+            return;
+        }
         match result {
             Ok(fit) => {
                 live.place = fit.moved.or(live.place.take());
@@ -107,10 +116,7 @@ impl EventLoop {
         tracing::warn!(session = %id, warm = live.warm, why, "a session is not fit for work");
         if live.warm {
             let because = format!("the session that stood ready was thrown away, because {why}");
-            // The last one first: each is put before all others.
-            for command in self.waiting_for_start(id).into_iter().rev() {
-                self.back_in_line(command, &because);
-            }
+            self.put_back_in_line(id, &because);
             self.give_up(id, "it stood ready but is not fit for work");
             self.advance_line();
         } else if live.unchecked {
@@ -168,6 +174,10 @@ impl Look {
         }
         if *self.session.state().borrow() != SessionState::Idle {
             return unfit("it is not ready");
+        }
+        if self.session.touched() {
+            // A key may have changed how it works without a trace on its screen that could be relied on.
+            return unfit("somebody has typed into it");
         }
         if self.age_ms >= WARM_AGE_MAX_MS {
             return unfit("it was started too long ago");

@@ -7,18 +7,23 @@
 use domain::ask::{AnswerWay, Answerer, AskAnswer, AskEnd};
 use domain::command::Approve;
 use domain::fault::chain;
-use domain::{AskId, CommandId};
+use domain::{AskId, CommandId, SessionId};
 use serde_json::json;
 use session::{Session, SessionError};
 use tokio::sync::oneshot;
 
 use super::ask_news::wording;
-use super::asks::Ended;
+use super::asks::{Ended, Held};
 use super::finish::End;
 use super::{Event, EventLoop, Stage};
 use crate::request::{Answer, ErrorCode, PersonsWay, RequestError};
 
 type Reply = oneshot::Sender<Result<Answer, RequestError>>;
+
+/// Asks that are named to somebody who has to choose.
+const ASKS_LISTED_MAX: usize = 8;
+/// As much of each as tells them apart, in characters.
+const ASK_HEAD_CHARS_MAX: usize = 80;
 
 /// Who waits to hear whether an answer counted.
 pub(crate) enum Caller {
@@ -127,7 +132,15 @@ impl EventLoop {
                 held.unwrap_or_else(|| self.asks.end_of(ask).is_some_and(its))
                     .then_some(ask)
             }
-            None => self.asks.of_session(args.session).map(|held| held.ask.id),
+            None => match self.asks.all_of_session(args.session).as_slice() {
+                [] => None,
+                [one] => Some(one.ask.id),
+                // Whoever sent it may have seen one of them only, and not the one that is the oldest by now.
+                several => {
+                    let message = which_of(args.session, several);
+                    return self.end(id, End::failed("conflict", message));
+                }
+            },
         };
         let Some(ask) = waiting else {
             let message = match args.ask {
@@ -254,6 +267,24 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// Says what a session waits with, for somebody who has to name one of it.
+pub(super) fn which_of(session: SessionId, asks: &[&Held]) -> String {
+    let one = |held: &&Held| {
+        let head: String = held.ask.text.chars().take(ASK_HEAD_CHARS_MAX).collect();
+        format!("{} ({})", held.ask.id, head.replace(['\n', '\r'], " "))
+    };
+    let listed: Vec<_> = asks.iter().take(ASKS_LISTED_MAX).map(one).collect();
+    let more = match asks.len().saturating_sub(listed.len()) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!(
+        "session {session} waits with {} asks; name one as `ask`: {}{more}",
+        asks.len(),
+        listed.join("; ")
+    )
 }
 
 async fn give(session: &Session, ask: AskId, answer: AskAnswer, by: Answerer) -> Taken {

@@ -1,7 +1,8 @@
 //! What the office hears of asks, and what it says of those of other machines.
 //!
-//! News go out one at a time and in order, an end never before its ask; what cannot be told now is told later. What an
-//! earlier core left pending in the office is withdrawn as soon as it is read. Called by `asks`, `office`, `publish`.
+//! News go out one at a time, ends before asks but never before their own ask; what cannot be told now is told later,
+//! what the office refuses for good is not repeated. What an earlier core left pending in the office is withdrawn as
+//! soon as it is read. Called by `asks`, `office`, `publish`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rand::Rng;
 use supabase::{AskClose, AskDraft, AskState, RestError};
 use tokio::time::Instant;
 
+use super::finish::without_nul;
 use super::office::client_in;
 use super::{Event, EventLoop};
 use crate::view::{AskView, ClosedAskView};
@@ -27,23 +29,31 @@ const CLOSED_SHOWN: usize = 10;
 /// Longest reason that goes with a withdrawal, in characters: below what the office takes.
 const REASON_CHARS_MAX: usize = 500;
 
+/// Asks that the office had no room for; they are told when there is some.
+const UNTAKEN_MAX: usize = 256;
+/// Ends that the office refused for good and that are not told again.
+const REFUSED_ENDS_MAX: usize = 256;
+
 /// What the office has not been told yet.
 #[derive(Default)]
 pub(super) struct News {
     waiting: VecDeque<Piece>,
-    /// The first one is on its way.
-    telling: bool,
+    /// What is on its way.
+    telling: Option<Piece>,
     failures: u32,
     again_at: Option<Instant>,
+    /// Asks that still wait here and that the office had no room for.
+    untaken: VecDeque<Box<AskDraft>>,
+    refused_ends: VecDeque<AskId>,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Piece {
     ask: AskId,
     what: What,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum What {
     Raised(Box<AskDraft>),
     Closed(AskClose),
@@ -58,8 +68,81 @@ impl News {
         self.waiting.push_back(piece);
     }
 
+    /// Whether there is nothing to be said of an ask: it will be told, or was refused for good.
     fn speaks_of(&self, ask: AskId) -> bool {
-        self.waiting.iter().any(|piece| piece.ask == ask)
+        let mut all = self.waiting.iter().chain(&self.telling);
+        all.any(|piece| piece.ask == ask) || self.refused_ends.contains(&ask)
+    }
+
+    /// The next piece: ends first, for they make room in the office, but never before their own ask.
+    fn next(&mut self) -> Option<Piece> {
+        let can_go = |(at, piece): &(usize, &Piece)| {
+            matches!(piece.what, What::Closed(_))
+                && !self
+                    .waiting
+                    .iter()
+                    .take(*at)
+                    .any(|before| before.ask == piece.ask)
+        };
+        let first_end = self.waiting.iter().enumerate().find(can_go).map(|(at, _)| at);
+        self.waiting.remove(first_end.unwrap_or(0))
+    }
+
+    /// The office knows it now. Room that came free is used for an ask that had none.
+    fn taken(&mut self, piece: &Piece) {
+        if let What::Closed(_) = piece.what
+            && let Some(draft) = self.untaken.pop_front()
+        {
+            self.push(Piece {
+                ask: draft.ask,
+                what: What::Raised(draft),
+            });
+        }
+    }
+
+    /// The office will not take it as it is. An end is told once more without what was said, and then not again; an ask
+    /// waits for room, where that is what is missing, and its end is nothing to the office.
+    fn refused(&mut self, piece: Piece, for_want_of_room: bool) {
+        match piece.what {
+            What::Raised(draft) => {
+                let before = self.waiting.len();
+                self.waiting.retain(|other| other.ask != piece.ask);
+                let is_over = self.waiting.len() != before;
+                if for_want_of_room && !is_over && self.untaken.len() < UNTAKEN_MAX {
+                    self.untaken.push_back(draft);
+                }
+            }
+            What::Closed(AskClose::Answered {
+                answer: Some(_),
+                way,
+                command,
+            }) => self.waiting.push_front(Piece {
+                ask: piece.ask,
+                what: What::Closed(AskClose::Answered {
+                    answer: None,
+                    way,
+                    command,
+                }),
+            }),
+            What::Closed(_) => {
+                if self.refused_ends.len() >= REFUSED_ENDS_MAX {
+                    self.refused_ends.pop_front();
+                }
+                self.refused_ends.push_back(piece.ask);
+            }
+        }
+    }
+
+    /// An ask is over that the office never had: it need not hear of it. False: it has to.
+    fn drop_untaken(&mut self, ask: AskId) -> bool {
+        let before = self.untaken.len();
+        self.untaken.retain(|draft| draft.ask != ask);
+        self.untaken.len() != before
+    }
+
+    /// After a new sign-in, what was refused may be possible.
+    pub(super) fn forget_refusals(&mut self) {
+        self.refused_ends.clear();
     }
 }
 
@@ -92,11 +175,15 @@ impl EventLoop {
     }
 
     pub(super) fn tell_of_end(&mut self, ask: AskId, end: &AskEnd) {
+        if self.asks.news.drop_untaken(ask) {
+            return self.all_asks_told();
+        }
         let close = match end {
             AskEnd::Answered { answer, by } => AskClose::Answered {
                 answer: answer
                     .as_ref()
-                    .and_then(|answer| serde_json::to_value(answer).ok()),
+                    .and_then(|answer| serde_json::to_value(answer).ok())
+                    .map(without_nul),
                 way: wording::way(by.way),
                 command: by
                     .who
@@ -122,14 +209,18 @@ impl EventLoop {
     /// Tells the next piece, unless one is on its way, a pause is on, or no office is joined.
     pub(super) fn tell_asks(&mut self) {
         let news = &mut self.asks.news;
-        if news.telling || self.office.is_none() || news.again_at.is_some_and(|at| at > Instant::now()) {
+        if news.telling.is_some()
+            || self.office.is_none()
+            || news.again_at.is_some_and(|at| at > Instant::now())
+        {
             return;
         }
-        let Some(Piece { ask, mut what }) = news.waiting.front().cloned() else {
+        let Some(piece) = news.next() else {
             return;
         };
-        news.telling = true;
+        news.telling = Some(piece.clone());
         news.again_at = None;
+        let Piece { ask, mut what } = piece;
         if let What::Raised(draft) = &mut what {
             // Who is signed in is known now at the latest.
             draft.client = client_in(&self.ground.identity, draft.office, self.ground.auth.user());
@@ -146,7 +237,7 @@ impl EventLoop {
 
     pub(super) fn ask_told(&mut self, ask: AskId, result: Result<(), RestError>) {
         let news = &mut self.asks.news;
-        news.telling = false;
+        let Some(piece) = news.telling.take() else { return };
         match result {
             Err(error) if error.is_passing() || matches!(error, RestError::Unauthorized { .. }) => {
                 let pause_ms = PAUSE_MS_MIN
@@ -155,16 +246,41 @@ impl EventLoop {
                 news.failures = news.failures.saturating_add(1);
                 let share = rand::rng().random_range(0.5..=1.0);
                 news.again_at = Some(Instant::now() + Duration::from_millis(pause_ms).mul_f64(share));
+                news.waiting.push_front(piece);
                 tracing::debug!(%ask, %error, "the office was not told of an ask; it is tried again");
                 self.trouble_with_rest(&error);
                 return;
             }
-            Err(error) => tracing::warn!(%ask, %error, "the office does not take the news of an ask"),
-            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%ask, %error, "the office does not take the news of an ask");
+                let for_want_of_room = matches!(error, RestError::Conflict { .. });
+                news.failures = 0;
+                let was_raised = matches!(piece.what, What::Raised(_));
+                news.refused(piece, for_want_of_room);
+                if was_raised {
+                    self.problem(
+                        "asks_untold",
+                        format!("an ask of this workstation is not seen on others: {error}"),
+                        "Answer what waits here; it can be answered in its session's window and with `semo approve`.",
+                    );
+                }
+            }
+            Ok(()) => {
+                news.failures = 0;
+                news.taken(&piece);
+                if matches!(piece.what, What::Raised(_)) {
+                    self.all_asks_told();
+                }
+            }
         }
-        news.failures = 0;
-        news.waiting.pop_front();
         self.tell_asks();
+    }
+
+    /// The problem is over when no ask is left that the office had no room for.
+    fn all_asks_told(&mut self) {
+        if self.asks.news.untaken.is_empty() {
+            self.solved("asks_untold");
+        }
     }
 
     /// What the office shows as pending on this machine but nobody here waits with: left by an earlier core.
@@ -397,5 +513,111 @@ pub(super) mod wording {
             let gone = row(json!({"state": "withdrawn", "reason": "its session ended"}));
             assert_eq!(end_of_row(&gone), "withdrawn: its session ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{ClientId, SessionId, Timestamp};
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn raised(number: u128) -> Piece {
+        let nil = Uuid::nil();
+        let ask = AskId(Uuid::from_u128(number));
+        let draft = AskDraft {
+            ask,
+            office: OfficeId(nil),
+            client: ClientId(nil),
+            session: SessionId(nil),
+            agent: AgentId(nil),
+            command: None,
+            kind: "permission".to_owned(),
+            tool: None,
+            text: String::new(),
+            choices: Vec::new(),
+            asked_at: Timestamp(0),
+        };
+        Piece {
+            ask,
+            what: What::Raised(Box::new(draft)),
+        }
+    }
+
+    fn closed(number: u128, answer: Option<&str>) -> Piece {
+        Piece {
+            ask: AskId(Uuid::from_u128(number)),
+            what: What::Closed(AskClose::Answered {
+                answer: answer.map(|say| json!({ "say": say })),
+                way: "window",
+                command: None,
+            }),
+        }
+    }
+
+    fn all(news: &mut News) -> Vec<Piece> {
+        std::iter::from_fn(|| news.next()).collect()
+    }
+
+    #[test]
+    fn ends_go_before_other_asks_so_that_a_full_office_gets_room_and_never_before_their_own() {
+        let mut news = News::default();
+        for piece in [
+            raised(1),
+            raised(2),
+            closed(9, None),
+            closed(2, None),
+            closed(8, None),
+        ] {
+            news.push(piece);
+        }
+        assert_eq!(
+            all(&mut news),
+            [
+                closed(9, None),
+                closed(8, None),
+                raised(1),
+                raised(2),
+                closed(2, None)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_ask_without_room_holds_up_nothing_and_is_told_when_another_has_ended() {
+        let mut news = News::default();
+        news.refused(raised(1), true);
+        assert_eq!(news.next(), None);
+        news.taken(&closed(7, None));
+        assert_eq!(news.next(), Some(raised(1)));
+        // One that is over meanwhile was never there: neither it nor its end is told.
+        news.refused(raised(2), true);
+        assert!(news.drop_untaken(raised(2).ask) && !news.drop_untaken(raised(3).ask));
+        news.push(closed(4, None));
+        news.refused(raised(4), true);
+        news.taken(&closed(7, None));
+        assert_eq!(news.next(), None);
+        // What is refused for another reason is not told again.
+        news.refused(raised(5), false);
+        news.taken(&closed(7, None));
+        assert_eq!(news.next(), None);
+    }
+
+    #[test]
+    fn an_end_that_is_refused_is_told_once_more_without_words_and_then_never() {
+        let mut news = News::default();
+        news.refused(closed(1, Some("deny")), false);
+        assert_eq!(news.next(), Some(closed(1, None)));
+        assert!(!news.speaks_of(closed(1, None).ask));
+        news.refused(closed(1, None), false);
+        assert_eq!(news.next(), None);
+        assert!(
+            news.speaks_of(closed(1, None).ask),
+            "a reading does not raise it again"
+        );
+        news.forget_refusals();
+        assert!(!news.speaks_of(closed(1, None).ask));
     }
 }

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use domain::ask::{Answerer, AskAnswer, AskEnd, PendingAsk};
-use domain::evidence::Tier;
-use domain::{AgentId, AskId, OfficeId, SessionId, Timestamp};
-use serde_json::json;
+use domain::evidence::{Evidence, Tier};
+use domain::{AgentId, AskId, OfficeId, SessionId, Timestamp, TurnId};
+use serde_json::{Value, json};
 use session::TurnReport;
 
 use super::answers::Refusal;
@@ -26,11 +26,17 @@ const TEXT_BYTES_MAX: usize = 24 * 1024;
 const CHOICE_BYTES_MAX: usize = 1_000;
 const TOOL_BYTES_MAX: usize = 120;
 
+/// What is kept of the answers that were given during one turn, in bytes of JSON: beside the rest of its evidence it
+/// must fit into the office's row. The first ones stay, the others are counted.
+const ANSWERS_BYTES_MAX: usize = 256 * 1024;
+
 /// All asks of sessions of ours.
 #[derive(Default)]
 pub(super) struct Asks {
     pub(super) pending: BTreeMap<AskId, Held>,
     pub(super) ended: VecDeque<Ended>,
+    /// What was answered during turns that still run: however much others are asked meanwhile, a turn's record has it.
+    answers: BTreeMap<TurnId, Answers>,
     pub(super) news: News,
 }
 
@@ -41,6 +47,14 @@ pub(super) struct Held {
     pub(super) agent: AgentId,
     /// Whose answer is on its way to the session.
     pub(super) taken_by: Option<Answerer>,
+}
+
+/// The answers that were given during one turn.
+struct Answers {
+    session: SessionId,
+    kept: Vec<Value>,
+    bytes: usize,
+    left_out: usize,
 }
 
 /// An ask that is over.
@@ -55,8 +69,15 @@ pub(super) struct Ended {
 impl Asks {
     /// The ask that a session waits with; the oldest, when there are several.
     pub(super) fn of_session(&self, session: SessionId) -> Option<&Held> {
+        self.all_of_session(session).into_iter().next()
+    }
+
+    /// All asks that a session waits with, the oldest first.
+    pub(super) fn all_of_session(&self, session: SessionId) -> Vec<&Held> {
         let its = self.pending.values().filter(|held| held.ask.session == session);
-        its.min_by_key(|held| (held.ask.asked_at, held.ask.id))
+        let mut its: Vec<_> = its.collect();
+        its.sort_by_key(|held| (held.ask.asked_at, held.ask.id));
+        its
     }
 
     pub(super) fn end_of(&self, ask: AskId) -> Option<&Ended> {
@@ -88,20 +109,60 @@ impl Asks {
         if self.ended.len() >= ENDED_MAX {
             self.ended.pop_front();
         }
-        self.ended.push_back(Ended {
+        let ended = Ended {
             ask: held.ask,
             office: held.office,
             agent: held.agent,
             end,
             at: now,
-        });
+        };
+        if let (Some(turn), Some(answer)) = (ended.ask.turn, ended.as_evidence()) {
+            let its = self.answers.entry(turn).or_insert_with(|| Answers {
+                session: ended.ask.session,
+                kept: Vec::new(),
+                bytes: 0,
+                left_out: 0,
+            });
+            let bytes = answer.to_string().len();
+            if its.left_out == 0 && its.bytes + bytes <= ANSWERS_BYTES_MAX {
+                its.bytes += bytes;
+                its.kept.push(answer);
+            } else {
+                its.left_out += 1;
+            }
+        }
+        self.ended.push_back(ended);
         self.ended.back()
+    }
+
+    /// Puts what was answered during a turn into its record, and forgets it.
+    fn hand_over_answers(&mut self, turn: TurnId, evidence: &mut Evidence) {
+        let Some(answers) = self.answers.remove(&turn) else {
+            return;
+        };
+        for answer in answers.kept {
+            evidence.add("answer", answer, Tier::Observed, "asks");
+        }
+        if answers.left_out > 0 {
+            evidence.add("answers_left_out", answers.left_out, Tier::Observed, "asks");
+        }
     }
 }
 
 impl Ended {
     pub(super) fn in_words(&self) -> String {
         format!("it is over since {}: {}", self.at.rfc3339(), self.how())
+    }
+
+    /// To what, by whom and when it was answered; nothing when nobody did.
+    fn as_evidence(&self) -> Option<Value> {
+        let AskEnd::Answered { answer, by } = &self.end else {
+            return None;
+        };
+        Some(json!({
+            "ask": self.ask.id, "kind": self.ask.kind, "tool": self.ask.tool, "answer": answer,
+            "way": by.way, "who": by.who, "at": self.at.rfc3339(),
+        }))
     }
 
     /// How it ended, in a few words.
@@ -171,22 +232,8 @@ impl EventLoop {
     }
 
     /// What was answered while the turn ran belongs to its record: to what, by whom and when.
-    pub(super) fn add_answers(&self, report: &mut TurnReport) {
-        for ended in self
-            .asks
-            .ended
-            .iter()
-            .filter(|ended| ended.ask.turn == Some(report.turn))
-        {
-            let AskEnd::Answered { answer, by } = &ended.end else {
-                continue;
-            };
-            let value = json!({
-                "ask": ended.ask.id, "kind": ended.ask.kind, "tool": ended.ask.tool, "answer": answer,
-                "way": by.way, "who": by.who, "at": ended.at.rfc3339(),
-            });
-            report.evidence.add("answer", value, Tier::Observed, "asks");
-        }
+    pub(super) fn add_answers(&mut self, report: &mut TurnReport) {
+        self.asks.hand_over_answers(report.turn, &mut report.evidence);
     }
 
     /// A session that is gone asks for nothing any more.
@@ -201,6 +248,11 @@ impl EventLoop {
             let why = "its session ended".to_owned();
             self.ask_closed(id, AskEnd::Withdrawn { why });
         }
+        // Its turns have been told before it was gone.
+        let sessions = &self.sessions;
+        self.asks
+            .answers
+            .retain(|_, answers| sessions.contains_key(&answers.session));
     }
 }
 
@@ -290,6 +342,76 @@ mod tests {
             asks.take(unknown, &AskAnswer::Allow, &one),
             Err(Refusal::NotFound(_))
         ));
+    }
+
+    #[test]
+    fn a_long_turn_keeps_its_first_answers_however_much_others_are_asked_meanwhile() {
+        let (_, mut asks) = held(Ask::Permission, &[]);
+        let mut answer = |number: u128, turn: u128| {
+            let (_, mut one) = held(Ask::Permission, &[]);
+            let mut held = one.pending.pop_first().unwrap().1;
+            held.ask.id = AskId(Uuid::from_u128(number));
+            held.ask.turn = Some(TurnId(Uuid::from_u128(turn)));
+            asks.pending.insert(held.ask.id, held);
+            let end = AskEnd::Answered {
+                answer: Some(AskAnswer::Deny {
+                    message: "x".repeat(1000),
+                }),
+                by: by(AnswerWay::Window, "u"),
+            };
+            asks.close(AskId(Uuid::from_u128(number)), end, Timestamp(0));
+        };
+        answer(1000, 1);
+        for number in 2000..2000 + 2 * ENDED_MAX as u128 {
+            answer(number, 2);
+        }
+        for number in 3000..3500 {
+            answer(number, 3);
+        }
+        let mut record = |turn: u128| {
+            let mut evidence = Evidence::default();
+            asks.hand_over_answers(TurnId(Uuid::from_u128(turn)), &mut evidence);
+            evidence
+        };
+        let first = record(1);
+        assert_eq!(first.claims.len(), 1);
+        assert_eq!(first.claims[0].value["ask"], json!(Uuid::from_u128(1000)));
+        assert!(record(1).claims.is_empty(), "a turn ends once");
+        assert_eq!(record(2).claims.len(), 2 * ENDED_MAX);
+        let third = record(3);
+        let last = third.claims.last().unwrap();
+        let kept = third.claims.len() as u64 - 1;
+        assert_eq!(
+            (last.what.as_str(), last.value.as_u64()),
+            ("answers_left_out", Some(500 - kept)),
+            "what does not fit is counted"
+        );
+        assert!(serde_json::to_string(&third).unwrap().len() < 2 * ANSWERS_BYTES_MAX);
+    }
+
+    #[test]
+    fn all_that_a_session_waits_with_is_known_the_oldest_first() {
+        let (_, mut asks) = held(Ask::Permission, &[]);
+        for (number, asked_at) in [(7, 30), (8, 10), (9, 20)] {
+            let (_, mut one) = held(Ask::Permission, &[]);
+            let mut held = one.pending.pop_first().unwrap().1;
+            held.ask.id = AskId(Uuid::from_u128(number));
+            held.ask.asked_at = Timestamp(asked_at);
+            // The last one is another session's.
+            held.ask.session = SessionId(Uuid::from_u128(if number == 9 { 5 } else { 2 }));
+            asks.pending.insert(held.ask.id, held);
+        }
+        let its = asks.all_of_session(SessionId(Uuid::from_u128(2)));
+        let ids: Vec<_> = its.iter().map(|held| held.ask.id.0.as_u128()).collect();
+        assert_eq!(ids, [1, 8, 7]);
+        let words = super::super::answers::which_of(SessionId(Uuid::from_u128(2)), &its);
+        for id in ids {
+            assert!(words.contains(&Uuid::from_u128(id).to_string()), "{words}");
+        }
+        assert!(
+            words.contains("waits with 3 asks") && words.contains("may it?"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -6,10 +6,13 @@ use bytes::Bytes;
 use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, SendPrompt, TURN_TIMEOUT_S_DEFAULT};
 use domain::fault::chain;
 use domain::marker::Marker;
+use domain::policy::Decision;
+use domain::session::SessionState;
 use domain::turn::{FailureClass, TurnOutcome};
 use domain::{Command, CommandId, SessionId, TurnId};
 use journal::{NewTurn, TurnEnd};
-use serde_json::json;
+use provider::detect::ScreenMeaning;
+use serde_json::{Value, json};
 use session::{Session, TurnRequest, WhichTurn};
 use sha2::{Digest, Sha256};
 use supabase::{CancelAnswer, RestError};
@@ -81,6 +84,13 @@ impl EventLoop {
     }
 
     pub(super) fn no_such_session(&mut self, id: CommandId, session: SessionId) {
+        let office = self.work.get(&id).map(|work| work.row.office_id);
+        let live = self.sessions.get(&session);
+        if live.is_some_and(|live| Some(live.office) == office && live.is_usable()) {
+            let message = format!("session {session} is being started again; try again in a moment");
+            self.end(id, End::failed("restarting", message));
+            return;
+        }
         let message = format!("there is no session {session} on this workstation");
         self.end(id, End::failed("not_found", message));
     }
@@ -191,6 +201,10 @@ impl EventLoop {
         let Some(handle) = self.session_of(id, args.session) else {
             return self.no_such_session(id, args.session);
         };
+        let waits = self.waits_for_person(args.session, &handle);
+        if let Decision::Deny { reason } = self.ground.settings.policy.decide_keys(waits) {
+            return self.end(id, End::failed("refused", reason));
+        }
         if !self.mark_started(id) {
             return;
         }
@@ -210,6 +224,18 @@ impl EventLoop {
             }
         });
         self.end(id, End::ok(json!({ "session_id": args.session })));
+    }
+
+    /// By what the session has told, and by its screen: that is ahead of it.
+    fn waits_for_person(&self, session: SessionId, handle: &Session) -> bool {
+        let shown = || {
+            let detector = self.detectors.reader().borrow().clone();
+            let meaning = detector.read(&handle.terminal().screen()).meaning;
+            matches!(meaning, ScreenMeaning::Dialog(_) | ScreenMeaning::NotSignedIn)
+        };
+        self.asks.of_session(session).is_some()
+            || matches!(*handle.state().borrow(), SessionState::AwaitingPerson { .. })
+            || shown()
     }
 
     fn cancel(&mut self, id: CommandId, args: &Cancel) {
@@ -234,7 +260,7 @@ impl EventLoop {
         });
         if here {
             self.wait_for(id, Stage::UntilEnded { command: target });
-            self.cancel_work(target);
+            self.cancel_work(target, json!({ "way": "command", "command_id": id }));
             return;
         }
         self.wait_for(id, Stage::Asking);
@@ -275,7 +301,7 @@ impl EventLoop {
         });
         if let Some(target) = carried {
             self.wait_for(id, Stage::UntilEnded { command: target });
-            self.cancel_work(target);
+            self.cancel_work(target, json!({ "way": "command", "command_id": id }));
         } else if let Err(error) = handle.cancel(WhichTurn::Current) {
             self.end(id, End::failed("not_found", chain(&error)));
         } else {
@@ -290,12 +316,14 @@ impl EventLoop {
         }
     }
 
-    /// Stops the work of a command, wherever it is; its own end follows when that is proven.
-    pub(super) fn cancel_work(&mut self, id: CommandId) {
+    /// Stops the work of a command, wherever it is; its own end follows when that is proven. `by` says who wants it.
+    pub(super) fn cancel_work(&mut self, id: CommandId, by: Value) {
         let Some(work) = self.work.get_mut(&id) else {
             return;
         };
         work.cancel_wanted = true;
+        // The first one did it.
+        work.cancelled_by.get_or_insert(by);
         match work.stage.clone() {
             Stage::InLine => self.end(id, End::cancelled("it was cancelled while it waited in line")),
             Stage::Starting { .. } => self.end(

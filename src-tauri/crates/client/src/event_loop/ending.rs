@@ -127,24 +127,52 @@ impl EventLoop {
         live.ending = true;
         live.restart = None;
         let tries = live.unproven.map_or(1, |(tries, _)| tries + 1);
+        let again = tries < END_TRIES_MAX && !stopping;
         tracing::error!(session = %id, tries, why = %unproven.why, "a session is not proven gone");
         let message = format!(
             "session {} ({}) could not be ended: {}",
             live.title, id, unproven.why
         );
-        if tries < END_TRIES_MAX && !stopping {
+        if again {
             live.session = Some(unproven.session);
             live.unproven = Some((tries, Instant::now() + END_AGAIN_AFTER));
-        } else {
-            self.directory.remove(id);
-            self.sessions.remove(&id);
         }
         self.problem(
             "not_stopped",
             message.clone(),
             "End these processes by hand; their worktree is kept.",
         );
-        self.end_all_waiting_for(id, &End::failed("not_stopped", message));
+        self.end_all_waiting_for(id, &End::failed("not_stopped", message.clone()));
+        if !stopping {
+            self.end_what_waited_for_start(id, Some(message));
+        }
+        if !again {
+            self.forget_session(id);
+        }
+    }
+
+    /// It is none of ours any more: the record and the office hear so, and its place is free.
+    fn forget_session(&mut self, id: SessionId) {
+        self.directory.remove(id);
+        let Some(mut live) = self.sessions.remove(&id) else {
+            return;
+        };
+        if !live.state.is_over() {
+            live.state = SessionState::Exited { code: None };
+        }
+        self.record_end(id, &live);
+        self.advance_line();
+    }
+
+    fn record_end(&mut self, id: SessionId, live: &Live) {
+        let now = self.now();
+        if let Err(error) = self.ground.journal.set_session_state(id, &live.state, now) {
+            tracing::warn!(session = %id, %error, "a session's end is not in the journal");
+        }
+        if !live.warm {
+            let draft = self.draft(id, live);
+            self.tell(draft);
+        }
     }
 
     /// Tries again what could not be ended before.
@@ -163,7 +191,6 @@ impl EventLoop {
 
     fn is_gone(&mut self, id: SessionId, left: &Left) {
         self.directory.remove(id);
-        let now = self.now();
         let Some(mut live) = self.sessions.remove(&id) else {
             return;
         };
@@ -173,13 +200,7 @@ impl EventLoop {
         if !live.state.is_over() {
             live.state = SessionState::Exited { code: None };
         }
-        if let Err(error) = self.ground.journal.set_session_state(id, &live.state, now) {
-            tracing::warn!(session = %id, %error, "a session's end is not in the journal");
-        }
-        if !live.warm {
-            let draft = self.draft(id, &live);
-            self.tell(draft);
-        }
+        self.record_end(id, &live);
         if !self.ground.stop.is_cancelled() {
             self.end_what_waited_for_start(id, live.asks);
         }
@@ -193,7 +214,14 @@ impl EventLoop {
             "the agent program ended before it was ready; `semo doctor` may tell why".to_owned()
         });
         let end = if self.problems.contains_key("claude_signed_out") {
-            End::failed("auth", format!("{}; {reason}", claude::SIGN_IN_HINT))
+            // What its screen asked for may have been just that.
+            let known = reason.contains(claude::SIGN_IN_STEPS);
+            let hint = if known {
+                String::new()
+            } else {
+                format!("{}; ", claude::SIGN_IN_HINT)
+            };
+            End::failed("auth", hint + &reason)
         } else {
             End::failed("provider_exit", reason)
         };
@@ -252,18 +280,26 @@ impl EventLoop {
             .sessions
             .iter()
             .filter(|(_, live)| !live.ending && live.start_deadline.is_some_and(|at| at <= now))
-            .map(|(id, live)| (*id, live.agent))
+            .map(|(id, live)| (*id, live.agent, live.unchecked, live.warm))
             .collect();
-        for (id, agent) in stuck {
+        for (id, agent, resumed, warm) in stuck {
             let words = format!(
                 "the agent program showed no prompt within {} seconds",
                 START_DEADLINE.as_secs()
             );
             self.count_failure(agent, &words);
+            if resumed {
+                self.lose(id, &words);
+                continue;
+            }
             if let Some(live) = self.sessions.get_mut(&id) {
                 live.asks = Some(words);
             }
+            if warm {
+                self.warm_session_failed(id);
+            }
             self.give_up(id, "it did not become ready");
+            self.advance_line();
         }
     }
 

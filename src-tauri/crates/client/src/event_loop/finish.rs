@@ -163,7 +163,7 @@ impl End {
 }
 
 /// The database's JSON takes every character but NUL.
-fn without_nul(value: Value) -> Value {
+pub(super) fn without_nul(value: Value) -> Value {
     match value {
         Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
         Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
@@ -210,6 +210,7 @@ impl EventLoop {
             match self.ground.journal.finish(&finish, self.ground.clock.now()) {
                 Ok(Finished::Recorded | Finished::Already) => {
                     let id = *id;
+                    tracing::debug!(command = %id, "the outcome is in the journal");
                     self.endings.pop_front();
                     self.work.remove(&id);
                     self.outbox_bell.notify_one();

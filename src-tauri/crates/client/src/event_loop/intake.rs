@@ -7,7 +7,7 @@ use domain::policy::Decision;
 use domain::{Command, OfficeId, ResultId};
 use journal::{NewCommand, Phase, Received};
 use rand::Rng;
-use supabase::{ClaimedCommand, ConnectionState, RestError};
+use supabase::{ClaimedCommand, ConnectionState, NO_SUCH_FUNCTION, RestError};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,6 +23,9 @@ const CLAIM_MIN: u32 = 2;
 const LINE_AHEAD: usize = 4;
 /// Commands that may wait in our line for a session; beyond that they stay in the office for other clients.
 const LINE_MAX: usize = 50;
+/// Kinds that need no place and free what others wait for: taken also when our line is full, when it is they that can
+/// empty it. The database puts them before prompts.
+const URGENT_KINDS: [&str; 3] = ["approve", "cancel", "terminate"];
 /// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
 const POLL_ALONE: Duration = Duration::from_secs(3);
 const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
@@ -46,8 +49,7 @@ impl EventLoop {
     /// Asks for commands; a cause that comes while a claim is under way makes one more.
     pub(super) fn claim(&mut self, cause: &'static str) {
         let Some(data) = &self.office else { return };
-        let full = self.line.len() >= LINE_MAX || !self.unwritten.is_empty();
-        if full || !self.program_looked_for || self.ground.stop.is_cancelled() {
+        if !self.unwritten.is_empty() || !self.program_looked_for || self.ground.stop.is_cancelled() {
             return;
         }
         if self.claiming || self.is_renewing() {
@@ -57,13 +59,21 @@ impl EventLoop {
         tracing::debug!(cause, "claiming");
         let (rest, office, client) = (self.ground.rest.clone(), data.office.id, data.client);
         let limit = self.claim_limit();
+        let full = self.line_is_full();
         self.claiming = true;
         self.start(async move {
-            Event::Claimed {
-                office,
-                result: rest.claim_commands(office, client, limit, LEASE_S).await,
-            }
+            let result = if full {
+                rest.claim_commands_of(&URGENT_KINDS, office, client, CLAIM_MAX, LEASE_S)
+                    .await
+            } else {
+                rest.claim_commands(office, client, limit, LEASE_S).await
+            };
+            Event::Claimed { office, result }
         });
+    }
+
+    fn line_is_full(&self) -> bool {
+        self.line.len() >= LINE_MAX
     }
 
     /// As many as there are places, and a few for the line: the rest stays in the office for other clients. Never fewer
@@ -90,9 +100,11 @@ impl EventLoop {
             Ok(rows) => {
                 self.solved("office_unreachable");
                 self.solved("office");
+                self.solved("office_claims");
                 tracing::debug!(commands = rows.len(), "claimed");
                 // A full batch means that there may be more.
-                let more = rows.len() >= CLAIM_MIN as usize && self.line.len() < LINE_AHEAD;
+                let more = rows.len() >= CLAIM_MIN as usize && self.line.len() < LINE_AHEAD
+                    || rows.len() >= CLAIM_MAX as usize;
                 for row in rows {
                     self.receive(row);
                 }
@@ -103,6 +115,9 @@ impl EventLoop {
             }
             Err(error) => {
                 tracing::warn!(%office, %error, "commands could not be claimed");
+                if matches!(&error, RestError::NotFound { code, .. } if code == NO_SUCH_FUNCTION) {
+                    return self.cannot_claim();
+                }
                 if matches!(error, RestError::NotFound { .. }) {
                     // The office does not know this client (any more): joining makes it known.
                     self.join();
@@ -110,6 +125,17 @@ impl EventLoop {
                 self.trouble_with_rest(&error);
             }
         }
+    }
+
+    /// The database is from before `claim_commands` could be asked for some kinds only. It is tried again with every poll.
+    fn cannot_claim(&mut self) {
+        let message = if self.line_is_full() {
+            "the line is full, and the office's database cannot give out answers and cancels alone: they wait until a prompt has ended"
+        } else {
+            "the office's database does not know `claim_commands` as this program calls it"
+        };
+        let hint = "Apply the files of migrations/supabase to the project anew, from 0003 on.";
+        self.problem("office_claims", message, hint);
     }
 
     /// Writes one claimed command down and begins it; or reports again what was done before.
@@ -207,6 +233,7 @@ impl EventLoop {
             renew_at: Instant::now() + RENEW_EVERY,
             renewing: false,
             cancel_wanted,
+            cancelled_by: None,
             lease_lost: false,
             start_limit: None,
             passed_over: 0,
@@ -232,6 +259,7 @@ impl EventLoop {
             renew_at: Instant::now() + RENEW_EVERY,
             renewing: false,
             cancel_wanted: false,
+            cancelled_by: None,
             lease_lost: false,
             start_limit: None,
             passed_over: 0,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::CommandId;
+use serde_json::json;
 use supabase::{Renewal, RestError};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -53,7 +54,7 @@ impl EventLoop {
                 Ok(Renewal {
                     held: true,
                     cancel: true,
-                }) => self.cancel_work(command),
+                }) => self.cancel_work(command, json!({ "way": "office" })),
                 Ok(Renewal { held: false, .. }) => {
                     tracing::warn!(%command, "the lease is lost; a claim shows whether it comes back to us");
                     work.lease_lost = true;
@@ -86,7 +87,7 @@ impl EventLoop {
             .collect();
         for command in lost {
             tracing::warn!(%command, "the lease is lost for good; the work is stopped and its result will count as late");
-            self.cancel_work(command);
+            self.cancel_work(command, json!({ "way": "lease_lost" }));
         }
     }
 }

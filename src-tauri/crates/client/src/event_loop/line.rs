@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::finish::End;
 use super::{EventLoop, Stage};
-use crate::pool::{Placement, Room, Waiting, WaitsFor, Wish, order, place};
+use crate::pool::{Placement, Room, Waiting, WaitsFor, Wish, needs_no_start, order, place};
 
 /// How long `create_session` waits for a session that shows a dialog at its start.
 const CREATE_WAIT_MAX: Duration = Duration::from_secs(600);
@@ -46,6 +46,14 @@ impl EventLoop {
         }
     }
 
+    /// Puts everything back that waits for this session's start: nothing of it was sent.
+    pub(super) fn put_back_in_line(&mut self, session: SessionId, because: &str) {
+        // The last one first: each is put before all others.
+        for command in self.waiting_for_start(session).into_iter().rev() {
+            self.back_in_line(command, because);
+        }
+    }
+
     /// Places what waits, in a fair order. What cannot be served does not hold up the others.
     pub(super) fn advance_line(&mut self) {
         if self.ground.stop.is_cancelled() || self.line.is_empty() {
@@ -61,12 +69,16 @@ impl EventLoop {
                 self.end(id, End::failed("not_found", message));
                 continue;
             };
-            if let Some((until, why)) = self.paused(wish.agent) {
+            let seats = self.seats(office);
+            let placement = place(&seats, self.room(), &wish);
+            if let Some((until, why)) = self.paused(wish.agent)
+                && !needs_no_start(&seats, placement)
+            {
                 let because = format!("its agent is paused until {}: {why}", until.rfc3339());
                 self.waits_because(id, because);
                 continue;
             }
-            match place(&self.seats(office), self.room(), &wish) {
+            match placement {
                 Placement::Take(session) => {
                     self.leave_line(id, wish.agent);
                     self.use_session(id, session);
@@ -192,8 +204,10 @@ impl EventLoop {
             return self.no_such_session(id, session);
         };
         match live.state {
-            SessionState::Exited { .. } | SessionState::Stopping => self.no_such_session(id, session),
-            SessionState::Starting => {
+            SessionState::Stopping if live.ending => self.no_such_session(id, session),
+            SessionState::Exited { .. } => self.no_such_session(id, session),
+            // One that stops without our wish is about to be started again, or its end tells.
+            SessionState::Starting | SessionState::Stopping => {
                 live.holder.get_or_insert(id);
                 self.wait_for_start(id, session);
             }

@@ -180,6 +180,8 @@ struct Work {
     renewing: bool,
     /// Somebody wants it stopped.
     cancel_wanted: bool,
+    /// Who, where that is known.
+    cancelled_by: Option<serde_json::Value>,
     /// The office says that the lease is not ours any more; the next claim shows whether it comes back to us.
     lease_lost: bool,
     /// When its wait for a session's start is over.

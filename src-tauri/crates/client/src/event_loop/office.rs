@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::{ClientId, CommandId, OfficeId, UserId};
 use rand::Rng;
+use serde_json::json;
 use supabase::{
     AgentDraft, AgentRow, AskRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent,
     Rest, RestError, ResultRow, ResultStatus, Topic,
@@ -47,8 +48,18 @@ pub(crate) struct Rows {
     pub asks: Vec<AskRow>,
     /// The offices of the user, this one among them: name and settings may change at any time.
     pub offices: Vec<OfficeRow>,
-    /// The office's database has no asks yet.
-    pub knows_no_asks: bool,
+    /// What is wrong with the asks, when they could not all be read.
+    pub asks_fault: Option<AsksFault>,
+}
+
+/// Why asks of the office are not seen here. Everything else works without them.
+pub(crate) enum AsksFault {
+    /// The office's database has none yet.
+    Unknown,
+    /// The office does not give them out.
+    Refused(String),
+    /// That many make no sense.
+    Unreadable(usize),
 }
 
 /// Why an office was not joined.
@@ -125,6 +136,8 @@ impl EventLoop {
             self.connection = (realtime.state(), self.now());
         }
         self.office = Some(data);
+        // Whatever the office refused before may be possible now.
+        self.asks.news.forget_refusals();
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
         self.tell_next();
@@ -195,7 +208,7 @@ impl EventLoop {
                     && let Some(id) = payload.get("id").and_then(serde_json::Value::as_str)
                     && let Ok(id) = id.parse()
                 {
-                    self.cancel_work(id);
+                    self.cancel_work(id, json!({ "way": "office" }));
                 }
                 if !matches!(event.as_str(), "result" | "ask" | "office") {
                     self.claim("doorbell");
@@ -250,14 +263,27 @@ impl EventLoop {
 
     /// What has to be done when the office's asks are known anew.
     fn asks_were_read(&mut self) {
-        if self.office.as_ref().is_some_and(|data| data.rows.knows_no_asks) {
-            self.problem(
-                "office_schema",
-                "the office's database does not know asks: permissions and questions can only be answered on their own workstation",
+        let fault = self
+            .office
+            .as_ref()
+            .and_then(|data| data.rows.asks_fault.as_ref());
+        let told = fault.map(|fault| match fault {
+            AsksFault::Unknown => (
+                "the office's database does not know asks: permissions and questions can only be answered on their own workstation".to_owned(),
                 "Apply the files of migrations/supabase from 0005 on to the project.",
-            );
-        } else {
-            self.solved("office_schema");
+            ),
+            AsksFault::Refused(why) => (
+                format!("what waits on other workstations is not seen here: {why}"),
+                "Apply the files of migrations/supabase to the project; everything else works meanwhile.",
+            ),
+            AsksFault::Unreadable(count) => (
+                format!("{count} of the office's asks make no sense and are not shown; the log names them"),
+                "Look at them in the session's own terminal; a newer version of the program may read them.",
+            ),
+        });
+        match told {
+            Some((message, hint)) => self.problem("office_schema", message, hint),
+            None => self.solved("office_schema"),
         }
         self.withdraw_lost_asks();
         self.tell_asks();
@@ -412,11 +438,7 @@ async fn read(rest: &Rest, office: OfficeId, known: Results) -> Result<Rows, Res
             None => missing.push(id),
         }
     }
-    let (asks, knows_no_asks) = match rest.asks(office, ASKS_READ).await {
-        Ok(asks) => (asks, false),
-        Err(RestError::NotFound { .. }) => (Vec::new(), true),
-        Err(error) => return Err(error),
-    };
+    let (asks, asks_fault) = read_asks(rest, office).await?;
     let offices = rest.offices().await?;
     for row in rest.results(&missing).await? {
         if is_final(row.status) {
@@ -429,8 +451,31 @@ async fn read(rest: &Rest, office: OfficeId, known: Results) -> Result<Rows, Res
         results,
         asks,
         offices,
-        knows_no_asks,
+        asks_fault,
     })
+}
+
+/// The asks, or why they are not seen. Only what passes, or what stops everything else too, is an error: nothing that
+/// one device writes may keep the others out of the office.
+async fn read_asks(rest: &Rest, office: OfficeId) -> Result<(Vec<AskRow>, Option<AsksFault>), RestError> {
+    match rest.asks(office, ASKS_READ).await {
+        Ok(asks) => {
+            let left_out = asks.left_out();
+            let fault = (left_out > 0).then_some(AsksFault::Unreadable(left_out));
+            Ok((asks.rows, fault))
+        }
+        Err(RestError::NotFound { .. }) => Ok((Vec::new(), Some(AsksFault::Unknown))),
+        Err(error @ (RestError::Unreachable { .. } | RestError::Unauthorized { .. })) => Err(error),
+        Err(
+            error @ (RestError::Forbidden { .. }
+            | RestError::Conflict { .. }
+            | RestError::Rejected { .. }
+            | RestError::Malformed { .. }),
+        ) => {
+            tracing::warn!(%office, %error, "the asks cannot be read");
+            Ok((Vec::new(), Some(AsksFault::Refused(error.to_string()))))
+        }
+    }
 }
 
 fn is_final(status: ResultStatus) -> bool {

@@ -1,6 +1,6 @@
 //! Starting a session: the agent program is found, a worktree made, the persona written, then the program started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::fault::chain;
@@ -25,6 +25,9 @@ use crate::view::Problem;
 /// A session that has not shown its prompt by then is given up (a cold start takes about a second, six at once about
 /// five; this is for slow disks).
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(90);
+/// Bytes that the record of a conversation in which nothing was answered can have at most: what `/clear` itself writes is
+/// a few kilobytes.
+const EMPTY_CONVERSATION_MAX: u64 = 256 * 1024;
 /// Size of a terminal nobody looks at.
 const FIRST_SIZE: Size = Size { cols: 120, rows: 40 };
 /// Where an agent's instructions go, in this order of preference; the program reads both.
@@ -109,7 +112,7 @@ impl EventLoop {
                 self.solved("claude_missing");
                 match found.sign_in {
                     // Work is begun all the same: only a session really knows.
-                    SignIn::No => self.signed_out("nobody is signed in to Claude Code on this machine"),
+                    SignIn::No => self.signed_out("nobody is signed in to it on this machine"),
                     SignIn::Yes { .. } => self.solved("claude_signed_out"),
                     SignIn::Unknown => {}
                 }
@@ -127,7 +130,7 @@ impl EventLoop {
         self.problem(
             "claude_signed_out",
             format!("Claude Code cannot work: {why}"),
-            claude::SIGN_IN_HINT,
+            claude::SIGN_IN_STEPS,
         );
     }
 
@@ -263,6 +266,7 @@ impl EventLoop {
             let message = "the environment has no HOME, so Claude Code's folder cannot be found";
             fault("not_ready", message.to_owned())
         })?;
+        let (start, conversation) = conversation_of(start, row.id, live, &config_dir);
         Ok(Opening {
             site,
             persona: agent.persona().render(),
@@ -276,6 +280,7 @@ impl EventLoop {
                 size: FIRST_SIZE,
                 config_dir,
                 start,
+                conversation,
                 detector: self.detectors.reader(),
                 patterns: self.patterns.subscribe(),
                 clock: self.ground.clock.clone(),
@@ -367,10 +372,13 @@ impl EventLoop {
                 live.worktree = opened.worktree.path.clone();
                 live.place = Some(opened.worktree);
                 live.session = Some(opened.session);
-                let unwanted = live.ending;
+                let (unwanted, idle) = (live.ending, live.state == SessionState::Idle);
                 self.tell_office(id);
                 if unwanted {
                     self.end_process(id, After::ClearAway);
+                } else if idle {
+                    // It was quicker than this news of its start.
+                    self.session_is_idle(id);
                 }
             }
             Err(fault) => self.not_opened(id, fault),
@@ -383,11 +391,22 @@ impl EventLoop {
             return;
         };
         let (agent, warm, again) = (live.agent, live.warm, live.place.is_some());
+        if again && live.ending {
+            // Its end is what was asked for.
+            return self.clear_place(id);
+        }
         if fault.class == "agent_program" {
             self.count_failure(agent, &fault.message);
         }
         if warm {
             self.warm_start_failed(&fault.message);
+        }
+        if warm {
+            let because = format!(
+                "the session that was to stand ready did not start: {}",
+                fault.message
+            );
+            self.put_back_in_line(id, &because);
         }
         if again {
             // Its worktree holds its work: that is looked after as at every end.
@@ -452,6 +471,36 @@ impl Opening {
             open_fault("agent_program", &error)
         })
     }
+}
+
+/// The conversation that a session's program is started with. One that `/clear` has begun and in which nothing was said
+/// since is not on disk: another empty one is as good.
+fn conversation_of(
+    start: StartMode,
+    id: SessionId,
+    live: &Live,
+    config_dir: &Path,
+) -> (StartMode, SessionId) {
+    let Some(cleared) = live.conversation else {
+        return (start, id);
+    };
+    let written = claude::transcript_path(config_dir, &live.worktree, cleared);
+    if holds_an_answer(&written) {
+        (StartMode::Resume, cleared)
+    } else {
+        (StartMode::New, SessionId(Uuid::new_v4()))
+    }
+}
+
+/// Whether anything was answered in a conversation: the program takes up no other one. A long one is not read to its end.
+fn holds_an_answer(transcript: &Path) -> bool {
+    use std::io::Read;
+    let mut text = Vec::new();
+    let read = std::fs::File::open(transcript)
+        .and_then(|file| file.take(EMPTY_CONVERSATION_MAX).read_to_end(&mut text));
+    let is_long = read.is_ok_and(|length| length as u64 == EMPTY_CONVERSATION_MAX);
+    let answer = b"\"type\":\"assistant\"";
+    is_long || text.windows(answer.len()).any(|part| part == answer)
 }
 
 fn fault(class: &'static str, message: String) -> OpenFault {

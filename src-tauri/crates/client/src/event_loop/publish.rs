@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::ask::AskAnswer;
 use domain::turn::Retry;
-use domain::{Command, CommandId, Timestamp};
+use domain::{AgentId, Command, CommandId, OfficeId, Timestamp};
 use serde_json::Value;
 use supabase::{CommandRow, CommandState, ConnectionState, ResultRow};
 
@@ -121,17 +121,29 @@ impl EventLoop {
         views
     }
 
+    /// The office's sessions, its line and its agents; the memory is the machine's, for all offices share it.
     fn pool_view(&self) -> PoolView {
         let limits = self.limits();
-        let open = self.sessions.values().filter(|live| !live.state.is_over());
+        let shown = |office: OfficeId| self.office.as_ref().is_none_or(|data| data.office.id == office);
+        let open = self
+            .sessions
+            .values()
+            .filter(|live| !live.state.is_over() && shown(live.office));
         let warm = open.clone().filter(|live| live.warm);
+        let waiting = self
+            .line
+            .iter()
+            .filter(|id| self.work.get(id).is_some_and(|work| shown(work.row.office_id)));
+        let agents = self.office.as_ref().map(|data| &data.rows.agents);
+        let is_ours = |agent: &AgentId| agents.is_none_or(|rows| rows.iter().any(|row| row.id == *agent));
         let paused = self.paused_agents().into_iter();
+        let paused = paused.filter(|(agent, _, _)| is_ours(agent));
         PoolView {
             sessions_max: number(limits.sessions_max),
             warm_roles: limits.warm_roles.clone(),
             open: number(open.count()),
             warm: number(warm.count()),
-            waiting: number(self.line.len()),
+            waiting: number(waiting.count()),
             memory_mb: self.memory_mb().map(number),
             memory_limit_mb: number(limits.memory_mb_max),
             idle_minutes: limits.idle_minutes,

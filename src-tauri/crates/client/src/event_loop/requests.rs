@@ -3,7 +3,7 @@
 
 use domain::command::{CreateSession, SendPrompt, Terminate};
 use domain::fault::chain;
-use domain::{AgentId, Command, OfficeId, SessionId};
+use domain::{AgentId, Command, CommandId, OfficeId, SessionId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use session::{Session, WhichTurn};
@@ -11,7 +11,7 @@ use supabase::{NewCommand, RestError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::EventLoop;
+use super::{EventLoop, Stage, Work};
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 
 type Reply = oneshot::Sender<Result<Answer, RequestError>>;
@@ -52,16 +52,12 @@ impl EventLoop {
                 self.enqueue("send_prompt", &args, agent_id, session_id, reply);
             }
             Request::CancelTurn { session_id } => say(reply, self.interrupt(session_id)),
-            Request::CancelCommand { command_id } => {
-                self.cancel_work(command_id);
-                let rest = self.ground.rest.clone();
-                self.ground.tasks.spawn(async move {
-                    let answer = rest.cancel_command(command_id).await;
-                    say(
-                        reply,
-                        answer.map(|_| Answer::command(command_id)).map_err(refused),
-                    );
-                });
+            Request::CancelCommand { command_id } => self.cancel_for(command_id, reply),
+            // The office does not know it: a command for it would go to any workstation.
+            Request::Terminate { session_id }
+                if self.sessions.get(&session_id).is_some_and(|live| live.warm) =>
+            {
+                say(reply, self.end_warm(session_id));
             }
             Request::Terminate { session_id } => {
                 let args = Terminate { session: session_id };
@@ -87,6 +83,21 @@ impl EventLoop {
                 say(reply, Ok(Answer::default()));
             }
         }
+    }
+
+    fn end_warm(&mut self, session: SessionId) -> Result<Answer, RequestError> {
+        if self.is_busy(session) {
+            let message = "a command is being given to this session just now";
+            return Err(RequestError::new(
+                ErrorCode::Conflict,
+                message,
+                "Try again in a moment.",
+            ));
+        }
+        self.give_up(session, "a person ended it before it was used");
+        Ok(Answer::note(
+            "it is being ended; it was kept ready and had no work",
+        ))
     }
 
     /// The session's own actor tells; the loop does not wait for it.
@@ -128,7 +139,25 @@ impl EventLoop {
         Ok(Answer::default())
     }
 
-    fn interrupt(&self, session: SessionId) -> Result<Answer, RequestError> {
+    /// Stops a command here, and wherever else the office has it.
+    fn cancel_for(&mut self, command_id: CommandId, reply: Reply) {
+        self.cancel_work(command_id, json!({ "way": "window" }));
+        let rest = self.ground.rest.clone();
+        self.ground.tasks.spawn(async move {
+            let answer = rest.cancel_command(command_id).await;
+            say(
+                reply,
+                answer.map(|_| Answer::command(command_id)).map_err(refused),
+            );
+        });
+    }
+
+    fn interrupt(&mut self, session: SessionId) -> Result<Answer, RequestError> {
+        let runs_in =
+            |work: &&mut Work| matches!(work.stage, Stage::Turn { session: its, .. } if its == session);
+        if let Some(work) = self.work.values_mut().find(runs_in) {
+            work.cancelled_by.get_or_insert(json!({ "way": "window" }));
+        }
         let handle = self.sessions.get(&session).and_then(|live| live.session.as_ref());
         let handle =
             handle.ok_or_else(|| not_found(format!("there is no session {session} on this machine")))?;

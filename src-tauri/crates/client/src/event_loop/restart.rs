@@ -33,21 +33,21 @@ impl EventLoop {
         };
         if let Some(restart) = &mut live.restart {
             restart.heard = true;
+            live.conversation = exit.conversation;
             return self.go_on_with_restart(id);
         }
         let how = match (exit.code, exit.signal.as_deref()) {
             (Some(code), _) => format!("the agent program ended with code {code}"),
-            (None, Some(signal)) => format!("the agent program was ended by {signal}"),
+            (None, Some(signal)) => format!("the agent program was ended by {}", signal_words(signal)),
             (None, None) => "the agent program ended".to_owned(),
         };
-        let (agent, was_ready, warm) = (live.agent, live.was_ready, live.warm);
-        let resting = matches!(
-            live.state,
-            SessionState::Idle | SessionState::AwaitingPerson { turn: None, .. }
-        );
+        live.conversation = exit.conversation;
+        let (agent, was_ready, warm, asked) =
+            (live.agent, live.was_ready, live.warm, live.ending || stopping);
         // Code 0 at rest: somebody at the keyboard has told it to end.
-        let by_hand = exit.code == Some(0) && resting && was_ready;
-        let over = live.ending || stopping || by_hand;
+        let by_hand = exit.code == Some(0) && live.rested && was_ready;
+        let over = asked || by_hand;
+        let resumed = live.unchecked && !was_ready;
         let unexpected = !over && !exit.wanted;
         let again = !over && was_ready && !warm && live.place.is_some();
         let paused = unexpected && self.count_failure(agent, &how);
@@ -55,15 +55,29 @@ impl EventLoop {
             tracing::warn!(session = %id, how, unexpected, "a session's program ended; it is started again");
             self.restart_ended(id, unexpected);
         } else {
-            if unexpected && warm {
-                self.warm_start_failed(&how);
-            } else if unexpected {
+            if unexpected {
                 tracing::warn!(session = %id, how, paused, "a session ended unexpectedly");
             }
-            self.keep_last_words(id, exit.words);
             self.state_changed(id, SessionState::Exited { code: exit.code });
+            if resumed && !asked {
+                let words = exit.words.unwrap_or(how);
+                return self.lose(id, &words);
+            }
+            self.keep_last_words(id, exit.words, how);
+            if warm && !asked {
+                self.warm_session_failed(id);
+            }
             self.end_process(id, After::ClearAway);
+            self.advance_line();
         }
+    }
+
+    /// A warm session has ended, whoever wanted it: nothing was sent to it, so what waits for it gets another one.
+    pub(super) fn warm_session_failed(&mut self, id: SessionId) {
+        let why = self.sessions.get(&id).and_then(|live| live.asks.clone());
+        let why = why.unwrap_or_else(|| "it has ended".to_owned());
+        self.warm_start_failed(&why);
+        self.put_back_in_line(id, &format!("the session that stood ready has ended: {why}"));
     }
 
     fn restart_ended(&mut self, id: SessionId, unexpected: bool) {
@@ -80,6 +94,11 @@ impl EventLoop {
             return;
         };
         if live.ending || live.restart.is_some() || live.session.is_none() || live.place.is_none() {
+            return;
+        }
+        if !live.is_idle_now() {
+            // Somebody has begun a turn at its keyboard: that is not ended. It is looked at when it rests.
+            live.look_again = true;
             return;
         }
         tracing::info!(session = %id, why, "a session is renewed");
@@ -170,7 +189,7 @@ impl EventLoop {
     }
 
     /// Looks after the worktree of a session whose program is proven gone.
-    fn clear_place(&mut self, id: SessionId) {
+    pub(super) fn clear_place(&mut self, id: SessionId) {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -271,7 +290,46 @@ impl Live {
             limit: Instant::now() + END_LIMIT,
         });
         self.state = SessionState::Starting;
+        self.rested = false;
         self.idle_since = None;
         self.asks = None;
+        // A look at the old program says nothing of the new one.
+        self.look_again = self.checking;
+    }
+}
+
+/// Signals by the names that the system's library has for them.
+const SIGNALS: &[(&str, &str)] = &[
+    ("Hangup", "1 (SIGHUP)"),
+    ("Interrupt", "2 (SIGINT)"),
+    ("Quit", "3 (SIGQUIT)"),
+    ("Illegal instruction", "4 (SIGILL)"),
+    ("Aborted", "6 (SIGABRT)"),
+    ("Bus error", "7 (SIGBUS)"),
+    ("Floating point exception", "8 (SIGFPE)"),
+    ("Killed", "9 (SIGKILL)"),
+    ("Segmentation fault", "11 (SIGSEGV)"),
+    ("Broken pipe", "13 (SIGPIPE)"),
+    ("Terminated", "15 (SIGTERM)"),
+];
+
+/// `Killed` is no answer to "by whom": as people look for it, where the name is a known one.
+fn signal_words(name: &str) -> String {
+    match SIGNALS.iter().find(|(its, _)| *its == name) {
+        Some((_, words)) => format!("signal {words}"),
+        // Others name the number as well.
+        None => format!("the signal \"{name}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_by_its_number_and_name() {
+        assert_eq!(signal_words("Killed"), "signal 9 (SIGKILL)");
+        assert_eq!(signal_words("Segmentation fault"), "signal 11 (SIGSEGV)");
+        assert_eq!(signal_words("Killed: 9"), "the signal \"Killed: 9\"");
     }
 }

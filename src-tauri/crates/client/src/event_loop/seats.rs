@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use domain::evidence::{Evidence, Tier};
 use domain::session::{Ask, SessionState};
 use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
 use journal::SessionRow;
-use provider::claude;
+use provider::claude::{self, AuthFailure};
+use serde_json::{Value, json};
 use session::{Session, SessionNote, TurnReport};
 use supabase::{AgentRow, RestError, SessionDraft};
 use tokio::time::Instant;
@@ -66,6 +68,12 @@ pub(crate) struct Live {
     pub unchecked: bool,
     /// That look is under way.
     pub checking: bool,
+    /// Somebody used it while it was looked at, so that it has to be looked at again.
+    pub look_again: bool,
+    /// Nothing ran in it when it began to stop.
+    pub rested: bool,
+    /// The program's own id of its conversation, where that is not the session's: somebody has left that one.
+    pub conversation: Option<SessionId>,
     /// A restart that is under way.
     pub restart: Option<Restart>,
 }
@@ -74,6 +82,12 @@ impl Live {
     /// Work may be given to it, now or when it is ready.
     pub(super) fn is_usable(&self) -> bool {
         !self.ending
+    }
+
+    /// Its program rests, also by what its notes have not told yet.
+    pub(super) fn is_idle_now(&self) -> bool {
+        let now = |session: &Session| *session.state().borrow() == SessionState::Idle;
+        self.state == SessionState::Idle && self.session.as_ref().is_some_and(now)
     }
 
     /// A session that is about to be started for `agent` in the worktree of `spec`.
@@ -114,6 +128,9 @@ impl Live {
             was_ready: false,
             unchecked: false,
             checking: false,
+            look_again: false,
+            rested: false,
+            conversation: None,
             restart: None,
         }
     }
@@ -203,11 +220,13 @@ impl EventLoop {
     }
 
     /// What a program that ended before it was ready said last: the best that can be told about why.
-    pub(super) fn keep_last_words(&mut self, id: SessionId, words: Option<String>) {
-        if let Some(live) = self.sessions.get_mut(&id)
-            && live.state == SessionState::Starting
-            && let Some(words) = words.filter(|words| !words.trim().is_empty())
-        {
+    pub(super) fn keep_last_words(&mut self, id: SessionId, words: Option<String>, how: String) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if live.was_ready {
+            live.asks = Some(how);
+        } else if let Some(words) = words.filter(|words| !words.trim().is_empty()) {
             live.asks = Some(format!(
                 "the agent program ended before it was ready; its last words: {}",
                 words.trim()
@@ -221,11 +240,22 @@ impl EventLoop {
             return;
         };
         // What the old program still says while it is replaced is not the state of the session.
-        if live.state == state || live.restart.is_some() {
+        if live.restart.is_some() {
+            return;
+        }
+        if live.state == state {
+            if live.look_again && state == SessionState::Idle {
+                // It worked meanwhile, so shortly that nobody was told.
+                self.session_is_idle(id);
+            }
             return;
         }
         tracing::debug!(session = %id, ?state, "a session's state");
         live.state = state.clone();
+        if !matches!(state, SessionState::Stopping | SessionState::Exited { .. }) {
+            live.rested = is_at_rest(&state);
+        }
+        live.look_again |= live.checking && state != SessionState::Idle;
         live.idle_since = is_at_rest(&state).then_some(now);
         if !matches!(
             state,
@@ -261,12 +291,18 @@ impl EventLoop {
     }
 
     /// Begins what waited for this session's start, then looks at the line. One that was started ahead of need, or
-    /// started again, is looked at first.
-    fn session_is_idle(&mut self, id: SessionId) {
+    /// started again, or used while it was looked at, is looked at first.
+    pub(super) fn session_is_idle(&mut self, id: SessionId) {
         let Some(live) = self.sessions.get(&id) else {
             return;
         };
-        if live.unchecked || live.warm && self.is_busy(id) {
+        if live.session.is_none() {
+            // The news that it was started is still on its way.
+            return;
+        }
+        if live.checking {
+            // That look's end hands it over, or looks again.
+        } else if live.unchecked || (live.look_again || live.warm) && self.is_busy(id) {
             self.check(id);
         } else {
             self.hand_over(id);
@@ -279,9 +315,9 @@ impl EventLoop {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
-        live.asks = Some(text.clone());
+        live.asks = Some(text);
         if ask == Ask::Login {
-            self.signed_out(&text);
+            self.signed_out("nobody is signed in to it on this machine");
             for command in self.waiting_for_start(id) {
                 self.end(command, End::failed("auth", claude::SIGN_IN_HINT));
             }
@@ -297,24 +333,21 @@ impl EventLoop {
             ..
         } = &mut report.outcome
         {
-            self.signed_out(detail);
+            let about = claude::auth_failure(detail);
+            if about == AuthFailure::SignedOut {
+                self.signed_out(detail);
+            }
             detail.push_str("; ");
-            detail.push_str(claude::SIGN_IN_HINT);
+            detail.push_str(about.steps());
         } else if report.outcome == TurnOutcome::Done {
             self.solved("claude_signed_out");
             self.solved("session_lost");
         }
-        let ended_by_exit = matches!(
-            report.outcome,
-            TurnOutcome::Failed {
-                class: FailureClass::ProviderExit,
-                ..
-            }
-        );
+        let program_works = shows_a_program_that_works(&report);
         if let Some(live) = self.sessions.get_mut(&session) {
             live.talked = true;
             let agent = live.agent;
-            if !ended_by_exit {
+            if program_works {
                 self.went_well(agent);
             }
         }
@@ -322,11 +355,35 @@ impl EventLoop {
             Stage::Turn { turn: its, .. } if its == turn => Some(*command),
             _ => None,
         });
+        if report.outcome == TurnOutcome::Cancelled {
+            let by = self.cancelled_by(carried, session, &report.evidence.rule);
+            if let Some(by) = by {
+                report.evidence.add("cancelled_by", by, Tier::Observed, "core");
+            }
+        }
         match carried {
             Some(command) => self.end(command, End::of_turn(report, session)),
             None => tracing::warn!(%session, %turn, "a turn ended that no command waits for"),
         }
         self.renew_if_stale(session);
+    }
+
+    /// Who stopped a turn, where that is known.
+    fn cancelled_by(&self, carried: Option<CommandId>, session: SessionId, rule: &str) -> Option<Value> {
+        let asked = carried.and_then(|command| self.work.get(&command)?.cancelled_by.clone());
+        let ender = self
+            .work
+            .values()
+            .find(|work| work.stage == Stage::UntilGone { session });
+        match (asked, rule, ender) {
+            (Some(asked), _, _) => Some(asked),
+            (None, "interrupted-at-keyboard", _) => Some(json!({ "way": "keyboard" })),
+            (None, _, Some(work)) => Some(json!({ "way": "terminate", "command_id": work.row.id })),
+            (None, "session-ended", None) if self.ground.stop.is_cancelled() => {
+                Some(json!({ "way": "shutdown" }))
+            }
+            (None, ..) => None,
+        }
     }
 
     /// A warm session is nobody's yet: the office hears of it when it is taken.
@@ -397,14 +454,23 @@ impl EventLoop {
     pub(super) fn recover(&mut self) {
         let now = self.now();
         let unfinished = self.ground.journal.unfinished().unwrap_or_default();
+        let turns = self.ground.journal.open_turns().unwrap_or_default();
         for row in unfinished
             .into_iter()
             .filter(|row| row.phase == journal::Phase::Started)
         {
             tracing::warn!(command = %row.command.id, "an earlier core ended while it carried this out");
+            let turn = turns
+                .iter()
+                .find(|turn| turn.turn.command == Some(row.command.id));
+            let session = turn.and_then(|turn| self.ground.journal.session(turn.turn.session).ok().flatten());
+            let end = End {
+                evidence: session.map(|session| left_by_crash(&session)),
+                ..End::unknown()
+            };
             let finish = journal::Finish {
                 command: row.command.id,
-                result: End::unknown().result(),
+                result: end.result(),
                 turn: None,
             };
             if let Err(error) = self.ground.journal.finish(&finish, now) {
@@ -435,6 +501,47 @@ impl EventLoop {
     }
 }
 
+/// Where to look for what became of a turn whose core ended. What was not committed in the worktree is kept under the
+/// session's id.
+fn left_by_crash(session: &SessionRow) -> Evidence {
+    let mut evidence = Evidence {
+        rule: "core-ended".to_owned(),
+        ..Evidence::default()
+    };
+    for (what, value) in [
+        ("session", json!(session.id)),
+        ("repository", json!(session.repository)),
+        ("branch", json!(session.branch)),
+        ("worktree", json!(session.worktree)),
+    ] {
+        evidence.add(what, value, Tier::Observed, "journal");
+    }
+    evidence
+}
+
+/// Whether this end shows that the agent's program runs and takes prompts: what failed before does not count any more
+/// then. A prompt that never reached it shows nothing.
+fn shows_a_program_that_works(report: &TurnReport) -> bool {
+    match &report.outcome {
+        TurnOutcome::Done | TurnOutcome::Unconfirmed { .. } => true,
+        TurnOutcome::Cancelled => report.timings.acknowledged_at.is_some(),
+        TurnOutcome::Failed { class, .. } => match class {
+            FailureClass::RateLimit
+            | FailureClass::Auth
+            | FailureClass::Billing
+            | FailureClass::Context
+            | FailureClass::Overloaded
+            | FailureClass::Connection
+            | FailureClass::Server => true,
+            FailureClass::ProviderExit
+            | FailureClass::Timeout
+            | FailureClass::Refused
+            | FailureClass::NotSubmitted
+            | FailureClass::Other => false,
+        },
+    }
+}
+
 /// A session's title: role and name of its agent.
 pub(super) fn title_of(agent: &AgentRow) -> String {
     format!("{} · {}", agent.role, agent.name)
@@ -449,5 +556,53 @@ fn state_name(state: &SessionState) -> &'static str {
         SessionState::AwaitingPerson { .. } => "awaiting_person",
         SessionState::Stopping => "stopping",
         SessionState::Exited { .. } => "exited",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::TurnId;
+    use domain::evidence::Evidence;
+    use session::TurnTimings;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn ended(outcome: TurnOutcome, acknowledged: bool) -> TurnReport {
+        TurnReport {
+            turn: TurnId(Uuid::nil()),
+            outcome,
+            final_message: None,
+            evidence: Evidence::default(),
+            timings: TurnTimings {
+                requested_at: Timestamp(0),
+                first_byte_at: None,
+                first_byte_after_us: None,
+                submitted_at: None,
+                acknowledged_at: acknowledged.then_some(Timestamp(1)),
+                ended_at: Timestamp(2),
+            },
+        }
+    }
+
+    #[test]
+    fn only_a_turn_that_reached_the_program_shows_that_it_works() {
+        let failed = |class| TurnOutcome::Failed {
+            class,
+            detail: String::new(),
+            retry_at: None,
+        };
+        for (outcome, acknowledged, works) in [
+            (TurnOutcome::Done, true, true),
+            (TurnOutcome::Cancelled, true, true),
+            (TurnOutcome::Cancelled, false, false),
+            (failed(FailureClass::RateLimit), true, true),
+            (failed(FailureClass::NotSubmitted), false, false),
+            (failed(FailureClass::ProviderExit), true, false),
+            (failed(FailureClass::Timeout), true, false),
+        ] {
+            let report = ended(outcome, acknowledged);
+            assert_eq!(shows_a_program_that_works(&report), works, "{report:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use domain::session::SessionState;
 use domain::{AgentId, SessionId, Timestamp};
 
 pub use breaker::Breaker;
-pub use place::{Placement, Room, WaitsFor, Wish, place, surplus, to_give_up};
+pub use place::{Placement, Room, WaitsFor, Wish, needs_no_start, place, surplus, to_give_up};
 pub use queue::{Waiting, order};
 pub use warm::{WARM_AGE_MAX_MS, warm_steps};
 

@@ -103,6 +103,16 @@ fn fits(seat: &Seat, wish: &Wish) -> bool {
             .is_none_or(|wanted| *wanted == seat.repository)
 }
 
+/// Whether a command can go there while its agent is paused: into a healthy session that has worked for the agent
+/// and goes on with that. A warm one is a start like any other, and one with an old persona would be started anew.
+pub fn needs_no_start(seats: &[Seat], placement: Placement) -> bool {
+    let Placement::Take(session) = placement else {
+        return false;
+    };
+    let ready = |seat: &Seat| seat.state == SessionState::Idle && !seat.warm && !seat.stale;
+    seats.iter().any(|seat| seat.id == session && ready(seat))
+}
+
 /// What can be ended to make room, the least loss first: warm ones, then those that have been idle longest.
 pub fn to_give_up(seats: &[Seat]) -> impl Iterator<Item = &Seat> {
     let mut free: Vec<&Seat> = seats.iter().filter(|seat| seat.can_go()).collect();
@@ -187,6 +197,26 @@ mod tests {
             &[seat(1, FE, SessionState::Exited { code: Some(0) }, 0)],
             Placement::Start,
         );
+    }
+
+    #[test]
+    fn a_paused_agent_gets_only_what_is_ready_and_was_used() {
+        let used = seat(1, FE, SessionState::Idle, 5);
+        let starts = seat(2, FE, SessionState::Starting, 0);
+        let stale = Seat {
+            stale: true,
+            ..seat(3, FE, SessionState::Idle, 5)
+        };
+        let seats = [used, starts, stale, warm(4, FE)];
+        for (number, goes) in [(1, true), (2, false), (3, false), (4, false)] {
+            assert_eq!(
+                needs_no_start(&seats, Placement::Take(id(number))),
+                goes,
+                "{number}"
+            );
+        }
+        assert!(!needs_no_start(&seats, Placement::Start));
+        assert!(!needs_no_start(&seats, Placement::GiveUp(id(1))));
     }
 
     #[test]

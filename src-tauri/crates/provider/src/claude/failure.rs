@@ -7,6 +7,8 @@ use domain::Timestamp;
 use domain::turn::{FailureClass, Retry};
 use regex::Regex;
 
+use super::program::{NO_PERMISSION_STEPS, SIGN_IN_STEPS};
+
 /// Rows from the bottom in which the line of a retry is looked for: above the input box and its footer.
 const RETRY_ROWS: usize = 14;
 /// Longest words of a retry that are kept, in characters.
@@ -53,6 +55,39 @@ pub fn failure_class(error: &str, status: Option<u16>, message: &str) -> Failure
         (_, Some(529)) => FailureClass::Overloaded,
         (_, Some(500..)) => FailureClass::Server,
         (_, Some(_) | None) => FailureClass::Other,
+    }
+}
+
+/// What a failure of class "auth" is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// Nobody is signed in, or the sign-in or key is not valid (401).
+    SignedOut,
+    /// Somebody is, and may not do this (403).
+    NoPermission,
+}
+
+impl AuthFailure {
+    /// What the user does about it.
+    pub fn steps(self) -> &'static str {
+        match self {
+            AuthFailure::SignedOut => SIGN_IN_STEPS,
+            AuthFailure::NoPermission => NO_PERMISSION_STEPS,
+        }
+    }
+}
+
+/// Which of the two the program's words are about: it says "Please run /login" for both.
+pub fn auth_failure(words: &str) -> AuthFailure {
+    let mut statuses = HTTP_STATUS
+        .iter()
+        .flat_map(|pattern| pattern.captures_iter(words));
+    let words = words.to_lowercase();
+    let named = ["permission", "not allowed", "disabled organization", "forbidden"];
+    if statuses.any(|found| &found[1] == "403") || named.iter().any(|name| words.contains(name)) {
+        AuthFailure::NoPermission
+    } else {
+        AuthFailure::SignedOut
     }
 }
 
@@ -140,7 +175,30 @@ fn class_of_words(words: &str) -> Option<FailureClass> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::program::SIGN_IN_HINT;
     use super::*;
+
+    #[test]
+    fn an_account_without_permission_is_not_called_signed_out() {
+        for words in [
+            "Not logged in · Please run /login",
+            "Invalid API key · Fix external API key",
+            "Please run /login · API Error: 401 {\"type\":\"error\"}",
+        ] {
+            assert_eq!(auth_failure(words), AuthFailure::SignedOut, "{words}");
+        }
+        for words in [
+            "Please run /login · API Error: 403 {\"type\":\"error\"}",
+            "API Error: your account does not have permission to use this model",
+        ] {
+            assert_eq!(auth_failure(words), AuthFailure::NoPermission, "{words}");
+            assert_eq!(
+                failure_class("authentication_failed", None, words),
+                FailureClass::Auth
+            );
+        }
+        assert!(SIGN_IN_HINT.ends_with(SIGN_IN_STEPS));
+    }
 
     #[test]
     fn the_hour_of_a_reset_is_the_next_one_of_that_name() {

@@ -24,6 +24,8 @@ pub(crate) const EVENTS: &[&str] = &[
     "SessionEnd",
 ];
 
+/// What the program puts in place of the answer of a tool that was interrupted.
+const INTERRUPTED_TOOL: &str = "[Request interrupted by user for tool use]";
 /// The hook whose answer decides something: it is held open until a person has answered.
 pub(crate) const HELD_EVENT: &str = "PermissionRequest";
 /// How the prompt begins by which the program wakes its agent when background work has ended.
@@ -97,6 +99,8 @@ pub enum HookKind {
         last_message: String,
         /// The ids of background tasks and sub-agents that still run and will wake it again.
         background: Vec<String>,
+        /// A stop hook did not let it stop the last time: this is one more try.
+        again: bool,
     },
     /// The turn failed for good; retries are over.
     StopFailure {
@@ -169,9 +173,13 @@ struct Body {
     #[serde(default)]
     background_tasks: Vec<Value>,
     #[serde(default)]
+    stop_hook_active: bool,
+    #[serde(default)]
     tool_use_id: Option<String>,
     #[serde(default)]
     error: Value,
+    #[serde(default)]
+    is_interrupt: bool,
     #[serde(default)]
     notification_type: String,
     #[serde(default)]
@@ -200,7 +208,14 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
             HookKind::ToolDone {
                 name: body.tool_name,
                 input: body.tool_input,
-                response: if ok { body.tool_response } else { body.error },
+                response: match (ok, body.is_interrupt, body.error.as_str()) {
+                    (true, ..) => body.tool_response,
+                    // As the transcript says it.
+                    (false, true, error) => {
+                        format!("{INTERRUPTED_TOOL}\n{}", error.unwrap_or_default()).into()
+                    }
+                    (false, false, _) => body.error,
+                },
                 // Milliseconds with a fraction of no interest; saturates on nonsense.
                 duration_ms: body.duration_ms.map(|ms| ms as u64),
                 ok,
@@ -220,6 +235,7 @@ pub fn parse_hook(body: &[u8]) -> Result<HookEvent, HookFault> {
         "Stop" => HookKind::Stop {
             last_message: body.last_assistant_message.unwrap_or_default(),
             background: running(&body.background_tasks),
+            again: body.stop_hook_active,
         },
         "StopFailure" => HookKind::StopFailure {
             error: body.error.as_str().unwrap_or_default().to_owned(),
@@ -312,9 +328,15 @@ mod tests {
             ),
             HookKind::Stop {
                 last_message: "ok\n\n[SEMO:DONE]".into(),
-                background: vec!["b1".into()]
+                background: vec!["b1".into()],
+                again: false
             }
         );
+        let again = hook(
+            "Stop",
+            json!({"stop_hook_active": true, "last_assistant_message": "ok"}),
+        );
+        assert!(matches!(again, HookKind::Stop { again: true, .. }), "{again:?}");
         assert_eq!(
             hook(
                 "StopFailure",
@@ -341,6 +363,15 @@ mod tests {
                 id: Some("t".into())
             }
         );
+        let interrupted = hook(
+            "PostToolUseFailure",
+            json!({"tool_name": "Bash", "tool_input": {}, "error": "Exit code 137", "is_interrupt": true}),
+        );
+        let HookKind::ToolDone { response, ok, .. } = interrupted else {
+            panic!("{interrupted:?}");
+        };
+        assert_eq!(response, format!("{INTERRUPTED_TOOL}\nExit code 137"));
+        assert!(!ok);
         assert_eq!(hook("FutureHook", json!({"a": 1})), HookKind::Other);
     }
 
@@ -367,7 +398,8 @@ mod tests {
             hook("Stop", json!({})),
             HookKind::Stop {
                 last_message: String::new(),
-                background: Vec::new()
+                background: Vec::new(),
+                again: false
             }
         );
     }

@@ -21,6 +21,10 @@ const PASTE_BYTES_MAX: usize = domain::command::PROMPT_BYTES_MAX + 2 * 1024;
 
 /// Longest prompt text that is compared with its echo, in characters.
 const ECHO_CHARS: usize = 12;
+/// One in so many characters may be drawn as two.
+const ECHO_SLACK: usize = 16;
+/// What the program shows in place of a long paste, without blanks.
+const FOLDED: &str = "[Pastedtext";
 
 /// Why a prompt cannot be submitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,19 +91,67 @@ pub fn paste(guarded: &str) -> Vec<u8> {
     [PASTE_START, guarded, PASTE_END].concat().into_bytes()
 }
 
-/// Whether the box shows that a pasted prompt has arrived in it, so that Enter will submit it.
-pub fn echo_shown(input: &InputBox, guarded: &str) -> bool {
-    let visible: String = input.text.chars().filter(|c| !c.is_whitespace()).collect();
-    if visible.contains("[Pastedtext") {
-        return true;
+/// What the box shows of a pasted prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// Nothing yet.
+    Absent,
+    /// The prompt, and nothing else as far as it can be seen: Enter will submit it.
+    Shown,
+    /// It stands there twice, or something else with it: Enter would submit that too.
+    Mixed,
+}
+
+/// What the box shows of a pasted prompt. Enter is right for [`Echo::Shown`] alone.
+pub fn echo(input: &InputBox, guarded: &str) -> Echo {
+    // The box wraps, scrolls and widens tabs: only characters that can be seen are compared, and of a prompt longer
+    // than the box only its end is visible.
+    let solid = |text: &str| -> Vec<char> {
+        let seen =
+            |c: &char| !c.is_whitespace() && !is_invisible(*c) && !matches!(c, '\u{fe00}'..='\u{fe0f}');
+        text.chars().filter(seen).collect()
+    };
+    let visible: String = solid(&input.text).into_iter().collect();
+    let wanted = solid(guarded);
+    let whole: String = wanted.iter().collect();
+    let folded = visible.matches(FOLDED).count();
+    if folded > 0 {
+        let alone = folded == 1 && visible.starts_with(FOLDED) && visible.ends_with(']');
+        if alone {
+            return Echo::Shown;
+        }
+        // A prompt may speak of it.
+        if !whole.contains(FOLDED) {
+            return Echo::Mixed;
+        }
     }
-    // The box wraps, scrolls and widens tabs: only characters that are not blank are compared, and of a prompt
-    // longer than the box only its end is visible.
-    let wanted: Vec<char> = guarded.chars().filter(|c| !c.is_whitespace()).collect();
     let count = wanted.len().min(ECHO_CHARS);
     let head: String = wanted[..count].iter().collect();
     let tail: String = wanted[wanted.len() - count..].iter().collect();
-    visible.contains(&head) || visible.contains(&tail)
+    if count == 0 || !visible.contains(&head) && !visible.contains(&tail) {
+        return Echo::Absent;
+    }
+    if whole.ends_with(&visible) || whole.starts_with(&visible) {
+        return Echo::Shown;
+    }
+    let more = |part: &str| visible.matches(part).count() > whole.matches(part).count();
+    let chars = visible.chars().count();
+    let alone = if visible.starts_with(&head) {
+        // Some characters are drawn as others; what is longer has something behind it.
+        chars <= wanted.len() + wanted.len() / ECHO_SLACK
+    } else {
+        !visible.contains(&head) && visible.ends_with(&tail) && chars <= wanted.len()
+    };
+    if alone && !more(&head) && !more(&tail) {
+        Echo::Shown
+    } else {
+        Echo::Mixed
+    }
+}
+
+/// Whether the box shows a prompt, whatever stands beside it.
+pub fn echo_shown(input: &InputBox, guarded: &str) -> bool {
+    echo(input, guarded) != Echo::Absent
 }
 
 #[cfg(test)]
@@ -153,23 +205,56 @@ mod tests {
         assert!(pasted.ends_with(b"\x1b[201~") && !pasted.contains(&b'\r'));
     }
 
+    fn echo_of(text: &str, prompt: &str) -> Echo {
+        let input = InputBox {
+            text: text.to_owned(),
+            empty: false,
+        };
+        echo(&input, prompt)
+    }
+
     #[test]
     fn an_echo_is_known_by_its_beginning_or_its_end() {
-        let shows = |text: &str, prompt: &str| {
-            let input = InputBox {
-                text: text.to_owned(),
-                empty: false,
-            };
-            echo_shown(&input, prompt)
-        };
-        assert!(shows("first line\nsecond line", "first line\n    second line"));
-        assert!(shows(
-            "…the end of a long prompt",
-            "It begins far above and has the end of a long prompt"
-        ));
-        assert!(shows("[Pasted text #2 +59 lines]", "anything"));
-        assert!(!shows("another prompt", "first line"));
-        assert!(!shows("", "first line"));
+        for (text, prompt) in [
+            ("first line\nsecond line", "first line\n    second line"),
+            (
+                "first line of",
+                "first line of a prompt that is still being drawn",
+            ),
+            (
+                "the end of a long prompt",
+                "It begins far above and has the end of a long prompt",
+            ),
+            ("[Pasted text #2 +59 lines]", "anything"),
+            (
+                "do it \u{2764} now, please",
+                "do it \u{2764}\u{fe0f} now,\u{200b} please",
+            ),
+            ("what is [Pasted text?", "what is [Pasted text?"),
+            ("a a a a a a a a a a", "a a a a a a a a a a"),
+        ] {
+            assert_eq!(echo_of(text, prompt), Echo::Shown, "{text:?}");
+        }
+        assert_eq!(echo_of("another prompt", "first line"), Echo::Absent);
+        assert_eq!(echo_of("", "first line"), Echo::Absent);
+    }
+
+    #[test]
+    fn a_prompt_that_stands_twice_or_beside_something_else_is_not_submitted() {
+        let long = "Please build the whole page and test it.";
+        for (text, prompt) in [
+            (format!("{long}{long}"), long),
+            (format!("an earlier prompt {long}"), long),
+            (format!("{long} and something typed behind it"), long),
+            (
+                "[Pasted text #1 +59 lines][Pasted text #2 +59 lines]".into(),
+                "anything",
+            ),
+            ("typed [Pasted text #2 +59 lines]".into(), "anything"),
+            ("yy".into(), "y"),
+        ] {
+            assert_eq!(echo_of(&text, prompt), Echo::Mixed, "{text:?}");
+        }
     }
 
     #[test]

@@ -99,6 +99,15 @@ pub enum PermissionMode {
     BypassPermissions,
 }
 
+/// What the program is to talk on with. The id is the program's own, which is the session's until `/clear`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conversation {
+    /// A new one under this id.
+    New(SessionId),
+    /// The one of this id, which must exist.
+    Resume(SessionId),
+}
+
 /// Everything needed to start the program that does not differ from session to session.
 #[derive(Clone)]
 pub struct ClaudeLaunch {
@@ -129,21 +138,23 @@ impl std::fmt::Debug for ClaudeLaunch {
 
 impl ClaudeLaunch {
     /// Writes the start-up files of one session and says how to start it. The user's own sign-in and settings stay
-    /// in force: `HOME` is theirs, and what is added goes through a settings file of ours. `resume` takes up the
-    /// conversation of that id, which then must exist; otherwise it begins under that id.
+    /// in force: `HOME` is theirs, and what is added goes through a settings file of ours.
     pub fn prepare(
         &self,
         session: SessionId,
         title: &str,
         worktree: &Path,
         size: Size,
-        resume: bool,
+        conversation: Conversation,
     ) -> Result<SpawnSpec, ProviderError> {
         let settings = self.write_settings(session)?;
-        let begin = if resume { "--resume" } else { "--session-id" };
+        let (begin, id) = match conversation {
+            Conversation::New(id) => ("--session-id", id),
+            Conversation::Resume(id) => ("--resume", id),
+        };
         let mut args = vec![
             begin.to_owned(),
-            session.to_string(),
+            id.to_string(),
             "--settings".to_owned(),
             settings
                 .to_str()
@@ -391,7 +402,7 @@ mod tests {
         let id = SessionId(uuid::Uuid::from_u128(7));
         let launch = launch(&folder.path().join("run"));
         let spec = launch
-            .prepare(id, "--FE\n work", Path::new("/w"), SIZE, false)
+            .prepare(id, "--FE\n work", Path::new("/w"), SIZE, Conversation::New(id))
             .unwrap();
         let settings = launch.settings_path(id);
         assert_eq!(
@@ -415,7 +426,9 @@ mod tests {
         assert_eq!(hook["headers"][HOOK_SECRET_HEADER], "abc123");
         let held = &written["hooks"]["PermissionRequest"][0]["hooks"][0];
         assert!(held["timeout"].as_u64() > hook["timeout"].as_u64().map(|seconds| 1_000 * seconds));
-        let again = launch.prepare(id, "t", Path::new("/w"), SIZE, true).unwrap();
+        let again = launch
+            .prepare(id, "t", Path::new("/w"), SIZE, Conversation::Resume(id))
+            .unwrap();
         assert_eq!(again.args[..2], ["--resume".to_owned(), id.to_string()]);
     }
 
@@ -427,7 +440,9 @@ mod tests {
         fs::create_dir(&launch.runtime_dir).unwrap();
         fs::write(launch.settings_path(id), "old").unwrap();
         fs::set_permissions(launch.settings_path(id), fs::Permissions::from_mode(0o644)).unwrap();
-        let spec = launch.prepare(id, "t", Path::new("/w"), SIZE, false).unwrap();
+        let spec = launch
+            .prepare(id, "t", Path::new("/w"), SIZE, Conversation::New(id))
+            .unwrap();
         let mode = fs::metadata(launch.settings_path(id))
             .unwrap()
             .permissions()

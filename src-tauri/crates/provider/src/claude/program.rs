@@ -13,9 +13,14 @@ pub const PROGRAM: &str = "claude";
 /// How a user gets it.
 pub const INSTALL_HINT: &str =
     "install it with `npm install -g @anthropic-ai/claude-code`, or name its path in the settings";
-/// How a user signs in.
+/// What is wrong when nobody is signed in, and what the user does: one sentence, for where nothing else is said.
 pub const SIGN_IN_HINT: &str =
     "Claude Code is not signed in: run `claude` once in a terminal of this machine, sign in, then try again";
+/// What the user does to sign in; for behind words that say what is wrong.
+pub const SIGN_IN_STEPS: &str = "run `claude` once in a terminal of this machine, sign in, then try again";
+/// What the user does when the account is signed in and not allowed.
+pub const NO_PERMISSION_STEPS: &str = "the account that Claude Code is signed in with has no permission for this: \
+     check its plan, its organization and the model, or sign in with another account";
 /// How long `--version` may take; a cold start of the 245 MB binary takes about a second.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(20);
 

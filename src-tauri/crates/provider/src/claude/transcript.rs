@@ -6,7 +6,7 @@
 //! starts at a prompt; clocks say nothing about it.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -20,14 +20,23 @@ use super::hooks::{background_of, notified_of};
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Longest line that is understood; a longer one (a large tool result) is skipped.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Reads in which the rest of a file is left out: of its end, and of what is written meanwhile.
+const SKIP_READS_MAX: u32 = 4;
 /// Lines whose place in the chain is kept; a turn refers to the lines just before it.
 const LINKS_MAX: usize = 8_192;
 /// Facts that are held back because the line they follow has not been read yet.
 const ORPHANS_MAX: usize = 64;
 /// Reads without any such line after which they are given out as they are.
 const ORPHAN_READS_MAX: u32 = 20;
-/// The program's words for a turn that was interrupted.
-const INTERRUPTED: &str = "[Request interrupted by user";
+/// The program's words for a turn that was interrupted: the whole text of a line.
+const INTERRUPTED: [&str; 2] = [
+    "[Request interrupted by user]",
+    "[Request interrupted by user for tool use]",
+];
+/// How the line begins in which the program hands on what a stop hook has said against the end.
+const STOP_HOOK_SAYS: &str = "Stop hook feedback:";
+/// How the program warns that it ends a turn although a stop hook did not let it (measured with 2.1.197).
+const OVERRULED: &str = "A hook blocked the turn from ending";
 
 /// A fact with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +100,13 @@ pub enum TranscriptFact {
     },
     /// The turn was interrupted.
     Interrupted,
+    /// The program itself told its agent something, and the turn goes on.
+    Prodded {
+        /// It is what a stop hook has said against the end.
+        by_stop_hook: bool,
+    },
+    /// A stop hook did not let the agent stop until the program overruled it; the end follows.
+    Overruled,
     /// The turn came to its end, after any outcome but an interrupt.
     TurnDuration {
         /// How long it took, in milliseconds.
@@ -118,8 +134,12 @@ pub struct TranscriptReader {
     offset: u64,
     /// The beginning of a line whose end is not written yet.
     partial: Vec<u8>,
-    /// The line that is being read is longer than [`LINE_BYTES_MAX`].
+    /// The line that is being read is longer than [`LINE_BYTES_MAX`], or its beginning was left out.
     skipping: bool,
+    /// The file's number, to notice that another one has taken its place.
+    inode: Option<u64>,
+    /// The file was cut off or replaced: what stands before this byte may have been told before.
+    retold: u64,
     chain: Chain,
 }
 
@@ -196,6 +216,18 @@ impl Chain {
         }
     }
 
+    fn knows(&self, uuid: &str) -> bool {
+        self.prompts.contains_key(uuid)
+    }
+
+    /// The lines that wait are none that anybody wants.
+    fn give_up_all(&mut self) {
+        let mut nobody = Vec::new();
+        while !self.orphans.is_empty() {
+            self.give_up_oldest(&mut nobody);
+        }
+    }
+
     fn give_up_oldest(&mut self, out: &mut Vec<DatedFact>) {
         if let Some(orphan) = self.orphans.pop_front() {
             self.place(orphan, None, out);
@@ -209,6 +241,16 @@ impl Chain {
             self.give_up_oldest(out);
         }
     }
+}
+
+#[cfg(unix)]
+fn inode_of(metadata: &Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::ino(metadata))
+}
+
+#[cfg(not(unix))]
+fn inode_of(_: &Metadata) -> Option<u64> {
+    None
 }
 
 /// Where the transcript of a session lies, before any hook has told its path. The folder's name is the working
@@ -238,6 +280,8 @@ impl TranscriptReader {
             offset,
             partial: Vec::new(),
             skipping: false,
+            inode: None,
+            retold: 0,
             chain: Chain::default(),
         }
     }
@@ -256,10 +300,7 @@ impl TranscriptReader {
     /// yet has no facts.
     pub fn read(&mut self) -> Result<Vec<DatedFact>, TranscriptError> {
         loop {
-            let bytes = self.read_bytes().map_err(|source| TranscriptError {
-                path: self.path.clone(),
-                source,
-            })?;
+            let bytes = self.read_bytes().map_err(|source| self.fault(source))?;
             let mut facts = self.take_in(&bytes);
             if bytes.is_empty() {
                 self.chain.waited(&mut facts);
@@ -270,12 +311,68 @@ impl TranscriptReader {
         }
     }
 
+    /// Leaves out everything that is written already. Of a long file only the end is read, for the places of its lines.
+    pub fn skip_to_end(&mut self) -> Result<(), TranscriptError> {
+        let length = match self.open() {
+            Ok(Some(file)) => file.metadata().map_err(|source| self.fault(source))?.len(),
+            Ok(None) => return Ok(()),
+            Err(source) => return Err(self.fault(source)),
+        };
+        let tail = length.saturating_sub(READ_BYTES_MAX as u64);
+        let far = tail > self.offset;
+        if far {
+            self.offset = tail;
+            self.partial.clear();
+            // The line in which it begins is no whole one.
+            self.skipping = true;
+        }
+        // What is written while this reads is at most one more piece; the rest is news.
+        for _ in 0..SKIP_READS_MAX {
+            let bytes = self.read_bytes().map_err(|source| self.fault(source))?;
+            if bytes.is_empty() {
+                break;
+            }
+            drop(self.take_in(&bytes));
+        }
+        if far {
+            // What its lines follow was left out.
+            self.chain.give_up_all();
+        }
+        Ok(())
+    }
+
+    fn fault(&self, source: io::Error) -> TranscriptError {
+        TranscriptError {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// The file, if it is there. One that is shorter than what was read of it, or another one, is read anew.
+    fn open(&mut self) -> io::Result<Option<File>> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        let inode = inode_of(&metadata);
+        let replaced = self.inode.is_some_and(|known| Some(known) != inode);
+        if replaced || metadata.len() < self.offset {
+            tracing::warn!(path = %self.path.display(), "the agent's transcript was cut off or replaced; it is read anew");
+            self.retold = self.retold.max(self.offset);
+            self.offset = 0;
+            self.partial.clear();
+            self.skipping = false;
+        }
+        self.inode = inode;
+        Ok(Some(file))
+    }
+
     fn read_bytes(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(bytes),
-            Err(error) => return Err(error),
+        let Some(mut file) = self.open()? else {
+            return Ok(bytes);
         };
         file.seek(SeekFrom::Start(self.offset))?;
         file.take(READ_BYTES_MAX as u64).read_to_end(&mut bytes)?;
@@ -285,8 +382,10 @@ impl TranscriptReader {
 
     fn take_in(&mut self, bytes: &[u8]) -> Vec<DatedFact> {
         let mut facts = Vec::new();
+        let mut end = self.offset.saturating_sub(bytes.len() as u64);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let ends = piece.ends_with(b"\n");
+            end += piece.len() as u64;
             if self.partial.len() + piece.len() > LINE_BYTES_MAX {
                 self.partial.clear();
                 self.skipping = true;
@@ -296,7 +395,7 @@ impl TranscriptReader {
             }
             if ends {
                 if !self.skipping {
-                    self.take_line(&mut facts);
+                    self.take_line(end <= self.retold, &mut facts);
                 }
                 self.partial.clear();
                 self.skipping = false;
@@ -305,12 +404,17 @@ impl TranscriptReader {
         facts
     }
 
-    /// Takes in the line in `partial`; one that is no JSON of a known shape says nothing.
-    fn take_line(&mut self, out: &mut Vec<DatedFact>) {
+    /// Takes in the line in `partial`; one that is no JSON of a known shape says nothing. In a file that is read
+    /// anew, a known one says nothing either, and one at a place that was read before (`retold`) names no prompt of its
+    /// own: it may be an old one.
+    fn take_line(&mut self, retold: bool, out: &mut Vec<DatedFact>) {
         let Ok(line) = serde_json::from_slice::<Line>(&self.partial) else {
             return;
         };
         if line.is_sidechain || (line.uuid.is_empty() && line.kind != "system" && line.message.is_empty()) {
+            return;
+        }
+        if self.retold > 0 && self.chain.knows(&line.uuid) {
             return;
         }
         let facts = facts_of(&line);
@@ -321,7 +425,8 @@ impl TranscriptReader {
         // A version that does not name its prompts still has a chain that starts at one.
         let own = line
             .prompt_id
-            .or_else(|| (starts && !line.uuid.is_empty()).then(|| line.uuid.clone()));
+            .or_else(|| (starts && !line.uuid.is_empty()).then(|| line.uuid.clone()))
+            .filter(|_| !retold);
         let link = Link {
             uuid: line.uuid,
             parent: line.parent_uuid,
@@ -359,6 +464,12 @@ struct Line {
     parent_uuid: Option<String>,
     #[serde(default)]
     prompt_id: Option<String>,
+    /// How a prompt came in; only a prompt's own line has it.
+    #[serde(default)]
+    prompt_source: Value,
+    /// The words of a line of the program's own.
+    #[serde(default)]
+    content: Value,
     #[serde(default)]
     tool_use_result: Value,
     #[serde(default)]
@@ -391,6 +502,14 @@ fn facts_of(line: &Line) -> Vec<TranscriptFact> {
             ms: line.duration_ms.unwrap_or_default() as u64,
             pending_agents: line.pending_background_agent_count,
         }],
+        ("system", _)
+            if line
+                .content
+                .as_str()
+                .is_some_and(|words| words.starts_with(OVERRULED)) =>
+        {
+            vec![TranscriptFact::Overruled]
+        }
         _ => Vec::new(),
     }
 }
@@ -436,10 +555,13 @@ fn user_facts(line: &Line) -> Vec<TranscriptFact> {
     let Some(text) = text_of(content) else {
         return Vec::new();
     };
-    if text.starts_with(INTERRUPTED) {
+    // A prompt may say the same.
+    if INTERRUPTED.contains(&text.trim()) && line.prompt_source.is_null() {
         vec![TranscriptFact::Interrupted]
     } else if line.is_meta {
-        Vec::new()
+        vec![TranscriptFact::Prodded {
+            by_stop_hook: text.starts_with(STOP_HOOK_SAYS),
+        }]
     } else if let Some(tasks) = notified_of(&text) {
         vec![TranscriptFact::Notified { tasks }]
     } else {
@@ -472,198 +594,4 @@ fn text_of(content: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LINES: &str = concat!(
-        r#"{"type":"mode","mode":"normal","sessionId":"s"}"#,
-        "\n",
-        r#"{"isSidechain":false,"type":"user","message":{"role":"user","content":"첫 줄\n둘째"},"promptSource":"typed","timestamp":"2026-11-21T05:46:49.321Z"}"#,
-        "\n",
-        r#"{"isSidechain":false,"message":{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"Bash","input":{}}],"stop_reason":"tool_use"},"type":"assistant"}"#,
-        "\n",
-        r#"{"isSidechain":false,"type":"user","message":{"role":"user","content":[{"type":"tool_result","content":"x","tool_use_id":"t"}]}}"#,
-        "\n",
-        r#"{"isSidechain":true,"message":{"role":"assistant","content":[{"type":"text","text":"sub"}]},"type":"assistant"}"#,
-        "\n",
-        r#"{"isSidechain":false,"message":{"role":"assistant","content":[{"type":"text","text":"ok\n\n[SEMO:DONE]"}],"stop_reason":"end_turn"},"type":"assistant"}"#,
-        "\n",
-        "not json\n",
-        r#"{"type":"system","subtype":"turn_duration","durationMs":280}"#,
-        "\n",
-        r#"{"type":"assistant","message":{"model":"<synthetic>","content":[{"type":"text","text":"Credit balance is too low"}]},"error":"billing_error","isApiErrorMessage":true,"apiErrorStatus":400}"#,
-        "\n",
-        r#"{"type":"user","message":{"content":[{"type":"text","text":"[Request interrupted by user]"}]},"interruptedMessageId":"m"}"#,
-        "\n",
-    );
-
-    fn expected() -> Vec<DatedFact> {
-        let mut facts: Vec<DatedFact> = undated()
-            .into_iter()
-            .map(|fact| DatedFact {
-                at: None,
-                prompt: None,
-                fact,
-            })
-            .collect();
-        facts[0].at = Timestamp::parse_rfc3339("2026-11-21T05:46:49.321Z");
-        facts
-    }
-
-    fn undated() -> Vec<TranscriptFact> {
-        vec![
-            TranscriptFact::UserPrompt {
-                text: "첫 줄\n둘째".into(),
-            },
-            TranscriptFact::ToolUse {
-                id: "t".into(),
-                name: "Bash".into(),
-                input: serde_json::json!({}),
-            },
-            TranscriptFact::ToolResult {
-                id: "t".into(),
-                ok: true,
-                text: "x".into(),
-                response: Value::Null,
-            },
-            TranscriptFact::AssistantText {
-                text: "ok\n\n[SEMO:DONE]".into(),
-                stop_reason: Some("end_turn".into()),
-            },
-            TranscriptFact::TurnDuration {
-                ms: 280,
-                pending_agents: 0,
-            },
-            TranscriptFact::ApiError {
-                status: Some(400),
-                error: "billing_error".into(),
-                message: "Credit balance is too low".into(),
-            },
-            TranscriptFact::Interrupted,
-        ]
-    }
-
-    #[test]
-    fn a_transcript_reads_the_same_however_it_is_cut() {
-        for step in [1, 2, 7, 64, LINES.len()] {
-            let mut reader = TranscriptReader::new(PathBuf::from("/nonexistent"));
-            let facts: Vec<_> = LINES
-                .as_bytes()
-                .chunks(step)
-                .flat_map(|chunk| reader.take_in(chunk))
-                .collect();
-            assert_eq!(facts, expected(), "cut every {step} bytes");
-        }
-    }
-
-    fn line(uuid: &str, parent: Option<&str>, rest: &str) -> String {
-        let parent = parent.map_or("null".to_owned(), |parent| format!("\"{parent}\""));
-        format!("{{\"uuid\":\"{uuid}\",\"parentUuid\":{parent},{rest}}}\n")
-    }
-
-    fn said(facts: &[DatedFact]) -> Vec<(Option<&str>, &str)> {
-        let words = |fact: &TranscriptFact| match fact {
-            TranscriptFact::UserPrompt { .. } => "prompt",
-            TranscriptFact::Notified { .. } => "notified",
-            TranscriptFact::AssistantText { .. } => "text",
-            TranscriptFact::TurnDuration { .. } => "end",
-            _ => "other",
-        };
-        let facts = facts.iter();
-        facts
-            .map(|dated| (dated.prompt.as_deref(), words(&dated.fact)))
-            .collect()
-    }
-
-    #[test]
-    fn the_chain_tells_which_prompt_a_line_follows_from_whatever_the_order_and_the_clocks() {
-        let text = r#""type":"assistant","message":{"content":[{"type":"text","text":"a"}]}"#;
-        let end = r#""type":"system","subtype":"turn_duration","durationMs":1"#;
-        let mut reader = TranscriptReader::new(PathBuf::from("/nonexistent"));
-        let early = [
-            line("a1", Some("h1"), text),
-            line("h1", Some("p1"), r#""type":"attachment""#),
-        ]
-        .concat();
-        assert_eq!(said(&reader.take_in(early.as_bytes())), []);
-        let prompt = r#""type":"user","promptId":"one","message":{"content":"do"}"#;
-        let facts = reader.take_in(line("p1", None, prompt).as_bytes());
-        assert_eq!(said(&facts), [(Some("one"), "prompt"), (Some("one"), "text")]);
-        let note = r#""type":"user","message":{"content":"<task-notification><task-id>b</task-id>"}"#;
-        let rest = [
-            line("e1", Some("a1"), end),
-            line("n1", Some("e1"), note),
-            line("a2", Some("n1"), text),
-        ]
-        .concat();
-        assert_eq!(
-            said(&reader.take_in(rest.as_bytes())),
-            [
-                (Some("one"), "end"),
-                (Some("n1"), "notified"),
-                (Some("n1"), "text")
-            ]
-        );
-    }
-
-    #[test]
-    fn a_line_whose_parent_never_comes_is_given_out_without_a_prompt_after_a_while() {
-        let text = r#""type":"assistant","message":{"content":[{"type":"text","text":"a"}]}"#;
-        let mut reader = TranscriptReader::new(PathBuf::from("/nonexistent"));
-        assert_eq!(reader.take_in(line("a1", Some("gone"), text).as_bytes()), vec![]);
-        let found = (0..=ORPHAN_READS_MAX).find_map(|_| {
-            let facts = reader.read().unwrap();
-            (!facts.is_empty()).then_some(facts)
-        });
-        assert_eq!(said(&found.unwrap()), [(None, "text")]);
-        let many: String = (0..10 * ORPHANS_MAX)
-            .map(|n| line(&format!("x{n}"), Some("gone"), text))
-            .collect();
-        let facts = reader.take_in(many.as_bytes());
-        assert_eq!(facts.len(), 9 * ORPHANS_MAX, "what waits is bounded");
-    }
-
-    #[test]
-    fn a_growing_file_is_read_once_and_a_missing_one_is_empty() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("t.jsonl");
-        let mut reader = TranscriptReader::new(path.clone());
-        assert_eq!(reader.read().unwrap(), vec![]);
-        let middle = LINES.find("end_turn").unwrap();
-        std::fs::write(&path, &LINES[..middle]).unwrap();
-        let mut facts = reader.read().unwrap();
-        let resumed_at = reader.offset();
-        std::fs::write(&path, LINES).unwrap();
-        facts.extend(reader.read().unwrap());
-        assert_eq!(facts, expected());
-        assert_eq!(reader.read().unwrap(), vec![]);
-        let mut resumed = TranscriptReader::from_offset(path, resumed_at);
-        assert_eq!(
-            resumed.read().unwrap(),
-            expected()[3..],
-            "an offset is the start of a line"
-        );
-    }
-
-    #[test]
-    fn an_endless_line_is_skipped_and_the_next_is_read() {
-        let mut reader = TranscriptReader::new(PathBuf::from("/nonexistent"));
-        let block = vec![b'x'; 1024 * 1024];
-        for _ in 0..=LINE_BYTES_MAX / block.len() {
-            assert_eq!(reader.take_in(&block), vec![]);
-            assert!(reader.partial.len() <= LINE_BYTES_MAX);
-        }
-        assert_eq!(reader.take_in(b"\n"), vec![]);
-        assert_eq!(reader.take_in(LINES.as_bytes()), expected());
-    }
-
-    #[test]
-    fn the_path_is_the_one_the_program_uses() {
-        let id = SessionId(uuid::Uuid::nil());
-        let path = transcript_path(Path::new("/h/.claude"), Path::new("/home/u/my_code/wt.1"), id);
-        assert_eq!(
-            path,
-            Path::new(&format!("/h/.claude/projects/-home-u-my-code-wt-1/{id}.jsonl"))
-        );
-    }
-}
+mod tests;

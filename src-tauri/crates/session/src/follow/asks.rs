@@ -388,4 +388,41 @@ mod tests {
         );
         assert_eq!(words_of(QUESTION_TOOL, &Value::Null).0, "");
     }
+
+    #[test]
+    fn a_sub_agent_that_outlives_its_turn_can_still_ask() {
+        use crate::follow::tests::event;
+        use crate::follow::{Observation, Witnesses};
+        use provider::claude::HookKind;
+        let mut follower = Follower::new(Witnesses::ALL);
+        follower.past.add_prompt("old".to_owned());
+        let input = json!({"command": "touch x"});
+        let asks = HookKind::PermissionRequest {
+            tool: "Bash".into(),
+            input: input.clone(),
+        };
+        follower.observe(10, Observation::Hook(&event(Some("old"), asks)));
+        let asked = std::iter::from_fn(|| follower.news()).find_map(|news| match news {
+            News::Asked(seen) => Some(seen.key),
+            _ => None,
+        });
+        assert!(asked.is_some(), "it is told");
+        assert_eq!(
+            follower.ask_about("Bash", &input),
+            asked,
+            "its request can be held"
+        );
+        let done = HookKind::ToolDone {
+            name: "Bash".into(),
+            input,
+            response: Value::Null,
+            duration_ms: None,
+            ok: true,
+            id: None,
+        };
+        follower.observe(20, Observation::Hook(&event(Some("old"), done)));
+        let over = std::iter::from_fn(|| follower.news())
+            .any(|news| matches!(news, News::AskOver(key, AskOver::AtTerminal) if Some(key) == asked));
+        assert!(over, "answered at the terminal");
+    }
 }

@@ -19,6 +19,8 @@ pub(super) struct Background {
     pub(super) stale: bool,
     /// What the agent was told the end of: a late report of its start changes nothing.
     noted: Vec<String>,
+    /// Work that nobody was seen to start, and that has woken the agent all the same.
+    unknown: Vec<String>,
     /// More than can be kept.
     overflow: bool,
 }
@@ -31,7 +33,35 @@ impl Background {
         }
     }
 
+    /// Whether what has woken the agent is the work of earlier turns alone.
+    pub(super) fn is_foreign(&self, ids: &[String]) -> bool {
+        !ids.is_empty() && ids.iter().all(|id| self.foreign.contains(id))
+    }
+
+    /// The agent was woken for this. Work of this turn among it makes the waking the turn's own.
+    pub(super) fn woke(&mut self, ids: &[String]) {
+        let is_own = |id: &String| {
+            self.running.contains_key(id) || self.agents.contains_key(id) || self.noted.contains(id)
+        };
+        if ids.iter().any(is_own) {
+            return;
+        }
+        // A note without ids may be anybody's.
+        let named = if ids.is_empty() { &[String::new()][..] } else { ids };
+        for id in named {
+            if self.unknown.len() < WORK_MAX && !self.foreign.contains(id) && !self.unknown.contains(id) {
+                self.unknown.push(id.clone());
+            }
+        }
+    }
+
+    /// Whether the agent was woken for something that may be an earlier turn's.
+    pub(super) fn is_doubtful(&self) -> bool {
+        !self.unknown.is_empty()
+    }
+
     pub(super) fn started(&mut self, id: String) {
+        self.unknown.retain(|unknown| *unknown != id);
         if self.noted.contains(&id) {
             return;
         }
@@ -129,6 +159,22 @@ mod tests {
         work.started("b2".into());
         work.ended(&ids(&["b2"]));
         assert_eq!(work.pending(5_000), 0);
+    }
+
+    #[test]
+    fn whose_work_woke_the_agent_is_known_by_its_id_or_doubtful() {
+        let mut work = Background::new(ids(&["old"]));
+        assert!(work.is_foreign(&ids(&["old"])));
+        assert!(!work.is_foreign(&ids(&["old", "b1"])) && !work.is_foreign(&[]));
+        work.started("b1".into());
+        work.woke(&ids(&["b1"]));
+        assert!(!work.is_doubtful());
+        work.woke(&ids(&["b2"]));
+        assert!(work.is_doubtful());
+        work.started("b2".into());
+        assert!(!work.is_doubtful(), "the word of its start came late");
+        work.woke(&[]);
+        assert!(work.is_doubtful());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the follower has seen and why it decided as it did, for people. Bounded in all directions: the oldest goes
-//! first.
+//! first, but for how a turn began.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,10 @@ use super::turn::Turn;
 
 /// Turns that are kept, the running one not counted.
 const TURNS_MAX: usize = 100;
-/// Lines that are kept of one turn.
+/// Lines that are kept of one turn: how it began, and the newest ones.
 pub(super) const LOG_MAX: usize = 200;
+/// The first of them, which stay whatever comes.
+const LOG_FIRST: usize = 40;
 /// Changes of the screen's meaning that are kept.
 const READINGS_MAX: usize = 50;
 /// Characters kept of a line, and of a prompt.
@@ -93,7 +95,7 @@ pub(super) struct Log(VecDeque<LogEntry>);
 impl Log {
     pub(super) fn add(&mut self, at_ms: u64, source: &str, rule: &str, what: String) {
         if self.0.len() == LOG_MAX {
-            self.0.pop_front();
+            self.0.remove(LOG_FIRST);
         }
         self.0.push_back(LogEntry {
             at_ms,
@@ -190,4 +192,24 @@ fn head(text: &str) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(WORDS_MAX)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_keeps_how_the_turn_began_and_what_came_last() {
+        let mut log = Log::default();
+        log.add(0, "actor", "began", String::new());
+        for at_ms in 1..=1_000 {
+            log.add(at_ms, "screen", "retry", String::new());
+        }
+        let entries = log.entries();
+        assert_eq!(entries.len(), LOG_MAX);
+        assert_eq!(entries[0].rule, "began");
+        assert_eq!(entries[LOG_FIRST - 1].at_ms, LOG_FIRST as u64 - 1);
+        assert_eq!(entries[LOG_MAX - 1].at_ms, 1_000);
+        assert!(entries.is_sorted_by_key(|entry| entry.at_ms));
+    }
 }

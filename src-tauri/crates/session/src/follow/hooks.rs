@@ -4,27 +4,40 @@ use domain::evidence::Tier;
 use domain::session::SessionEvent;
 use domain::turn::{Failure, FailureClass, StopSource};
 use provider::claude::{
-    DatedFact, HookEvent, HookKind, SIGN_IN_HINT, TranscriptFact, background_of, failure_class, notified_of,
-    reset_at,
+    DatedFact, HookEvent, HookKind, TranscriptFact, background_of, failure_class, notified_of, reset_at,
 };
 use serde_json::json;
 
 use super::Follower;
 use super::facts::ToolUse;
-use super::turn::Turn;
+use super::turn::{Stop, Turn};
 
 impl Follower {
     pub(super) fn hook(&mut self, at_ms: u64, event: &HookEvent) {
         let head = &event.head;
         let id = head.prompt_id.as_deref();
         if id.is_some_and(|id| self.past.knows(id)) {
-            // Late or doubled: its turn is over.
+            // Late or doubled: its turn is over. Its sub-agents may still work and ask.
+            match &event.kind {
+                HookKind::PermissionRequest { tool, input } => self.permission_asked(at_ms, tool, input),
+                HookKind::ToolDone { name, input, .. } => self.tool_ended(name, input),
+                _ => {}
+            }
             return;
         }
         match &event.kind {
             HookKind::PromptSubmitted { prompt } => self.prompt_hook(at_ms, prompt, id),
             HookKind::PermissionRequest { tool, input } => self.permission_asked(at_ms, tool, input),
-            HookKind::ToolUse { name, input, .. } => self.tool_begins(at_ms, name, input),
+            HookKind::ToolUse { name, input, .. } => {
+                let own = head.agent_id.is_none();
+                if let Some(turn) = self
+                    .running_mut()
+                    .filter(|turn| own && turn.rank_of(id).is_some())
+                {
+                    turn.went_on(at_ms, "hook");
+                }
+                self.tool_begins(at_ms, name, input);
+            }
             HookKind::ToolDone { .. } => self.tool_hook(at_ms, event),
             HookKind::SubagentStart | HookKind::SubagentStop => self.subagent_hook(at_ms, event),
             HookKind::Stop { .. } | HookKind::StopFailure { .. } => {
@@ -49,10 +62,7 @@ impl Follower {
                 return;
             }
             if let Some(tasks) = &notified {
-                if turn.is_taken() {
-                    turn.log(at_ms, "hook", "woken", tasks.join(", "));
-                    self.woken(at_ms, tasks, id, "hook");
-                }
+                self.woken(at_ms, tasks, id, "hook");
                 return;
             }
             // A prompt of ours that is its first, whatever the transcript was taken for before.
@@ -94,16 +104,28 @@ impl Follower {
         }
     }
 
-    /// Background work has ended, and the agent was told of it: the turn goes on.
+    /// Background work has ended, and the agent was told of it: the turn that started it goes on. What an earlier turn
+    /// has left running is nothing of the running one.
     fn woken(&mut self, at_ms: u64, tasks: &[String], id: Option<&str>, source: &'static str) {
-        if self.running().is_none_or(|turn| turn.sealed) {
+        let Some(turn) = self.running_mut().filter(|turn| !turn.sealed) else {
+            return;
+        };
+        if turn.background.is_foreign(tasks) {
+            turn.log(at_ms, source, "woken-for-an-earlier-turn", tasks.join(", "));
+            if let Some(id) = id {
+                self.past.add_prompt(id.to_owned());
+            }
             return;
         }
-        self.screen.idle_since = None;
-        if let Some(turn) = self.running_mut() {
-            turn.background.ended(tasks);
-            turn.goes_on();
+        // A prompt that is not known to have begun cannot have left anything running.
+        if !turn.is_taken() || turn.ids.is_empty() {
+            return;
         }
+        turn.log(at_ms, source, "woken", tasks.join(", "));
+        turn.background.woke(tasks);
+        turn.background.ended(tasks);
+        turn.goes_on();
+        self.screen.idle_since = None;
         self.adopt(at_ms, id, source);
     }
 
@@ -180,6 +202,7 @@ impl Follower {
             HookKind::Stop {
                 last_message,
                 background,
+                again,
             } => {
                 let message = if last_message.is_empty() {
                     turn.record.last_text.clone().unwrap_or_default()
@@ -187,10 +210,14 @@ impl Follower {
                     last_message.clone()
                 };
                 // The list belongs to the newest stop only.
-                if turn.stopped(at_ms, message, rank, StopSource::Told, None) {
+                let mut stop = Stop::new(at_ms, message, rank, StopSource::Told);
+                (stop.again, stop.nameless) = (*again, id.is_none());
+                if turn.stopped(stop) {
                     turn.background.listed(at_ms, background);
                 }
             }
+            // One that may be another turn's fails nothing.
+            HookKind::StopFailure { .. } if turn.has_namesake => {}
             HookKind::StopFailure { error, detail } => {
                 let class = failure_class(error, None, detail);
                 let failure = failure_of(class, detail, wall);
@@ -223,14 +250,11 @@ impl Follower {
                     _ => {}
                 }
             }
-            TranscriptFact::Notified { tasks } if !own => {
-                if turn.is_taken() && !turn.ids.is_empty() {
-                    turn.log(at_ms, "transcript", "woken", tasks.join(", "));
-                    let (tasks, id) = (tasks.clone(), dated.prompt.clone());
-                    self.woken(at_ms, &tasks, id.as_deref(), "transcript");
-                }
+            TranscriptFact::Notified { tasks } if !own => self.woken(at_ms, tasks, id, "transcript"),
+            _ if own => {
+                let untraced = turn.has_namesake;
+                self.own_fact(at_ms, dated.fact, untraced);
             }
-            _ if own => self.own_fact(at_ms, dated.fact, false),
             // What cannot be traced back to any prompt counts only once ours is known, and makes nothing certain.
             _ if id.is_none() && !turn.ids.is_empty() => self.own_fact(at_ms, dated.fact, true),
             _ => turn.record.keep_early(dated),
@@ -242,11 +266,14 @@ impl Follower {
         let Some(turn) = self.running_mut() else { return };
         match fact {
             TranscriptFact::UserPrompt { .. } | TranscriptFact::Notified { .. } => {}
-            TranscriptFact::AssistantText { text, .. } => {
-                turn.record.last_text = Some(text);
-                turn.record.untraced |= untraced;
-                turn.record.goes_on();
+            TranscriptFact::AssistantText { text, .. } => turn.said(at_ms, text, untraced),
+            TranscriptFact::Prodded { by_stop_hook } if !untraced => turn.prodded(at_ms, by_stop_hook),
+            TranscriptFact::Overruled if !untraced => {
+                turn.log(at_ms, "transcript", "stop-hook-overruled", String::new());
+                turn.record.overruled = true;
+                turn.contradicted = true;
             }
+            TranscriptFact::Prodded { .. } | TranscriptFact::Overruled => {}
             TranscriptFact::ApiError {
                 status,
                 error,
@@ -262,6 +289,10 @@ impl Follower {
             TranscriptFact::Interrupted => {
                 if !untraced {
                     turn.log(at_ms, "transcript", "interrupted", String::new());
+                    if turn.record.ended.is_none() {
+                        // While a stop hook was still deciding: the stop was none.
+                        (turn.stop, turn.signs.stopped) = (None, None);
+                    }
                     turn.signs.interrupted = true;
                     turn.evidence
                         .add("interrupted", true, Tier::Observed, "transcript");
@@ -278,6 +309,9 @@ impl Follower {
                     TranscriptFact::ToolUse { name, input, .. } => Some((name.clone(), input.clone())),
                     _ => None,
                 };
+                if used.is_some() && !untraced {
+                    turn.did_more(at_ms);
+                }
                 turn.tool_fact(fact);
                 if let Some((name, input)) = used {
                     self.may_ask_about(&name, &input);
@@ -306,16 +340,10 @@ impl Turn {
 }
 
 pub(super) fn failure_of(class: FailureClass, words: &str, wall: Option<domain::Timestamp>) -> Failure {
-    // Only a hook or the transcript is surely of the program that this tells how to sign in to.
-    let detail = if class == FailureClass::Auth && wall.is_some() {
-        format!("{words}. {SIGN_IN_HINT}")
-    } else {
-        words.to_owned()
-    };
     let limited = matches!(class, FailureClass::RateLimit | FailureClass::Overloaded);
     Failure {
         class,
-        detail,
+        detail: words.to_owned(),
         retry_at: wall.filter(|_| limited).and_then(|now| reset_at(words, now)),
     }
 }

@@ -1,16 +1,19 @@
 //! When a turn's signs are put before `domain::turn`: what has to be waited for, and for how long.
 
-use domain::session::SessionEvent;
+use domain::TurnId;
+use domain::session::{SessionEvent, SessionState};
 use domain::turn::{Doubt, StopSource, Verdict};
 use provider::claude::HookKind;
 use provider::detect::{Dialog, InputBox, ScreenMeaning};
 
 use super::explain::explained;
-use super::turn::{Finished, Turn, essence};
+use super::turn::{Finished, Stop, Turn, essence, solid};
 use super::{Follower, News};
 
 /// How long the transcript may take to show what the stop signal has said.
 pub(super) const TRANSCRIPT_WAIT_MS: u64 = 2_000;
+/// How long the screen may still show work after a stop. Longer than its last frames and the status file lag.
+const WORKED_ON_MS: u64 = 1_500;
 /// After an interrupt: how long the agent must look idle to count as stopped. Longer than its status file lags.
 const INTERRUPTED_SETTLE_MS: u64 = 400;
 /// Where nothing but the screen can tell an end: how long it must rest. A title goes to idle before the last frame.
@@ -20,39 +23,64 @@ pub(super) const IDLE_SETTLE_MS: u64 = 2_000;
 /// How long it must look idle before a turn that nothing tells the end of is given up as unconfirmed.
 pub(super) const IDLE_UNCONFIRMED_MS: u64 = 8_000;
 
+/// Characters that the box must show of a prompt's end, without blanks, to tell that it stands in it again.
+const PUT_BACK_CHARS_MIN: usize = 60;
+
+/// What is known beside a turn's own signs.
+struct Around {
+    /// There is a transcript.
+    transcript: bool,
+    /// How long the program has been at rest.
+    idle_for: Option<u64>,
+    /// It was seen at work in the last look.
+    busy: bool,
+}
+
 impl Follower {
     /// The verdict on a turn, once, when it can be given. To be asked after observations and as time passes.
     pub fn verdict(&mut self, at_ms: u64) -> Option<Verdict> {
-        if let Some(verdict) = self.decided.pop_front() {
-            return Some(verdict);
+        self.next_verdict(at_ms).map(|(_, verdict)| verdict)
+    }
+
+    /// The same, with the turn it is about; absent for one that a person typed.
+    pub(crate) fn next_verdict(&mut self, at_ms: u64) -> Option<(Option<TurnId>, Verdict)> {
+        if let Some(decided) = self.decided.pop_front() {
+            return Some(decided);
         }
         self.look_at_idleness(at_ms);
         self.judge(at_ms)
     }
 
-    fn judge(&mut self, at_ms: u64) -> Option<Verdict> {
-        let transcript = self.witnesses.transcript;
-        let idle_for = self.idle_for(at_ms);
+    fn judge(&mut self, at_ms: u64) -> Option<(Option<TurnId>, Verdict)> {
+        let around = Around {
+            transcript: self.witnesses.transcript,
+            idle_for: self.idle_for(at_ms),
+            busy: self.screen.is_busy(),
+        };
         let turn = self.running_mut()?;
-        turn.take_recorded_failure(at_ms, idle_for);
-        if turn.signs.failure.is_none() && !turn.settle(at_ms, transcript) {
+        turn.take_recorded_failure(at_ms, around.idle_for);
+        if turn.record.overruled && turn.record.ended.is_some() {
+            // What was told before was not allowed: only the record has the end.
+            turn.stop_from_record(at_ms);
+        }
+        if turn.signs.failure.is_none() && !turn.settle(at_ms, &around) {
             return None;
         }
         turn.signs.pending_work = turn.pending(at_ms);
         let verdict = turn.signs.verdict()?;
         turn.log(at_ms, "judge", verdict.rule, verdict.outcome.to_string());
         turn.judged = Some(verdict.clone());
-        let typed = !turn.is_ours();
+        let whose = turn.id();
         self.retrying(at_ms, None);
         self.retry = None;
         if self.news.back() != Some(&News::Retrying(None)) {
             self.news.retain(|news| !matches!(news, News::Retrying(Some(_))));
         }
         self.close_asks("the turn ended");
-        if typed {
+        if whose.is_none() {
             self.finish();
         }
-        Some(verdict)
+        Some((whose, verdict))
     }
 
     /// Ends the judged turn: the session is free for the next one.
@@ -76,6 +104,9 @@ impl Follower {
         }
         self.screen.idle_since = None;
         self.screen.rested = false;
+        if turn.ids.is_empty() && turn.is_ours() && turn.is_taken() {
+            self.past.add_unnamed(essence(&turn.expected.prompt));
+        }
         for id in turn.ids {
             self.past.add_prompt(id);
         }
@@ -89,16 +120,17 @@ impl Follower {
     pub(super) fn leave_turn(&mut self, at_ms: u64) {
         if self.running().is_some() {
             let screen_only = !self.witnesses.can_tell_an_end();
+            let busy = self.screen.is_busy();
             if let Some(turn) = self.running_mut() {
                 if screen_only {
                     turn.take_what_is_shown(at_ms, StopSource::Screen);
                 }
                 turn.signs.idle_again |= turn.signs.acknowledged;
                 turn.background.stale = true;
-                turn.settle_now();
+                turn.settle_now(at_ms, busy);
             }
-            if let Some(verdict) = self.judge(at_ms) {
-                self.decided.push_back(verdict);
+            if let Some(decided) = self.judge(at_ms) {
+                self.decided.push_back(decided);
             }
         }
         if let Some(mut turn) = self.turn.take() {
@@ -116,6 +148,11 @@ impl Follower {
         let Some(idle_for) = self.idle_for(at_ms) else {
             return;
         };
+        let nobody = self.turn.is_none() && self.state == SessionState::Working { turn: None };
+        if nobody && idle_for >= IDLE_SETTLE_MS {
+            // A person's turn of which nothing was told has come to its end.
+            self.apply(&SessionEvent::TurnEnded);
+        }
         let screen_only = !self.witnesses.can_tell_an_end();
         let status_idle = !self.witnesses.status || self.screen.is_quiet();
         let input = self.screen.input().cloned();
@@ -123,6 +160,10 @@ impl Follower {
             return;
         };
         if turn.interrupt_sent && idle_for >= INTERRUPTED_SETTLE_MS {
+            if !turn.signs.interrupted {
+                // It may have come to its own end before.
+                turn.stop_from_record(at_ms);
+            }
             turn.signs.idle_again = true;
         }
         if screen_only {
@@ -132,8 +173,8 @@ impl Follower {
         if idle_for < IDLE_SETTLE_MS || turn.stop.is_some() && idle_for < IDLE_UNCONFIRMED_MS {
             return;
         }
-        turn.accept_early_stop(at_ms);
         turn.stop_from_record(at_ms);
+        turn.accept_early_stop(at_ms);
         if turn.stop.is_none() && turn.was_put_back(input.as_ref()) {
             // Nothing else tells of an interrupt before any answer.
             turn.log(at_ms, "screen", "prompt-put-back", String::new());
@@ -172,44 +213,59 @@ impl Turn {
     }
 
     /// Compares the stop with the transcript as far as it has been read. True when there is nothing to wait for.
-    fn settle(&mut self, at_ms: u64, transcript: bool) -> bool {
+    fn settle(&mut self, at_ms: u64, around: &Around) -> bool {
+        let Some(stop) = &mut self.stop else { return true };
+        stop.worked_on |= around.busy && at_ms >= stop.at_ms.saturating_add(WORKED_ON_MS);
         let Some(stop) = &self.stop else { return true };
-        if self.pending(at_ms) > 0 {
-            // No end yet, so nothing has to be waited for; other ends may come.
-            let agrees = self.transcript_agrees();
-            self.settle_stop(agrees);
-            return true;
-        }
         let agrees = match stop.by {
             StopSource::Record => Some(true),
             StopSource::Screen | StopSource::ScreenAlone => None,
-            StopSource::Told if !transcript => None,
-            StopSource::Told => match self.transcript_agrees() {
-                Some(agrees) => Some(agrees),
-                None if at_ms < stop.at_ms.saturating_add(TRANSCRIPT_WAIT_MS) => return false,
-                None => None,
-            },
+            StopSource::Told if !around.transcript => None,
+            StopSource::Told => self.transcript_agrees(),
         };
+        // With background work it is no end yet, so nothing has to be waited for; other ends may come.
+        let at_once = self.hurried || stop.by != StopSource::Told || self.pending(at_ms) > 0;
+        if !at_once && !self.has_surely_stopped(at_ms, agrees, around) {
+            return false;
+        }
         self.settle_stop(agrees);
         true
+    }
+
+    /// Whether a stop that was told is the end. A stop hook of the project is asked at the same time as ours, and may
+    /// let the agent go on: the end is the record's, or a program at rest.
+    fn has_surely_stopped(&self, at_ms: u64, agrees: Option<bool>, around: &Around) -> bool {
+        let Some(stop) = &self.stop else { return false };
+        if agrees == Some(false) || agrees == Some(true) && self.record.tells_the_end() {
+            return true;
+        }
+        let since = at_ms.saturating_sub(stop.at_ms);
+        let rests_for = around.idle_for.map(|idle| idle.min(since));
+        if self.contradicted {
+            return rests_for >= Some(IDLE_SETTLE_MS);
+        }
+        if rests_for >= Some(INTERRUPTED_SETTLE_MS) && (agrees == Some(true) || !around.transcript) {
+            return true;
+        }
+        // A hook that runs tests takes its time, and the program is seen to wait for it.
+        since >= TRANSCRIPT_WAIT_MS && !around.busy
     }
 
     fn transcript_agrees(&self) -> Option<bool> {
         let stop = self.stop.as_ref()?;
         let text = self.record.last_text.as_deref()?;
-        // A message of several blocks has several lines in the transcript, of which this is the last.
-        if essence(&stop.message).ends_with(&essence(text)) {
+        if stop.ends_with(text) {
             return Some(true);
         }
         self.record.ended.map(|_| false)
     }
 
-    /// Without waiting for anything more.
-    pub(super) fn settle_now(&mut self) {
-        if self.stop.is_some() && self.signs.stopped.is_none() {
-            let agrees = self.transcript_agrees();
-            self.settle_stop(agrees);
-        }
+    /// Without waiting for anything more. `busy`: the program was at work when it was last seen.
+    pub(super) fn settle_now(&mut self, at_ms: u64, busy: bool) {
+        self.stop_from_record(at_ms);
+        self.accept_early_stop(at_ms);
+        self.hurried = true;
+        self.cut_off = busy || self.contradicted;
     }
 
     /// For a turn whose stop signal was lost: the end as the record tells it.
@@ -220,7 +276,7 @@ impl Turn {
         if let (Some(agents), Some(text)) = (self.record.ended, self.record.last_text.clone()) {
             let rank = self.ids.len().saturating_sub(1);
             let doubt = (self.record.untraced || agents > 0).then_some(Doubt::Whose);
-            self.stopped(at_ms, text, rank, StopSource::Record, doubt);
+            self.stopped(Stop::new(at_ms, text, rank, StopSource::Record).doubted(doubt));
         }
     }
 
@@ -237,12 +293,13 @@ impl Turn {
                 HookKind::Stop {
                     last_message,
                     background,
+                    ..
                 } => Some((last_message.clone(), background.clone())),
                 _ => None,
             });
         if let Some((message, background)) = newest {
             let rank = self.ids.len();
-            self.stopped(at_ms, message, rank, StopSource::Told, Some(Doubt::Whose));
+            self.stopped(Stop::new(at_ms, message, rank, StopSource::Told).doubted(Some(Doubt::Whose)));
             self.background.listed(at_ms, &background);
         }
     }
@@ -252,7 +309,10 @@ impl Turn {
         let Some(input) = input.filter(|input| !input.empty) else {
             return false;
         };
-        !self.expected.prompt.trim().is_empty() && provider::claude::echo_shown(input, &self.expected.prompt)
+        let (wanted, visible) = (solid(&self.expected.prompt), solid(&input.text));
+        // Of a long one the box shows the end only.
+        let end = visible.chars().count() >= PUT_BACK_CHARS_MIN && wanted.ends_with(&visible);
+        !wanted.is_empty() && (visible == wanted || end)
     }
 
     fn look_at_screen_alone(&mut self, at_ms: u64, idle_for: u64, input: Option<&InputBox>) {
@@ -293,7 +353,7 @@ impl Turn {
         } else if let Some(message) = shown.message {
             let rank = self.ids.len().saturating_sub(1);
             let doubt = shown.overruled.then_some(Doubt::Overruled);
-            self.stopped(at_ms, message, rank, by, doubt);
+            self.stopped(Stop::new(at_ms, message, rank, by).doubted(doubt));
         }
     }
 }

@@ -172,7 +172,7 @@ pub struct Follower {
     typed_marker: Marker,
     news: VecDeque<News>,
     /// Verdicts of turns that ended while the next one was beginning.
-    decided: VecDeque<Verdict>,
+    decided: VecDeque<(Option<TurnId>, Verdict)>,
     story: Story,
     /// The wall clock as the owner last told it; only to place hours that a provider names.
     wall: Option<Timestamp>,
@@ -254,6 +254,10 @@ impl Follower {
                 turn.signs.ended_on_request = true;
             }),
             Observation::NotEnded { why } => self.sign(at_ms, "process", "not-ended", |turn| {
+                // An end that was told is not undone by what came after it.
+                if turn.stop.is_some() && turn.pending(at_ms) == 0 {
+                    return;
+                }
                 turn.signs.failure = Some(Failure {
                     class: FailureClass::Other,
                     detail: why,
@@ -275,6 +279,8 @@ impl Follower {
         self.leave_turn(at_ms);
         let mut turn = Turn::new(expected, self.past.tasks());
         turn.log(at_ms, "actor", "began", String::new());
+        turn.has_namesake = self.past.has_unnamed(&turn::essence(&turn.expected.prompt));
+        turn.leftover = self.screen.in_box().is_some();
         self.screen.idle_since = None;
         self.turn = Some(turn);
     }
@@ -376,10 +382,17 @@ impl Follower {
     }
 
     /// Judges the running turn by what is known now: nothing more will come.
-    pub(crate) fn settle_now(&mut self) {
+    pub(crate) fn settle_now(&mut self, at_ms: u64) {
+        let busy = self.screen.is_busy();
         if let Some(turn) = self.running_mut() {
-            turn.settle_now();
+            turn.settle_now(at_ms, busy);
         }
+    }
+
+    /// Whether a turn that a person has begun is under way: the program would run another one as one with it.
+    pub(crate) fn is_persons_turn(&self) -> bool {
+        self.state == SessionState::Working { turn: None }
+            || self.running().is_some_and(|turn| !turn.is_ours())
     }
 
     /// What has to be told, oldest first.

@@ -10,6 +10,8 @@ const IDS_MAX: usize = 256;
 pub(super) struct Past {
     prompts: VecDeque<String>,
     tasks: VecDeque<String>,
+    /// Prompts that were sent and whose ids were never told: they may still come, late.
+    unnamed: VecDeque<String>,
 }
 
 impl Past {
@@ -19,6 +21,16 @@ impl Past {
 
     pub(super) fn add_prompt(&mut self, prompt: String) {
         keep(&mut self.prompts, prompt);
+    }
+
+    /// A turn with that prompt is over, and nobody has told the prompt's id.
+    pub(super) fn add_unnamed(&mut self, prompt: String) {
+        keep(&mut self.unnamed, prompt);
+    }
+
+    /// Whether an id that is told of this prompt may be an earlier one's.
+    pub(super) fn has_unnamed(&self, prompt: &str) -> bool {
+        self.unnamed.iter().any(|unnamed| unnamed == prompt)
     }
 
     pub(super) fn add_task(&mut self, task: String) {

@@ -16,6 +16,8 @@ pub(super) struct Record {
     pub(super) ended: Option<usize>,
     /// The API's failure, as it was recorded, with its HTTP status. It counts once the turn is over.
     pub(super) failure: Option<(Failure, Option<u16>)>,
+    /// A stop hook was overruled.
+    pub(super) overruled: bool,
     /// Something that this rests on could not be traced back to our prompt.
     pub(super) untraced: bool,
     /// Seen before our prompt was known.
@@ -34,9 +36,15 @@ impl Record {
         std::mem::take(&mut self.early)
     }
 
+    /// Whether the end is in it, and surely this turn's.
+    pub(super) fn tells_the_end(&self) -> bool {
+        self.ended.is_some() && !self.untraced
+    }
+
     /// The agent works again: what ended before was no end.
     pub(super) fn goes_on(&mut self) {
         self.ended = None;
         self.failure = None;
+        self.overruled = false;
     }
 }

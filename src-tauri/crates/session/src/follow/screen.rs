@@ -91,6 +91,20 @@ impl ScreenView {
         self.activity == Some(Activity::Idle)
     }
 
+    /// Whether it was at work in the last look, and its status file does not say otherwise.
+    pub(super) fn is_busy(&self) -> bool {
+        let at_rest = matches!(self.activity, Some(Activity::Idle | Activity::Background));
+        matches!(self.meaning, ScreenMeaning::Busy(_)) && !at_rest
+    }
+
+    /// What is in the box, also while the agent works.
+    pub(super) fn in_box(&self) -> Option<&str> {
+        match &self.meaning {
+            ScreenMeaning::Ready(input) | ScreenMeaning::Busy(input) if !input.empty => Some(&input.text),
+            _ => None,
+        }
+    }
+
     fn says_busy(&self) -> bool {
         self.activity == Some(Activity::Busy)
     }
@@ -113,6 +127,13 @@ impl Follower {
         match &reading.meaning {
             ScreenMeaning::Busy(_) => drop(self.screen.busy_since.get_or_insert(at_ms)),
             _ => self.screen.busy_since = None,
+        }
+        let other = self.screen.in_box().is_some_and(|text| {
+            let untaken = self.running().filter(|turn| turn.is_ours() && !turn.is_taken());
+            untaken.is_some_and(|turn| !turn.is_in_prompt(text))
+        });
+        if let Some(turn) = self.running_mut().filter(|_| other) {
+            turn.leftover = true;
         }
         self.follow_meaning(at_ms, reading);
         if let Some(shown) = shown {

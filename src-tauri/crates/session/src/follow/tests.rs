@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod ends;
+
 pub(super) const PROMPT: &str = "please do it";
 pub(super) const OURS: &str = "prompt-of-ours";
 pub(super) const DONE: &str = "All is well.\n\n[SEMO:DONE]";
@@ -61,11 +63,16 @@ pub(super) fn prompt_hook(id: &str, prompt: &str) -> HookEvent {
 }
 
 pub(super) fn stop(id: &str, message: &str, background: &[&str]) -> HookEvent {
+    stop_of(Some(id), message, background, false)
+}
+
+pub(super) fn stop_of(id: Option<&str>, message: &str, background: &[&str], again: bool) -> HookEvent {
     let kind = HookKind::Stop {
         last_message: message.into(),
         background: background.iter().map(|id| (*id).to_owned()).collect(),
+        again,
     };
-    event(Some(id), kind)
+    event(id, kind)
 }
 
 pub(super) fn note(id: &str, task: &str) -> HookEvent {
@@ -181,10 +188,16 @@ impl Case {
 }
 
 #[test]
-fn a_stop_that_the_transcript_agrees_with_is_done_at_once() {
+fn a_stop_that_the_transcript_agrees_with_is_done_as_soon_as_the_end_is_recorded() {
     let mut case = Case::hooked();
     case.fact(said(DONE));
     case.hook(&stop(OURS, DONE, &[]));
+    assert_eq!(
+        case.verdict(),
+        None,
+        "a stop hook of the project's own may object"
+    );
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
     assert_eq!(case.verdict(), None, "once");
 }
@@ -195,6 +208,7 @@ fn a_late_or_missing_transcript_is_waited_for_and_then_done_without() {
     case.hook(&stop(OURS, DONE, &[]));
     assert_eq!(case.verdict(), None);
     case.fact(said(DONE));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
     let mut case = Case::hooked();
     case.hook(&stop(OURS, DONE, &[]));
@@ -218,6 +232,7 @@ fn a_stop_that_comes_twice_ends_one_turn_and_not_the_next_one() {
     case.fact(said(DONE));
     case.hook(&stop(OURS, DONE, &[]));
     case.hook(&stop(OURS, DONE, &[]));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
     case.follower.finish();
     case.see(Observation::Began(expected(2, Marker::Plain)));
@@ -247,6 +262,7 @@ fn a_stop_before_the_word_that_the_prompt_was_taken_is_kept_for_it() {
         enters: 1,
     });
     case.fact(said(DONE));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
 }
 
@@ -257,6 +273,7 @@ fn a_lost_acknowledgement_is_made_up_for_by_the_transcript() {
     assert_eq!(case.after(3_000), None, "whose stop that is, is not known yet");
     case.fact(prompted());
     case.fact(said(DONE));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
 }
 
@@ -343,6 +360,8 @@ fn background_work_is_no_end_until_its_agent_was_woken_and_stopped_again() {
     case.hook(&stop("woken", DONE, &[]));
     // The first stop once more, late.
     case.hook(&stop(OURS, "Started.\n[SEMO:DONE]", &["b1"]));
+    assert_eq!(case.verdict(), None);
+    case.see(Observation::Fact(fact(Some("woken"), END)));
     assert_eq!(case.verdict(), Some("stop-with-marker"));
     let finished = case.follower.finish().unwrap();
     assert_eq!(finished.final_message.as_deref(), Some(DONE));
@@ -393,6 +412,7 @@ fn a_running_sub_agent_and_its_own_end_are_no_end_of_the_turn() {
     case.hook(&of_agent(HookKind::SubagentStop));
     case.fact(said(DONE));
     case.hook(&stop(OURS, DONE, &[]));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
 }
 
@@ -429,6 +449,7 @@ fn what_an_older_turn_left_running_does_not_hold_up_the_next_ones() {
     });
     case.see(Observation::Fact(fact(Some("second"), said(DONE))));
     case.hook(&stop("second", DONE, &["server"]));
+    case.see(Observation::Fact(fact(Some("second"), END)));
     assert_eq!(case.verdict(), Some("stop-with-marker"));
 }
 
@@ -510,6 +531,7 @@ fn a_retry_is_told_at_once_and_ends_nothing() {
     assert_eq!(case.after(170_000), None);
     case.fact(said(DONE));
     case.hook(&stop(OURS, DONE, &[]));
+    case.fact(END);
     assert_eq!(case.verdict(), Some("stop-with-marker"));
     assert_eq!(
         case.follower.news(),

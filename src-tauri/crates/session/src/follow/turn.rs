@@ -28,8 +28,43 @@ pub(super) struct Stop {
     pub(super) message: String,
     pub(super) by: StopSource,
     pub(super) doubt: Option<Doubt>,
+    /// It named no prompt: only the record can tell whose it is.
+    pub(super) nameless: bool,
+    /// A stop hook had not let the agent stop before.
+    pub(super) again: bool,
     /// Its place among the turn's prompts: a stop of an earlier one says nothing about a later one.
     rank: usize,
+    /// The program was seen at work for long after it: waiting for a slow stop hook, or going on.
+    pub(super) worked_on: bool,
+    /// Its message has been read in the record: what follows there shows that the agent went on.
+    recorded: bool,
+}
+
+impl Stop {
+    pub(super) fn new(at_ms: u64, message: String, rank: usize, by: StopSource) -> Stop {
+        Stop {
+            at_ms,
+            message,
+            by,
+            doubt: None,
+            nameless: false,
+            again: false,
+            rank,
+            worked_on: false,
+            recorded: false,
+        }
+    }
+
+    pub(super) fn doubted(mut self, doubt: Option<Doubt>) -> Stop {
+        self.doubt = doubt;
+        self
+    }
+
+    /// Whether a text of the record is the end of its message. A message of several blocks has several lines in the
+    /// transcript.
+    pub(super) fn ends_with(&self, text: &str) -> bool {
+        essence(&self.message).ends_with(&essence(text))
+    }
 }
 
 /// A turn from its beginning to its report.
@@ -52,6 +87,18 @@ pub(super) struct Turn {
     /// What the screen showed of it last.
     pub(super) shown: Option<ScreenTurn>,
     pub(super) judged: Option<Verdict>,
+    /// A stop was no end, or a hook is known to speak against stops: from then on the end itself must be seen.
+    pub(super) contradicted: bool,
+    /// The prompt of which a stop hook did not allow the first stop.
+    blocked_at: Option<usize>,
+    /// Nothing more is waited for.
+    pub(super) hurried: bool,
+    /// What came last of a program that was cut off in the middle of its work.
+    pub(super) cut_off: bool,
+    /// An earlier turn had the same prompt, and its id was never told: what is told may be that turn's.
+    pub(super) has_namesake: bool,
+    /// The box held other text before the prompt was taken: that may have gone with it.
+    pub(super) leftover: bool,
     pub(super) log: Log,
     /// Ends of prompts that may turn out to be this turn's.
     pub(super) early_ends: Vec<(u64, HookEvent)>,
@@ -83,6 +130,12 @@ impl Turn {
             last_retry: None,
             shown: None,
             judged: None,
+            contradicted: false,
+            blocked_at: None,
+            hurried: false,
+            cut_off: false,
+            has_namesake: false,
+            leftover: false,
             log: Log::default(),
             early_ends: Vec::new(),
             tools: ToolFacts::default(),
@@ -107,10 +160,18 @@ impl Turn {
         self.log.add(at_ms, source, rule, what);
     }
 
-    /// Whether `prompt`, as the agent reports it, is this turn's. The program turns tabs into blanks and trims.
+    /// Whether `prompt`, as the agent reports it, is this turn's. The program turns tabs into blanks and trims. More
+    /// than the prompt is another one, except where text that stood in the box may have gone with it.
     pub(super) fn is_prompt(&self, prompt: &str) -> bool {
-        let wanted = essence(&self.expected.prompt);
-        !wanted.is_empty() && essence(prompt).contains(&wanted)
+        let (wanted, prompt) = (essence(&self.expected.prompt), essence(prompt));
+        let with_more = || self.leftover && (prompt.starts_with(&wanted) || prompt.ends_with(&wanted));
+        !wanted.is_empty() && (prompt == wanted || with_more())
+    }
+
+    /// Whether the text in the box is the prompt, or a part of it while it is being drawn.
+    pub(super) fn is_in_prompt(&self, shown: &str) -> bool {
+        let shown = solid(shown);
+        shown.contains("[Pastedtext") || solid(&self.expected.prompt).contains(&shown)
     }
 
     pub(super) fn pending(&self, at_ms: u64) -> usize {
@@ -151,6 +212,66 @@ impl Turn {
         self.record.goes_on();
     }
 
+    /// The agent was seen to work on: what was told as its stop was none.
+    pub(super) fn went_on(&mut self, at_ms: u64, source: &'static str) {
+        if self.stop.is_some() {
+            self.log(at_ms, source, "goes-on", String::new());
+            self.goes_on();
+            self.contradicted = true;
+        }
+    }
+
+    /// The record has a text of the agent.
+    pub(super) fn said(&mut self, at_ms: u64, text: String, untraced: bool) {
+        let closes = self
+            .stop
+            .as_ref()
+            .map(|stop| (stop.ends_with(&text), stop.recorded));
+        match closes {
+            Some((false, true)) if !untraced => self.went_on(at_ms, "transcript"),
+            Some((true, _)) => self.mark_recorded(),
+            _ => {}
+        }
+        self.record.last_text = Some(text);
+        self.record.untraced |= untraced;
+        self.record.goes_on();
+    }
+
+    fn mark_recorded(&mut self) {
+        if let Some(stop) = &mut self.stop {
+            stop.recorded = true;
+        }
+    }
+
+    /// The record has something that the agent does only when it goes on.
+    pub(super) fn did_more(&mut self, at_ms: u64) {
+        if self.stop.as_ref().is_some_and(|stop| stop.recorded) {
+            self.went_on(at_ms, "transcript");
+        }
+    }
+
+    /// The program told its agent something: it goes on.
+    pub(super) fn prodded(&mut self, at_ms: u64, by_stop_hook: bool) {
+        // What follows the end of a turn is no part of it: the words of a slash command, say.
+        if self.record.ended.is_some() {
+            return;
+        }
+        if by_stop_hook {
+            self.log(at_ms, "transcript", "stop-hook-objects", String::new());
+            self.contradicted = true;
+            let rank = self.ids.len().saturating_sub(1);
+            self.blocked_at = Some(rank);
+            if self
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.rank <= rank && !stop.again)
+            {
+                self.goes_on();
+            }
+        }
+        self.did_more(at_ms);
+    }
+
     pub(super) fn keep_early_end(&mut self, at_ms: u64, event: &HookEvent) {
         let twice = self.early_ends.iter().any(|(_, early)| early == event);
         if !twice && self.early_ends.len() < EARLY_ENDS_MAX {
@@ -159,38 +280,33 @@ impl Turn {
     }
 
     /// The turn was told to have stopped. False when nothing new was said.
-    pub(super) fn stopped(
-        &mut self,
-        at_ms: u64,
-        message: String,
-        rank: usize,
-        by: StopSource,
-        doubt: Option<Doubt>,
-    ) -> bool {
+    pub(super) fn stopped(&mut self, mut stop: Stop) -> bool {
+        let (at_ms, place) = (stop.at_ms, (stop.rank, stop.again));
+        let told = stop.by == StopSource::Told;
         if let Some(known) = &self.stop {
-            let older = rank < known.rank;
-            let same = rank == known.rank && known.message == message;
+            let older = place < (known.rank, known.again);
+            let same = place == (known.rank, known.again) && known.message == stop.message;
             if older || same {
                 return false;
             }
         }
-        let source = match by {
-            StopSource::Told => "hook:Stop",
-            StopSource::Record => "transcript",
-            StopSource::ScreenAlone | StopSource::Screen => "screen",
-        };
-        self.log(at_ms, source, "stopped", tail(&message));
+        if told && !stop.again && Some(stop.rank) <= self.blocked_at {
+            // The stop that the hook did not allow, late or once more.
+            return false;
+        }
+        self.contradicted |= stop.again;
+        stop.recorded = self
+            .record
+            .last_text
+            .as_deref()
+            .is_some_and(|text| stop.ends_with(text));
+        let source = source_of(stop.by);
+        self.log(at_ms, source, "stopped", tail(&stop.message));
         let pending = self.background.pending(at_ms);
         let claim = json!({ "background_tasks": pending });
         self.evidence.add("stopped", claim, Tier::Observed, source);
         self.signs.stopped = None;
-        self.stop = Some(Stop {
-            at_ms,
-            message,
-            by,
-            doubt,
-            rank,
-        });
+        self.stop = Some(stop);
         true
     }
 
@@ -208,16 +324,8 @@ impl Turn {
             (None, None) => (OfficeSign::Silent, None),
         };
         let coded = matches!(self.expected.marker, Marker::Code(_));
-        // Nobody but this turn's agent knows the code.
-        let known_by_code = coded && marker == MarkerSign::Present;
-        let doubt = stop
-            .doubt
-            .filter(|doubt| *doubt != Doubt::Whose || !known_by_code);
-        let source = match stop.by {
-            StopSource::Told => "hook:Stop",
-            StopSource::Record => "transcript",
-            StopSource::ScreenAlone | StopSource::Screen => "screen",
-        };
+        let doubt = self.doubt_of(stop, transcript_agrees, coded && marker == MarkerSign::Present);
+        let source = source_of(stop.by);
         let stopped = Stopped {
             marker,
             coded,
@@ -247,6 +355,21 @@ impl Turn {
                 .add("transcript_agrees", agrees, Tier::Observed, "transcript");
         }
         self.signs.stopped = Some(stopped);
+    }
+
+    /// What makes a stop doubtful. `known_by_code`: nobody but this turn's agent knows the code in its message.
+    fn doubt_of(&self, stop: &Stop, agrees: Option<bool>, known_by_code: bool) -> Option<Doubt> {
+        if self.record.overruled || stop.doubt == Some(Doubt::Overruled) {
+            return Some(Doubt::Overruled);
+        }
+        // Whoever may speak against a stop was not heard, or not heard any more.
+        let unheard = self.cut_off || stop.worked_on;
+        if stop.by == StopSource::Told && unheard && !self.record.tells_the_end() {
+            return Some(Doubt::Whose);
+        }
+        let nameless = stop.nameless && (agrees != Some(true) || self.record.untraced);
+        let whose = stop.doubt.is_some() || nameless || self.has_namesake || self.background.is_doubtful();
+        (whose && !known_by_code).then_some(Doubt::Whose)
     }
 
     pub(super) fn tool(&mut self, used: &ToolUse<'_>) {
@@ -313,6 +436,24 @@ impl Turn {
 /// A text without the spacing that programs change.
 pub(super) fn essence(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text without any blanks or characters without a shape: as it can be compared with what a box shows.
+pub(super) fn solid(text: &str) -> String {
+    let seen = |c: &char| {
+        !c.is_whitespace()
+            && !c.is_control()
+            && !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+    };
+    text.chars().filter(seen).collect()
+}
+
+fn source_of(by: StopSource) -> &'static str {
+    match by {
+        StopSource::Told => "hook:Stop",
+        StopSource::Record => "transcript",
+        StopSource::ScreenAlone | StopSource::Screen => "screen",
+    }
 }
 
 /// The end of a message, where its marker stands.

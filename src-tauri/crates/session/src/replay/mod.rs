@@ -49,6 +49,9 @@ pub struct Replay {
     pub rows: u16,
     /// How long it is, in milliseconds.
     pub length_ms: u64,
+    /// The recording's last line, from 1, when it is cut off in its middle; it was played up to there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated_at_line: Option<usize>,
     /// What its screen meant at the end, in one or two words.
     pub last_meaning: String,
     /// Turns, states and readings, as for a live session.
@@ -73,6 +76,7 @@ pub fn replay(recording: &Recording, detectors: &Detectors) -> Replay {
         cols: size.cols,
         rows: size.rows,
         length_ms: recording.events.last().map_or(0, |event| event.at_ms),
+        truncated_at_line: recording.truncated_at_line,
         last_meaning: player.last_meaning().to_owned(),
         explanation,
     }

@@ -13,7 +13,10 @@ pub use self::rows::{
     AgentRow, AskClosing, AskRow, AskState, CancelAnswer, ClaimedCommand, ClientRow, CommandRow,
     CommandState, Completion, FinalStatus, OfficeRow, Renewal, ResultRow, ResultStatus, SessionRow,
 };
-use crate::rest::{Rest, RestError, Select};
+use crate::rest::{Readable, Rest, RestError, Select};
+
+/// PostgREST's code for a function that the database does not have, or not with these arguments.
+pub const NO_SUCH_FUNCTION: &str = "PGRST202";
 
 /// Ids per request in an `in` filter: 50 of 39 characters keep the request line below 4 KiB.
 const IDS_PER_REQUEST: usize = 50;
@@ -183,7 +186,27 @@ impl Rest {
         lease_s: u32,
     ) -> Result<Vec<ClaimedCommand>, RestError> {
         let args = json!({"p_office": office, "p_client": client, "p_limit": limit, "p_lease_s": lease_s});
-        let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", &args).await?;
+        self.claim(&args).await
+    }
+
+    /// The same for commands of these kinds only. A database from before that is [`RestError::NotFound`] with the code
+    /// [`NO_SUCH_FUNCTION`].
+    pub async fn claim_commands_of(
+        &self,
+        kinds: &[&str],
+        office: OfficeId,
+        client: ClientId,
+        limit: u32,
+        lease_s: u32,
+    ) -> Result<Vec<ClaimedCommand>, RestError> {
+        let args = json!({
+            "p_office": office, "p_client": client, "p_limit": limit, "p_lease_s": lease_s, "p_kinds": kinds,
+        });
+        self.claim(&args).await
+    }
+
+    async fn claim(&self, args: &Value) -> Result<Vec<ClaimedCommand>, RestError> {
+        let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", args).await?;
         // RETURNING has no order.
         claimed.sort_by_key(|command| (std::cmp::Reverse(command.priority), command.seq));
         Ok(claimed)
@@ -301,19 +324,18 @@ impl Rest {
 
     /// The offices the user is a member of, oldest first.
     pub async fn offices(&self) -> Result<Vec<OfficeRow>, RestError> {
-        self.select("offices", Select::columns("*").order("created_at.asc"))
-            .await
+        let query = Select::columns("*").order("created_at.asc");
+        // All or nothing: who has none is given a first one.
+        self.select("offices", query).await
     }
 
     /// The agents of an office, in the order in which they joined.
     pub async fn agents(&self, office: OfficeId) -> Result<Vec<AgentRow>, RestError> {
-        self.select(
-            "agents",
-            Select::columns("*")
-                .eq("office_id", office)
-                .order("created_at.asc,name.asc"),
-        )
-        .await
+        let query = Select::columns("*")
+            .eq("office_id", office)
+            .order("created_at.asc,name.asc");
+        // All or nothing: whoever is missing here counts as gone, and its sessions are ended.
+        self.select("agents", query).await
     }
 
     /// The newest `limit` commands of an office, newest first.
@@ -322,7 +344,7 @@ impl Rest {
             .eq("office_id", office)
             .order("seq.desc")
             .limit(limit);
-        self.select("agent_commands", query).await
+        Ok(self.select_readable("agent_commands", query).await?.rows)
     }
 
     /// One command; `None`: there is none that the user may see.
@@ -346,9 +368,9 @@ impl Rest {
                     .clone()
                     .offset(page * RESULTS_PER_REQUEST)
                     .limit(RESULTS_PER_REQUEST);
-                let rows: Vec<ResultRow> = self.select("agent_command_results", query).await?;
-                let is_last = rows.len() < RESULTS_PER_REQUEST;
-                results.extend(rows);
+                let page = self.select_readable("agent_command_results", query).await?;
+                let is_last = page.came < RESULTS_PER_REQUEST;
+                results.extend(page.rows);
                 if is_last {
                     break;
                 }
@@ -358,13 +380,13 @@ impl Rest {
     }
 
     /// Asks of an office, at most `limit`: first those that nobody has answered yet, oldest first; then the others, the
-    /// newest ends first.
-    pub async fn asks(&self, office: OfficeId, limit: usize) -> Result<Vec<AskRow>, RestError> {
+    /// newest ends first. Any device of the office writes them, so each is read for itself.
+    pub async fn asks(&self, office: OfficeId, limit: usize) -> Result<Readable<AskRow>, RestError> {
         let query = Select::columns("*")
             .eq("office_id", office)
             .order("closed_at.desc.nullsfirst,asked_at.asc")
             .limit(limit);
-        self.select("session_asks", query).await
+        self.select_readable("session_asks", query).await
     }
 
     /// One ask; `None`: there is none that the user may see.
@@ -377,12 +399,9 @@ impl Rest {
 
     /// The sessions of an office, newest first.
     pub async fn sessions(&self, office: OfficeId) -> Result<Vec<SessionRow>, RestError> {
-        self.select(
-            "sessions",
-            Select::columns("*")
-                .eq("office_id", office)
-                .order("started_at.desc"),
-        )
-        .await
+        let query = Select::columns("*")
+            .eq("office_id", office)
+            .order("started_at.desc");
+        Ok(self.select_readable("sessions", query).await?.rows)
     }
 }

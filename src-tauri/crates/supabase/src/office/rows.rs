@@ -1,6 +1,7 @@
 //! The office's rows as they travel. Unknown columns are ignored, so that a newer office does not break an older
 //! client; unknown states are `Other`, never an error.
 
+use domain::ask::CHOICES_MAX;
 use domain::persona::Persona;
 use domain::{AgentId, AskId, ClientId, CommandId, OfficeId, ResultId, SessionId, Timestamp, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -37,10 +38,10 @@ pub struct AgentRow {
     #[serde(default, deserialize_with = "null_is_default")]
     pub prompt: String,
     /// Path patterns it is responsible for.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "texts_without_nulls")]
     pub scope_patterns: Vec<String>,
     /// What it is good at.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "texts_without_nulls")]
     pub core_skills: Vec<String>,
     /// Which agent program it runs on.
     #[serde(default = "claude")]
@@ -394,8 +395,8 @@ pub struct AskRow {
     /// What a person needs to know to answer.
     #[serde(default, deserialize_with = "null_is_default")]
     pub text: String,
-    /// What may be chosen.
-    #[serde(default, deserialize_with = "null_is_default")]
+    /// What may be chosen. What is no text keeps its place, so that the others are counted as on their own machine.
+    #[serde(default, deserialize_with = "texts")]
     pub choices: Vec<String>,
     /// Where it is.
     pub state: AskState,
@@ -480,6 +481,25 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(fro
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
+/// A `text[]`: the database lets single entries be null.
+fn texts_without_nulls<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let texts = Option::<Vec<Option<String>>>::deserialize(from)?;
+    Ok(texts.into_iter().flatten().flatten().collect())
+}
+
+/// A list of texts, whatever came: a device of the office wrote it. What is no text is shown as it travels, in its own
+/// place: an answer names a choice by its place.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let Value::Array(items) = Value::deserialize(from)? else {
+        return Ok(Vec::new());
+    };
+    let text = |item| match item {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(items.into_iter().take(CHOICES_MAX).map(text).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -526,6 +546,34 @@ mod tests {
         .expect("a row");
         assert_eq!((row.state, row.kind.as_str()), (AskState::Other, "vote"));
         assert_eq!((row.text.as_str(), row.choices.len()), ("", 0));
+    }
+
+    #[test]
+    fn choices_that_are_no_texts_keep_their_places_and_break_nothing() {
+        let row = |choices: Value| {
+            let row = json!({
+                "id": ID, "office_id": ID, "session_id": ID, "client_id": ID, "kind": "question", "text": "?",
+                "choices": choices, "state": "pending", "asked_at": "2026-01-01T00:00:00+00:00",
+            });
+            serde_json::from_value::<AskRow>(row).expect("a row").choices
+        };
+        assert_eq!(
+            row(json!(["a", 1, null, {"b": 2}, "c"])),
+            ["a", "1", "null", r#"{"b":2}"#, "c"]
+        );
+        assert!(row(json!({"a": 1})).is_empty() && row(json!("a")).is_empty());
+        assert_eq!(row(json!(vec![0; 500])).len(), CHOICES_MAX);
+    }
+
+    #[test]
+    fn an_agent_with_a_null_among_its_skills_is_still_read() {
+        let row = json!({"id": ID, "office_id": ID, "role": "FE", "name": "Mina", "scope_patterns": null,
+                         "core_skills": ["a", null, "b"]});
+        let row: AgentRow = serde_json::from_value(row).expect("a row");
+        assert_eq!(
+            (row.scope_patterns.len(), row.core_skills.join(",")),
+            (0, "a,b".to_owned())
+        );
     }
 
     #[test]

@@ -103,7 +103,7 @@ async fn an_ask_and_its_end_travel_with_named_arguments() {
             AskClosing::Already
         );
     }
-    assert_eq!(rest.asks(nil.into(), 9).await.expect("rows").len(), 1);
+    assert_eq!(rest.asks(nil.into(), 9).await.expect("rows").rows.len(), 1);
     let asked = stub.asked();
     assert_eq!(asked[0].line, "POST /rest/v1/rpc/upsert_ask");
     assert_eq!(asked[0].body["p_asked_at"], "2026-01-01T00:00:00Z");
@@ -359,6 +359,47 @@ async fn claims_come_in_the_order_in_which_they_are_to_be_done() {
         order.iter().map(|command| command.seq).collect::<Vec<_>>(),
         [9, 1, 3]
     );
+}
+
+#[tokio::test]
+async fn only_some_kinds_are_claimed_when_they_are_named() {
+    let (stub, rest) = rest_against(|asked| match asked.body.get("p_kinds") {
+        None => answer(200, "[]"),
+        Some(_) => answer(
+            404,
+            r#"{"code":"PGRST202","details":null,"hint":null,"message":"Could not find the function"}"#,
+        ),
+    })
+    .await;
+    let nil = uuid::Uuid::nil();
+    rest.claim_commands(nil.into(), nil.into(), 10, 60)
+        .await
+        .expect("an older database takes it");
+    let error = rest
+        .claim_commands_of(&["approve"], nil.into(), nil.into(), 10, 60)
+        .await
+        .expect_err("it does not know the argument");
+    assert!(
+        matches!(&error, RestError::NotFound { code, .. } if code == crate::NO_SUCH_FUNCTION),
+        "{error}"
+    );
+    assert_eq!(stub.asked()[1].body["p_kinds"], json!(["approve"]));
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_takes_no_other_with_it() {
+    let nil = uuid::Uuid::nil();
+    let row = json!({"id": nil, "office_id": nil, "session_id": nil, "client_id": nil, "kind": "question",
+        "text": "?", "state": "pending", "asked_at": "2026-01-01T00:00:00+00:00"});
+    let mut bad = row.clone();
+    bad["asked_at"] = json!("infinity");
+    let rows = json!([bad, row, 7]);
+    let (_stub, rest) = rest_against(move |_| answer(200, &rows)).await;
+    let asks = rest.asks(nil.into(), 9).await.expect("the good one");
+    assert_eq!((asks.rows.len(), asks.left_out()), (1, 2));
+    let (_stub, rest) = rest_against(|_| answer(200, r#"{"no":"list"}"#)).await;
+    let error = rest.asks(nil.into(), 9).await.expect_err("no rows at all");
+    assert!(matches!(error, RestError::Malformed { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -164,3 +164,117 @@ async fn what_the_project_ignores_goes_and_a_mountain_of_new_data_stays_where_it
     worktree.remove(session(1)).await.unwrap();
     assert!(!worktree.path.exists());
 }
+
+#[tokio::test]
+async fn what_only_the_index_holds_is_kept_beside_the_files() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    write(&worktree.path, "README.md", "staged words\n");
+    write(&worktree.path, "gone.txt", "staged, then deleted\n");
+    git(&worktree.path, &["add", "README.md", "gone.txt"]).await;
+    // The files are as HEAD has them: only the index knows.
+    fs::remove_file(worktree.path.join("gone.txt")).unwrap();
+    let before = git(place.top(), &["show", "main:README.md"]).await;
+    write(&worktree.path, "README.md", &format!("{before}\n"));
+    let index = git(&worktree.path, &["ls-files", "--stage"]).await;
+    let first = worktree.preserve(session(1)).await.unwrap().unwrap();
+    assert_eq!(
+        git(&worktree.path, &["ls-files", "--stage"]).await,
+        index,
+        "the index is only read"
+    );
+    let again = worktree.remove(session(1)).await.unwrap().unwrap();
+    assert_eq!(first, again, "the same state is kept once");
+    let held = |file: &str| format!("{}^2:{file}", first.commit);
+    assert_eq!(
+        git(place.top(), &["show", &held("README.md")]).await,
+        "staged words"
+    );
+    assert_eq!(
+        git(place.top(), &["show", &held("gone.txt")]).await,
+        "staged, then deleted"
+    );
+    let name = session(1).to_string();
+    place.repository.restore(&name, "rescue").await.unwrap();
+    assert_eq!(
+        git(place.top(), &["show", "rescue:README.md"]).await,
+        before,
+        "what comes back is the folder as it was"
+    );
+}
+
+#[tokio::test]
+async fn both_sides_of_a_conflict_are_kept() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    git(&worktree.path, &["checkout", "--quiet", "-b", "other"]).await;
+    write(&worktree.path, "README.md", "theirs\n");
+    git(&worktree.path, &["commit", "--quiet", "-am", "theirs"]).await;
+    git(&worktree.path, &["checkout", "--quiet", "semo/fe-1"]).await;
+    write(&worktree.path, "README.md", "ours\n");
+    git(&worktree.path, &["commit", "--quiet", "-am", "ours"]).await;
+    let merge = Git::new(&worktree.path, "merge").args(["merge", "other"]);
+    assert!(!merge.answer().await.unwrap().ok(), "a conflict");
+    write(&worktree.path, "README.md", "half solved\n");
+    let kept = worktree.remove(session(1)).await.unwrap().unwrap();
+    for (file, text) in [
+        ("^2:README.md~ours", "ours"),
+        ("^2:README.md~theirs", "theirs"),
+        (":README.md", "half solved"),
+    ] {
+        let object = format!("{}{file}", kept.commit);
+        assert_eq!(git(place.top(), &["show", &object]).await, text);
+    }
+}
+
+#[tokio::test]
+async fn commits_that_only_a_reflog_holds_are_kept_with_those_before_them() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    for text in ["one", "two"] {
+        write(&worktree.path, "work.txt", text);
+        git(&worktree.path, &["add", "work.txt"]).await;
+        git(&worktree.path, &["commit", "--quiet", "-m", text]).await;
+    }
+    let lost = git(&worktree.path, &["rev-parse", "HEAD"]).await;
+    git(&worktree.path, &["reset", "--quiet", "--hard", "HEAD~2"]).await;
+    assert!(
+        !worktree.facts().await.unwrap().dirty,
+        "nothing of it is to be seen"
+    );
+    let kept = worktree.remove(session(1)).await.unwrap().unwrap();
+    let parents = git(place.top(), &["log", "-1", "--format=%P", &kept.commit]).await;
+    assert_eq!(
+        parents.split_whitespace().nth(1),
+        Some(lost.as_str()),
+        "{parents}"
+    );
+    git(place.top(), &["reflog", "expire", "--expire=now", "--all"]).await;
+    git(place.top(), &["gc", "--quiet", "--prune=now"]).await;
+    assert_eq!(
+        git(place.top(), &["show", &format!("{lost}:work.txt")]).await,
+        "two"
+    );
+}
+
+#[tokio::test]
+async fn a_later_state_of_the_same_session_leaves_the_earlier_one_in_reach() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    write(&worktree.path, "first.txt", "first\n");
+    let first = worktree.preserve(session(1)).await.unwrap().unwrap();
+    fs::remove_file(worktree.path.join("first.txt")).unwrap();
+    write(&worktree.path, "second.txt", "second\n");
+    let second = worktree.remove(session(1)).await.unwrap().unwrap();
+    assert_ne!(first.commit, second.commit);
+    git(place.top(), &["reflog", "expire", "--expire=now", "--all"]).await;
+    git(place.top(), &["gc", "--quiet", "--prune=now"]).await;
+    for (commit, file) in [(&first.commit, "first.txt"), (&second.commit, "second.txt")] {
+        git(place.top(), &["show", &format!("{commit}:{file}")]).await;
+    }
+    let tree = git(place.top(), &["ls-tree", "--name-only", &second.commit]).await;
+    assert!(
+        !tree.contains("first.txt") && tree.contains("second.txt"),
+        "{tree}"
+    );
+}

@@ -518,6 +518,57 @@ async fn facts_tell_what_changed_since_the_start() {
 }
 
 #[tokio::test]
+async fn what_a_turn_changed_is_told_without_what_lay_there_before() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    let path = worktree.path.as_path();
+    write(path, "before.txt", "old\nwork\n");
+    write(path, "README.md", "changed before\n");
+    let index = git(path, &["status", "--porcelain"]).await;
+    let before = crate::tree(path).await.unwrap();
+    assert_eq!(git(path, &["status", "--porcelain"]).await, index);
+    assert_eq!(before, crate::tree(path).await.unwrap());
+    let told = async || {
+        let after = crate::tree(path).await.unwrap();
+        let made = crate::changes(path, &before, &after).await.unwrap();
+        (made.files, made.insertions, made.deletions)
+    };
+    assert_eq!(told().await, (0, 0, 0), "the turn has done nothing");
+
+    git(path, &["add", "--all"]).await;
+    git(path, &["commit", "--quiet", "-m", "work"]).await;
+    assert_eq!(
+        told().await,
+        (0, 0, 0),
+        "committing what was there changes no file"
+    );
+
+    write(path, "new.txt", "one\ntwo\nthree\n");
+    write(path, "before.txt", "old\n");
+    git(path, &["add", "before.txt"]).await;
+    git(path, &["commit", "--quiet", "-m", "more"]).await;
+    std::fs::remove_file(path.join("README.md")).unwrap();
+    let (files, insertions, _) = told().await;
+    assert_eq!((files, insertions), (3, 3));
+    let folder = git(path, &["rev-parse", "--absolute-git-dir"]).await;
+    let mut left = std::fs::read_dir(folder).unwrap().flatten();
+    assert!(!left.any(|entry| entry.file_name().to_string_lossy().starts_with("semo-index")));
+}
+
+#[tokio::test]
+async fn the_state_of_too_much_that_is_new_is_not_known() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    let dump = std::fs::File::create(worktree.path.join("dump.bin")).unwrap();
+    dump.set_len(crate::FACT_BYTES_MAX + 1).unwrap();
+    let error = crate::tree(&worktree.path).await.unwrap_err();
+    assert!(
+        matches!(error, crate::WorktreeError::TooLarge { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn facts_tell_what_is_not_pushed() {
     let place = Place::new().await;
     git(

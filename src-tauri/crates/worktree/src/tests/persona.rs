@@ -71,3 +71,23 @@ async fn an_instruction_file_that_is_too_long_is_left_as_it_is() {
     assert!(worktree.write_persona(PERSONA_FILES, &block("x")).await.is_err());
     assert_eq!(read(worktree.path.join(".claude/CLAUDE.md")).len(), text.len());
 }
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_persona_is_refused_and_never_waited_for() {
+    let place = Place::new().await;
+    let worktree = place.worktree("fe-1").await;
+    let pipe = worktree.path.join("CLAUDE.local.md");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    let (done, finished) = std::sync::mpsc::channel();
+    // On a thread of its own: it must come back, whatever it says.
+    let its = worktree.clone();
+    std::thread::spawn(move || done.send(its.persona(&["CLAUDE.local.md"]).map(|_| ())));
+    let read = finished.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let error = read.unwrap_err();
+    assert!(error.to_string().contains("CLAUDE.local.md"), "{error}");
+    let written = worktree
+        .write_persona(&["CLAUDE.local.md"], &block("You are Mina."))
+        .await;
+    assert!(written.is_err(), "{written:?}");
+}
