@@ -20,7 +20,8 @@ export interface PullRequest {
 
 export interface RunCommand {
   command: string;
-  ok: boolean;
+  /** Null where it is not known: it was stopped, or its exit was hidden. */
+  ok: boolean | null;
   exitCode: number | null;
   isTest: boolean;
 }
@@ -84,7 +85,7 @@ export function factsOf(evidence: Evidence): Facts {
     changedNone: number(files) === 0 || (Array.isArray(files) && files.length === 0),
     unpushed: number(newest(evidence, "unpushed")) ?? 0,
     pullRequests: unique(all("pull_request").flatMap((claim) => pullRequestIn(claim.value))),
-    failedCommands: commands.filter((command) => !command.ok),
+    failedCommands: commands.filter((command) => command.ok === false),
     tests: commands.filter((command) => command.isTest),
     commandCount: commands.length,
     failure: failureIn(all("failure").at(-1) ?? null),
@@ -142,6 +143,7 @@ const CLASSES: Record<string, string> = {
   timeout: "Time limit",
   refused: "Refused",
   not_submitted: "Prompt not taken",
+  restarting: "Being started again",
   other: "Another fault",
 };
 

@@ -36,19 +36,12 @@ pub fn lines(claims: &[Value]) -> Vec<String> {
 
 fn fact(claim: &Value, all: &[Value]) -> Option<String> {
     let value = &claim["value"];
-    let number = value.as_u64();
-    let other = |what: &str| {
-        all.iter()
-            .find(|other| other["what"] == what)
-            .map(|other| &other["value"])
-    };
-    let amount = |what: &str| other(what).and_then(Value::as_u64).unwrap_or_default();
+    if claim["source"] == "git" {
+        return of_git(claim["what"].as_str()?, value, all);
+    }
     match claim["what"].as_str()? {
-        // The message stands above; the others are told together with one of their kind.
-        "final_message" | "insertions" | "deletions" | "head_before" => None,
-        "untracked" => number
-            .filter(|n| *n > 0 && other("uncommitted").is_none())
-            .map(|n| count(n, "new file")),
+        // It stands above.
+        "final_message" => None,
         "prompt_acknowledged" => {
             let enters = value["enters"].as_u64().filter(|enters| *enters > 1)?;
             Some(format!(
@@ -59,13 +52,43 @@ fn fact(claim: &Value, all: &[Value]) -> Option<String> {
             let left = value["background_tasks"].as_u64().filter(|left| *left > 0)?;
             Some(format!("{} still ran at its end", count(left, "background task")))
         }
-        "turn_ms" => Some(format!("took {}", span(number?))),
+        "turn_ms" => Some(format!("took {}", span(value.as_u64()?))),
         "marker" => Some(marker(value.as_str()?).to_owned()),
         "transcript_agrees" => match value.as_bool()? {
             true => Some("the transcript agrees".to_owned()),
             false => Some("the transcript says something else".to_owned()),
         },
         "tools_used" => tools(value),
+        "pull_request" => Some(format!("pull request {}", address(value))),
+        "pull_request_mentioned" => Some(format!("pull request mentioned: {}", address(value))),
+        "command" => Some(command(value)),
+        "failure" => Some(failure(value)),
+        "interrupted" => value.as_bool()?.then(|| "interrupted".to_owned()),
+        "answer" => Some(answer(value)),
+        "retries" => Some(format!(
+            "tried again, {} of {} times: {}",
+            value["attempt"],
+            value["max"],
+            text(&value["words"])
+        )),
+        unknown => other_fact(unknown, value),
+    }
+}
+
+/// What git says. Numbers that belong together are one line, told by the first of them.
+fn of_git(what: &str, value: &Value, all: &[Value]) -> Option<String> {
+    let number = value.as_u64();
+    let other = |what: &str| {
+        all.iter()
+            .find(|other| other["what"] == what)
+            .map(|other| &other["value"])
+    };
+    let amount = |what: &str| other(what).and_then(Value::as_u64).unwrap_or_default();
+    match what {
+        "insertions" | "deletions" | "head_before" => None,
+        "untracked" => number
+            .filter(|n| *n > 0 && other("uncommitted").is_none())
+            .map(|n| count(n, "new file")),
         "head_after" => {
             let (before, after) = (other("head_before").unwrap_or(&Value::Null), value);
             (before != after && !before.is_null()).then(|| format!("head {} → {}", sha(before), sha(after)))
@@ -107,20 +130,12 @@ fn fact(claim: &Value, all: &[Value]) -> Option<String> {
         "unpushed" => number
             .filter(|n| *n > 0)
             .map(|n| format!("{} not pushed", count(n, "commit"))),
-        "pull_request" => Some(format!("pull request {}", address(value))),
-        "pull_request_mentioned" => Some(format!("pull request mentioned: {}", address(value))),
-        "command" => Some(command(value)),
-        "failure" => Some(failure(value)),
-        "interrupted" => value.as_bool()?.then(|| "interrupted".to_owned()),
-        "answer" => Some(answer(value)),
-        "retries" => Some(format!(
-            "tried again, {} of {} times: {}",
-            value["attempt"],
-            value["max"],
-            text(&value["words"])
-        )),
-        unknown => says_something(value).then(|| format!("{}: {}", unknown.replace('_', " "), text(value))),
+        unknown => other_fact(unknown, value),
     }
+}
+
+fn other_fact(what: &str, value: &Value) -> Option<String> {
+    says_something(value).then(|| format!("{}: {}", what.replace('_', " "), text(value)))
 }
 
 fn marker(sign: &str) -> &str {
@@ -238,7 +253,10 @@ mod tests {
     use super::*;
 
     fn told(what: &str, value: Value) -> Vec<String> {
-        lines(&[json!({"what": what, "value": value, "tier": "observed", "source": "x"})])
+        let git = ["commits", "commit", "files_changed", "uncommitted"].contains(&what);
+        let source = if git { "git" } else { "x" };
+        let told = lines(&[json!({"what": what, "value": value, "tier": "observed", "source": source})]);
+        told.iter().map(|line| line.replace("git)", "x)")).collect()
     }
 
     #[test]
@@ -316,6 +334,8 @@ mod tests {
     fn what_belongs_together_is_one_line() {
         let claim = |what: &str, value: Value| json!({"what": what, "value": value, "tier": "verified", "source": "git"});
         let ask = json!({"ask": "a", "answer": {"say": "allow"}});
+        let answer =
+            |source: &str| json!({"what": "answer", "value": ask, "tier": "verified", "source": source});
         let told = lines(&[
             claim("head_before", json!("aaaaaaaaaa")),
             claim("head_after", json!("bbbbbbbbbb")),
@@ -324,8 +344,8 @@ mod tests {
             claim("deletions", json!(0)),
             claim("uncommitted", json!(true)),
             claim("untracked", json!(2)),
-            claim("answer", ask.clone()),
-            claim("answer", ask),
+            answer("person"),
+            answer("asks"),
         ]);
         let facts: Vec<_> = told
             .iter()
@@ -335,7 +355,7 @@ mod tests {
             "head aaaaaaaa → bbbbbbbb",
             "2 files changed, 1 line added",
             "changes that are not committed, 2 new files among them",
-            "ask a: allowed",
+            "ask a: allowed (verified, person)",
         ];
         assert_eq!(facts, expected);
     }

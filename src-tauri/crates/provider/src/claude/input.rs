@@ -218,7 +218,7 @@ mod tests {
         for (text, prompt) in [
             ("first line\nsecond line", "first line\n    second line"),
             (
-                "first line of",
+                "first line of a pr",
                 "first line of a prompt that is still being drawn",
             ),
             (
