@@ -305,7 +305,7 @@ sessions_max: number,
  */
 warm_roles: Array<string>, 
 /**
- * Sessions that are open.
+ * Sessions of the office that are open here.
  */
 open: number, 
 /**
@@ -313,11 +313,11 @@ open: number,
  */
 warm: number, 
 /**
- * Commands that wait in line for a session.
+ * Commands of the office that wait in line for a session here.
  */
 waiting: number, 
 /**
- * Memory of all of them in MiB, as far as it was measured.
+ * Memory of all sessions on this machine in MiB, those of other offices included, as far as it was measured.
  */
 memory_mb: number | null, 
 /**
@@ -386,7 +386,7 @@ repositories: Array<RepositoryView>,
  */
 limits: LimitsView, 
 /**
- * The sessions of this machine as a whole.
+ * The office's sessions on this machine as a whole.
  */
 pool: PoolView, };
 export type PreservedView = { 

@@ -13,8 +13,8 @@ use alacritty_terminal::index::Line;
 use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::term::{Config, TermMode};
 use alacritty_terminal::vte::ansi::{
-    Attr, CharsetIndex, ClearMode, CursorShape, CursorStyle, Handler, LineClearMode, Mode, NamedPrivateMode,
-    PrivateMode, Processor, StandardCharset, TabulationClearMode, Timeout,
+    Attr, ClearMode, CursorShape, CursorStyle, Handler, LineClearMode, Mode, NamedPrivateMode, PrivateMode,
+    Processor, TabulationClearMode, Timeout,
 };
 use unicode_width::UnicodeWidthChar;
 
@@ -445,6 +445,8 @@ macro_rules! as_it_is {
 }
 
 /// What is not here is dropped: queries, the clipboard, links, colours of the palette, keyboard protocols.
+// Other character sets are left out: one stray byte of binary output (SO, `ESC ( 0`) would turn every letter after it
+// into a line-drawing sign, and the box, the prompt's echo and the marker with them.
 impl Handler for Surface {
     as_it_is! {
         goto(line: i32, col: usize);
@@ -475,8 +477,6 @@ impl Handler for Surface {
         unset_mode(mode: Mode);
         set_keypad_application_mode();
         unset_keypad_application_mode();
-        set_active_charset(index: CharsetIndex);
-        configure_charset(index: CharsetIndex, charset: StandardCharset);
         decaln();
     }
 

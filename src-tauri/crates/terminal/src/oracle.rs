@@ -279,3 +279,9 @@ fn one_intensity_at_a_time_and_the_newest_counts() {
     assert_eq!(style(4).fg, crate::Colour::Index(9));
     assert_eq!(style(5).fg, crate::Colour::Index(94));
 }
+
+#[test]
+fn a_stray_byte_does_not_turn_the_letters_after_it_into_lines() {
+    let emulator = emulator(Size { cols: 20, rows: 2 }, "\x1b(0\x1b)0\x0elq[SEMO:DONE]");
+    assert_eq!(emulator.screen().rows[0], "lq[SEMO:DONE]");
+}
