@@ -10,7 +10,8 @@ use regex::Regex;
 use terminal::{Colour, PaintedRow};
 
 use super::block::{Block, Item};
-use super::text::{Line, blanks, ink_at, one_marker, unwrapped};
+use super::draft::{Draft, Place, matches};
+use super::text::{Line, blanks, indent_of, ink_at};
 
 /// Shortest run of `─` that makes a rule, in cells.
 const RULE_CELLS_MIN: usize = 8;
@@ -57,43 +58,13 @@ static TOOL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[A-Z][\w .
 static HOOKS_RAN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^Ran [0-9]+ [\w ]*hooks?\b").ok());
 static CHOICE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^❯ [0-9]+\. ").ok());
 
-fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
-    pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
-}
-
-/// Where the reading stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Between the parts of the conversation.
-    Between,
-    /// In the echo of a prompt.
-    Prompt,
-    /// In a message of the agent.
-    Message,
-    /// In rows that look like a message but are an error of the program.
-    Failure,
-    /// Below a tool call.
-    Tool,
-    /// Below a note of the program.
-    Below,
-    /// Between the rules of the input box.
-    Box,
-    /// In a dialog, or in the footer below the box.
-    Outside,
-}
-
 /// The conversation in blocks.
 pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
+    let mut styles = rows.iter().flat_map(|row| &row.runs).map(|run| run.style);
+    let colours = styles.any(|style| style.fg != Colour::Default);
     let mut reading = Reading {
-        cols,
-        blocks: Vec::new(),
-        place: Place::Between,
-        lines: Vec::new(),
-        prompt: Vec::new(),
-        colours: rows
-            .iter()
-            .flat_map(|row| &row.runs)
-            .any(|run| run.style.fg != Colour::Default),
+        draft: Draft::new(cols, !colours),
+        colours,
     };
     let texts: Vec<String> = rows.iter().map(blanks).collect();
     for (index, (row, text)) in rows.iter().zip(&texts).enumerate() {
@@ -101,21 +72,15 @@ pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
         let below = texts[index + 1..].iter().find(|text| !text.is_empty());
         reading.take(row, text, above, below.map_or("", String::as_str));
     }
-    reading.close();
+    let mut blocks = reading.draft.finish();
     // Rows above the first echo are the tail of an answer only when the program says that it ended there.
     let is_tail = |block: &Block| block.prompt.is_some() || block.is_over();
-    reading.blocks.retain(is_tail);
-    reading.blocks
+    blocks.retain(is_tail);
+    blocks
 }
 
 struct Reading {
-    cols: usize,
-    blocks: Vec<Block>,
-    place: Place,
-    /// Rows of the message or error that is being read.
-    lines: Vec<Line>,
-    /// Rows of the prompt that is being read.
-    prompt: Vec<String>,
+    draft: Draft,
     /// Whether there are colours at all.
     colours: bool,
 }
@@ -123,32 +88,30 @@ struct Reading {
 impl Reading {
     /// Takes in one row; `above` is the row before it, `below` the next one that is not blank.
     fn take(&mut self, row: &PaintedRow, text: &str, above: &str, below: &str) {
+        let draft = &mut self.draft;
         if is_rule(text) {
-            self.close();
-            self.place = match self.place {
+            draft.close();
+            draft.place = match draft.place {
                 Place::Box => Place::Outside,
                 _ if below.starts_with(['❯', '!']) && !matches(&CHOICE, below) => Place::Box,
                 _ => Place::Outside,
             };
             return;
         }
-        if self.place == Place::Box {
+        if draft.place == Place::Box {
             return;
         }
-        if is_echo(row, text, self.place) {
-            self.close();
-            self.prompt.push(text.trim_start_matches('❯').trim().to_owned());
-            self.place = Place::Prompt;
-        } else if self.place == Place::Outside {
+        if is_echo(row, text, draft.place) {
+            draft.begin_prompt(text.trim_start_matches('❯').trim());
+        } else if draft.place == Place::Outside {
             // A footer or a dialog: what follows is conversation again only after an echo.
         } else if text.starts_with(BULLETS) {
-            self.close();
             self.bullet(row, text, below);
         } else if matches(&END, text) {
-            self.close();
-            self.block().ended = true;
+            draft.close();
+            draft.block().ended = true;
         } else if matches(&RETRIES, text) {
-            self.close();
+            draft.close();
         } else if matches(&SPINS, text) {
             // It may stand in the middle of a message for good, where emulators disagree about a wide character.
         } else if text.starts_with(ELBOW) && self.is_own(row, text) {
@@ -159,63 +122,49 @@ impl Reading {
     }
 
     fn bullet(&mut self, row: &PaintedRow, text: &str, below: &str) {
+        let draft = &mut self.draft;
         let body = text.chars().skip(1).collect::<String>();
         let body = body.trim();
         let bold = ink_at(row, 1).is_some_and(|style| style.bold);
         if ERRORS_AS_MESSAGES.iter().any(|error| body.starts_with(error)) {
-            self.begin(Place::Failure, row);
+            // An error has a colour of its own, which is no decoration.
+            let ink = ink_at(row, 1).map_or(Colour::Default, |style| style.fg);
+            draft.begin(Place::Failure, Line::of(row, 2, ink));
         } else if is_interrupt(body) && below.starts_with(ELBOW) && row.text.chars().nth(1) == Some('\u{a0}')
         {
             // With a no-break space, which a message has not: questions that were left unanswered.
-            self.block().add(Item::Interrupted);
-            self.place = Place::Below;
+            draft.add_whole(Item::Interrupted, Place::Below);
         } else if body.starts_with(OVERRULED) {
-            self.block().add(Item::Overruled);
-            self.place = Place::Below;
+            draft.add_whole(Item::Overruled, Place::Below);
         } else if matches(&HOOKS_RAN, body) && below.starts_with(ELBOW) {
-            self.place = Place::Below;
+            draft.go_to(Place::Below);
         } else if matches(&TOOL, body) && (bold || below.starts_with(ELBOW))
             || bold && below.starts_with(ELBOW)
         {
-            self.block().add(Item::Tool);
-            self.place = Place::Tool;
+            draft.add_whole(Item::Tool, Place::Tool);
         } else {
-            self.begin(Place::Message, row);
+            draft.begin(Place::Message, Line::of(row, 2, Colour::Default));
         }
-    }
-
-    fn begin(&mut self, place: Place, row: &PaintedRow) {
-        self.place = place;
-        // An error has a colour of its own, which is no decoration.
-        let ink = match place {
-            Place::Failure => ink_at(row, 1).map_or(Colour::Default, |style| style.fg),
-            _ => Colour::Default,
-        };
-        self.lines = vec![Line::of(row, 2, ink)];
     }
 
     /// A row below a tool call, or a row of the program's own below the prompt.
     fn elbow(&mut self, row: &PaintedRow, text: &str, above: &str) {
+        let draft = &mut self.draft;
         let body = text.trim_start_matches(ELBOW).trim();
         let gutter = ink_at(row, 2).unwrap_or_default();
         let ink = ink_at(row, 3).unwrap_or_default();
         if is_interrupt(body) {
-            self.close();
-            self.block().add(Item::Interrupted);
-            self.place = Place::Below;
-            return;
+            return draft.add_whole(Item::Interrupted, Place::Below);
         }
         // What a tool printed stands right below its call.
-        if !above.trim().is_empty() && self.place == Place::Tool {
+        if !above.trim().is_empty() && draft.place == Place::Tool {
             return;
         }
         let known = ERRORS_BELOW.iter().any(|error| body.starts_with(error));
         let coloured = ink.fg != gutter.fg && ink.fg != Colour::Default;
-        self.close();
-        self.place = Place::Below;
-        if known && (coloured || !self.colours) || coloured && self.block().items.is_empty() {
-            self.lines = vec![Line::of(row, 5, ink.fg)];
-            self.place = Place::Failure;
+        draft.go_to(Place::Below);
+        if known && (coloured || !self.colours) || coloured && draft.block().items.is_empty() {
+            draft.begin(Place::Failure, Line::of(row, 5, ink.fg));
         }
     }
 
@@ -224,24 +173,23 @@ impl Reading {
     fn is_own(&self, row: &PaintedRow, text: &str) -> bool {
         let coloured = ink_at(row, 2).is_some_and(|style| style.fg != Colour::Default);
         let told = is_interrupt(text.trim_start_matches(ELBOW).trim_start());
-        self.place != Place::Message || coloured || !self.colours && told
+        self.draft.place != Place::Message || coloured || !self.colours && told
     }
 
     fn text(&mut self, row: &PaintedRow, text: &str) {
-        match self.place {
-            Place::Prompt if text.is_empty() || self.is_prompt(row, text) => {
-                self.prompt.push(text.trim().to_owned())
-            }
-            Place::Prompt => self.close(),
-            Place::Message => self.lines.push(Line::of(row, indent_of(text), Colour::Default)),
+        let goes_on = text.is_empty() || self.is_prompt(row, text);
+        let draft = &mut self.draft;
+        match draft.place {
+            Place::Prompt if goes_on => draft.prompt_goes_on(text.trim()),
+            Place::Prompt => draft.close(),
+            Place::Message => draft.lines.push(Line::of(row, indent_of(text), Colour::Default)),
             Place::Failure => {
                 let ink = ink_at(row, 0).map_or(Colour::Default, |style| style.fg);
-                self.lines.push(Line::of(row, indent_of(text), ink));
+                draft.lines.push(Line::of(row, indent_of(text), ink));
             }
             // The rest of an answer whose beginning is out of reach.
-            Place::Between if self.blocks.is_empty() && text.starts_with("  ") => {
-                self.place = Place::Message;
-                self.lines = vec![Line::of(row, 2, Colour::Default)];
+            Place::Between if draft.blocks.is_empty() && text.starts_with("  ") => {
+                draft.begin(Place::Message, Line::of(row, 2, Colour::Default));
             }
             Place::Between | Place::Tool | Place::Below | Place::Box | Place::Outside => {}
         }
@@ -252,37 +200,7 @@ impl Reading {
     fn is_prompt(&self, row: &PaintedRow, text: &str) -> bool {
         let banded = row.style_at(0).is_some_and(|style| style.bg != Colour::Default);
         let indent = text.len() - text.trim_start().len();
-        banded || !self.colours && (1..=self.cols / 2).contains(&indent)
-    }
-
-    /// Ends what is being read.
-    fn close(&mut self) {
-        match self.place {
-            Place::Prompt => {
-                let prompt = std::mem::take(&mut self.prompt).join("\n").trim().to_owned();
-                self.blocks.push(Block::of(prompt));
-            }
-            Place::Message | Place::Failure => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                let item = match self.place {
-                    Place::Message if !self.colours => Item::Message(one_marker(text)),
-                    Place::Message => Item::Message(text),
-                    _ => Item::Failure(text.split_whitespace().collect::<Vec<_>>().join(" ")),
-                };
-                self.block().add(item);
-            }
-            Place::Between | Place::Tool | Place::Below | Place::Box | Place::Outside => return,
-        }
-        self.place = Place::Between;
-    }
-
-    /// The newest block; one without a prompt when the echo is out of reach.
-    fn block(&mut self) -> &mut Block {
-        if self.blocks.is_empty() {
-            self.blocks.push(Block::default());
-        }
-        let last = self.blocks.len() - 1;
-        &mut self.blocks[last]
+        banded || !self.colours && (1..=self.draft.cols / 2).contains(&indent)
     }
 }
 
@@ -301,8 +219,4 @@ fn is_echo(row: &PaintedRow, text: &str, place: Place) -> bool {
 
 fn is_interrupt(body: &str) -> bool {
     INTERRUPTED.iter().any(|words| body.starts_with(words))
-}
-
-fn indent_of(text: &str) -> usize {
-    text.chars().take(2).take_while(|c| *c == ' ').count()
 }

@@ -8,7 +8,8 @@ use regex::Regex;
 use terminal::{Colour, PaintedRow};
 
 use super::block::{Block, Item};
-use super::text::{Line, blanks, ink_at, unwrapped};
+use super::draft::{Draft, Place, matches};
+use super::text::{Line, blanks, indent_of, ink_at};
 
 static END: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(─ )?\s*Worked for <?[0-9]").ok());
 /// `• Working (3s • esc to interrupt)` and the like.
@@ -19,132 +20,63 @@ static TOOL: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// The program's own words for a cancelled turn.
 const INTERRUPTED: &str = "Conversation interrupted";
 
-fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
-    pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Between,
-    Prompt,
-    Message,
-    Failure,
-    Below,
-}
-
-struct Reading {
-    cols: usize,
-    blocks: Vec<Block>,
-    place: Place,
-    lines: Vec<Line>,
-    prompt: Vec<String>,
-}
-
 /// The conversation in blocks.
 pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
-    let mut reading = Reading {
-        cols,
-        blocks: Vec::new(),
-        place: Place::Between,
-        lines: Vec::new(),
-        prompt: Vec::new(),
-    };
+    let mut reading = Draft::new(cols, false);
     let end = rows
         .iter()
         .rposition(|row| row.text.starts_with('›'))
         .unwrap_or(rows.len());
     for row in &rows[..end] {
-        reading.take(row, &blanks(row));
+        take(&mut reading, row, &blanks(row));
     }
-    reading.close();
-    reading.blocks
+    reading.finish()
 }
 
-impl Reading {
-    fn take(&mut self, row: &PaintedRow, text: &str) {
-        if let Some(prompt) = text.strip_prefix('›') {
-            self.close();
-            self.place = Place::Prompt;
-            self.prompt = vec![prompt.trim().to_owned()];
-        } else if matches(&SPINS, text) {
-            self.close();
-        } else if let Some(words) = text.strip_prefix("■ ") {
-            self.close();
-            self.place = Place::Failure;
-            let ink = ink_at(row, 1).map_or(Colour::Default, |style| style.fg);
-            self.lines = vec![Line::of(row, 2, ink)];
-            if words.starts_with(INTERRUPTED) {
-                self.lines.clear();
-                self.place = Place::Below;
-                self.block().add(Item::Interrupted);
-            }
-        } else if let Some(body) = text.strip_prefix("• ") {
-            self.close();
-            let bold = ink_at(row, 1).is_some_and(|style| style.bold);
-            if bold && matches(&TOOL, body) {
-                self.block().add(Item::Tool);
-                self.place = Place::Below;
-            } else {
-                self.place = Place::Message;
-                self.lines = vec![Line::of(row, 2, Colour::Default)];
-            }
-        } else if matches(&END, text) && !text.starts_with(char::is_alphanumeric) {
-            self.close();
-            self.block().ended = true;
+fn take(reading: &mut Draft, row: &PaintedRow, text: &str) {
+    if let Some(prompt) = text.strip_prefix('›') {
+        reading.begin_prompt(prompt.trim());
+    } else if matches(&SPINS, text) {
+        reading.close();
+    } else if let Some(words) = text.strip_prefix("■ ") {
+        if words.starts_with(INTERRUPTED) {
+            reading.add_whole(Item::Interrupted, Place::Below);
         } else {
-            self.text(row, text);
+            let ink = ink_at(row, 1).map_or(Colour::Default, |style| style.fg);
+            reading.begin(Place::Failure, Line::of(row, 2, ink));
         }
-    }
-
-    fn text(&mut self, row: &PaintedRow, text: &str) {
-        let banded = row.style_at(0).is_some_and(|style| style.bg != Colour::Default);
-        match self.place {
-            // The prompt's own rows have its band; what has none is the rest of an answer below the repeated prompt.
-            Place::Prompt if banded || text.is_empty() => self.prompt.push(text.trim().to_owned()),
-            Place::Prompt if text.starts_with("  ") => {
-                self.close();
-                self.place = Place::Message;
-                self.lines = vec![Line::of(row, 2, Colour::Default)];
-            }
-            Place::Message if text.trim_start().starts_with('└') => self.close(),
-            Place::Message => self.lines.push(Line::of(row, indent_of(text), Colour::Default)),
-            Place::Failure if text.is_empty() => self.close(),
-            Place::Failure => {
-                let ink = ink_at(row, 0).map_or(Colour::Default, |style| style.fg);
-                self.lines.push(Line::of(row, 0, ink));
-            }
-            Place::Prompt | Place::Between | Place::Below => {}
+    } else if let Some(body) = text.strip_prefix("• ") {
+        let bold = ink_at(row, 1).is_some_and(|style| style.bold);
+        if bold && matches(&TOOL, body) {
+            reading.add_whole(Item::Tool, Place::Below);
+        } else {
+            reading.begin(Place::Message, Line::of(row, 2, Colour::Default));
         }
-    }
-
-    fn close(&mut self) {
-        match self.place {
-            Place::Prompt => {
-                let prompt = std::mem::take(&mut self.prompt).join("\n").trim().to_owned();
-                self.blocks.push(Block::of(prompt));
-            }
-            Place::Message => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.block().add(Item::Message(text));
-            }
-            Place::Failure => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.block().add(Item::Failure(text.replace('\n', " ")));
-            }
-            Place::Between | Place::Below => {}
-        }
-        self.place = Place::Between;
-    }
-
-    fn block(&mut self) -> &mut Block {
-        if self.blocks.is_empty() {
-            self.blocks.push(Block::default());
-        }
-        let last = self.blocks.len() - 1;
-        &mut self.blocks[last]
+    } else if matches(&END, text) && !text.starts_with(char::is_alphanumeric) {
+        reading.close();
+        reading.block().ended = true;
+    } else {
+        take_text(reading, row, text);
     }
 }
 
-fn indent_of(text: &str) -> usize {
-    text.chars().take(2).take_while(|c| *c == ' ').count()
+fn take_text(reading: &mut Draft, row: &PaintedRow, text: &str) {
+    let banded = row.style_at(0).is_some_and(|style| style.bg != Colour::Default);
+    match reading.place {
+        // The prompt's own rows have its band; what has none is the rest of an answer below the repeated prompt.
+        Place::Prompt if banded || text.is_empty() => reading.prompt_goes_on(text.trim()),
+        Place::Prompt if text.starts_with("  ") => {
+            reading.begin(Place::Message, Line::of(row, 2, Colour::Default));
+        }
+        Place::Message if text.trim_start().starts_with('└') => reading.close(),
+        Place::Message => reading
+            .lines
+            .push(Line::of(row, indent_of(text), Colour::Default)),
+        Place::Failure if text.is_empty() => reading.close(),
+        Place::Failure => {
+            let ink = ink_at(row, 0).map_or(Colour::Default, |style| style.fg);
+            reading.lines.push(Line::of(row, 0, ink));
+        }
+        _ => {}
+    }
 }

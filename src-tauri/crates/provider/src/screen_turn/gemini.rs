@@ -5,28 +5,16 @@
 use terminal::{Colour, PaintedRow};
 
 use super::block::{Block, Item};
-use super::text::{Line, blanks, ink_at, unwrapped};
+use super::draft::{Draft, Place};
+use super::text::{Line, blanks, ink_at};
 
 /// Shortest run of `─` that makes the rule above the input box, in cells.
 const RULE_CELLS_MIN: usize = 8;
 /// The program's own words for a cancelled turn.
 const INTERRUPTED: &str = "Request cancelled";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Between,
-    Prompt,
-    Message,
-    Failure,
-    Below,
-}
-
 struct Reading {
-    cols: usize,
-    blocks: Vec<Block>,
-    place: Place,
-    lines: Vec<Line>,
-    prompt: Vec<String>,
+    draft: Draft,
     /// How the program paints plain text.
     ink: Colour,
 }
@@ -34,11 +22,7 @@ struct Reading {
 /// The conversation in blocks.
 pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
     let mut reading = Reading {
-        cols,
-        blocks: Vec::new(),
-        place: Place::Between,
-        lines: Vec::new(),
-        prompt: Vec::new(),
+        draft: Draft::new(cols, false),
         ink: Colour::Default,
     };
     let mut outside = false;
@@ -47,47 +31,41 @@ pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
         outside = is_rule(&text) || outside && !is_echo(row, &text);
         // Below the rule the box looks like an echo: its rows follow it directly.
         if is_rule(&text) {
-            reading.close();
+            reading.draft.close();
         } else if !outside {
             reading.take(row, &text);
         }
     }
-    reading.close();
+    let mut blocks = reading.draft.finish();
     // The box below the last rule was taken for an echo.
     let box_is_last = rows
         .iter()
         .rposition(|row| is_rule(&blanks(row)))
         .is_some_and(|rule| rows[rule..].iter().any(|row| is_echo(row, &blanks(row))));
     if box_is_last {
-        reading.blocks.pop();
+        blocks.pop();
     }
-    reading.blocks
+    blocks
 }
 
 impl Reading {
     fn take(&mut self, row: &PaintedRow, text: &str) {
+        let draft = &mut self.draft;
         if is_echo(row, text) {
-            self.close();
-            self.place = Place::Prompt;
             self.ink = ink_at(row, 2).map_or(Colour::Default, |style| style.fg);
-            self.prompt = vec![text.trim_start_matches([' ', '>']).to_owned()];
+            draft.begin_prompt(text.trim_start_matches([' ', '>']));
         } else if text.starts_with("✦ ") {
-            self.close();
-            self.place = Place::Message;
-            self.lines = vec![Line::of(row, 2, self.ink)];
+            draft.begin(Place::Message, Line::of(row, 2, self.ink));
         } else if text.starts_with("✕ ") {
-            self.close();
-            self.place = Place::Failure;
             let ink = ink_at(row, 1).map_or(Colour::Default, |style| style.fg);
-            self.lines = vec![Line::of(row, 2, ink)];
+            draft.begin(Place::Failure, Line::of(row, 2, ink));
         } else if let Some(note) = text.strip_prefix("ℹ ") {
-            self.close();
-            self.place = Place::Below;
+            draft.go_to(Place::Below);
             if note.starts_with(INTERRUPTED) {
                 self.add(Item::Interrupted);
             }
         } else if text.starts_with('╭') {
-            self.close();
+            draft.go_to(Place::Below);
             // The answer to a slash command stands in a box too.
             let command = |block: &Block| {
                 block
@@ -95,58 +73,40 @@ impl Reading {
                     .as_ref()
                     .is_some_and(|prompt| prompt.starts_with('/'))
             };
-            if !self.blocks.last().is_some_and(command) {
+            if !draft.blocks.last().is_some_and(command) {
                 self.add(Item::Tool);
             }
-            self.place = Place::Below;
         } else if text.contains("(esc to cancel") {
-            self.close();
+            draft.close();
         } else {
             self.text(row, text);
         }
     }
 
     fn text(&mut self, row: &PaintedRow, text: &str) {
-        match self.place {
-            Place::Prompt => self.prompt.push(text.trim().to_owned()),
+        let draft = &mut self.draft;
+        match draft.place {
+            Place::Prompt => draft.prompt_goes_on(text.trim()),
             Place::Message if text.is_empty() || text.starts_with("  ") => {
                 // The hint above the rule is far to the right.
-                if !text.trim().is_empty() && text.len() - text.trim_start().len() > self.cols / 2 {
-                    self.close();
+                if !text.trim().is_empty() && text.len() - text.trim_start().len() > draft.cols / 2 {
+                    draft.close();
                 } else {
-                    self.lines.push(Line::of(row, 2, self.ink));
+                    draft.lines.push(Line::of(row, 2, self.ink));
                 }
             }
             Place::Failure if text.starts_with("  ") => {
                 let ink = ink_at(row, 0).map_or(Colour::Default, |style| style.fg);
-                self.lines.push(Line::of(row, 2, ink));
+                draft.lines.push(Line::of(row, 2, ink));
             }
-            Place::Message | Place::Failure => self.close(),
-            Place::Between | Place::Below => {}
+            Place::Message | Place::Failure => draft.close(),
+            _ => {}
         }
     }
 
-    fn close(&mut self) {
-        match self.place {
-            Place::Prompt => {
-                let prompt = std::mem::take(&mut self.prompt).join("\n").trim().to_owned();
-                self.blocks.push(Block::of(prompt));
-            }
-            Place::Message => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.add(Item::Message(text));
-            }
-            Place::Failure => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.add(Item::Failure(text.replace('\n', " ")));
-            }
-            Place::Between | Place::Below => {}
-        }
-        self.place = Place::Between;
-    }
-
+    /// What stands above the first echo belongs to no turn: notes and boxes of the program's start.
     fn add(&mut self, item: Item) {
-        if let Some(block) = self.blocks.last_mut() {
+        if let Some(block) = self.draft.blocks.last_mut() {
             block.add(item);
         }
     }

@@ -9,6 +9,7 @@
 mod block;
 mod claude;
 mod codex;
+mod draft;
 mod gemini;
 mod opencode;
 mod reader;

@@ -7,25 +7,15 @@
 use terminal::{Colour, PaintedRow, Style};
 
 use super::block::{Block, Item};
-use super::text::{Line, blanks, ink_at, unwrapped};
+use super::draft::{Draft, Place};
+use super::text::{Line, blanks, ink_at};
 
 /// Where text without a bar begins, in cells.
 const TEXT_CELL: usize = 5;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Between,
-    Prompt,
-    Message,
-    Failure,
-    Tool,
-}
-
 struct Reading {
-    cols: usize,
-    blocks: Vec<Block>,
-    place: Place,
-    lines: Vec<Line>,
+    draft: Draft,
+    /// Rows with a bar of the piece at hand; its kind is told by all of them.
     words: Vec<String>,
     /// How the program paints plain text.
     ink: Colour,
@@ -36,10 +26,7 @@ struct Reading {
 /// The conversation in blocks.
 pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
     let mut reading = Reading {
-        cols,
-        blocks: Vec::new(),
-        place: Place::Between,
-        lines: Vec::new(),
+        draft: Draft::new(cols, false),
         words: Vec::new(),
         ink: Colour::Default,
         bar: None,
@@ -56,7 +43,7 @@ pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
         reading.take(row, &blanks(row));
     }
     reading.close();
-    reading.blocks
+    reading.draft.blocks
 }
 
 impl Reading {
@@ -69,7 +56,7 @@ impl Reading {
         let body = text.trim();
         if body.starts_with("▣") {
             self.close();
-            if let Some(block) = self.blocks.last_mut() {
+            if let Some(block) = self.draft.blocks.last_mut() {
                 let told = body.rsplit(" · ").next().unwrap_or_default();
                 if told == "interrupted" {
                     block.add(Item::Interrupted);
@@ -77,14 +64,14 @@ impl Reading {
                     block.ended = told.ends_with('s') && told.starts_with(|c: char| c.is_ascii_digit());
                 }
             }
-        } else if self.place == Place::Message {
-            self.lines.push(Line::of(row, TEXT_CELL, self.ink));
-        } else if !body.is_empty() {
+        } else if self.draft.place == Place::Message {
+            self.draft.lines.push(Line::of(row, TEXT_CELL, self.ink));
+        } else {
             self.close();
-            self.place = Place::Message;
-            self.lines = vec![Line::of(row, TEXT_CELL, self.ink)];
-        } else if self.place != Place::Between {
-            self.close();
+            if !body.is_empty() {
+                self.draft
+                    .begin(Place::Message, Line::of(row, TEXT_CELL, self.ink));
+            }
         }
     }
 
@@ -98,8 +85,8 @@ impl Reading {
         self.bar = Some(bar);
         let kind = if bar.bg == page {
             Place::Prompt
-        } else if body.is_empty() || same && matches!(self.place, Place::Failure | Place::Tool) {
-            self.place
+        } else if body.is_empty() || same && matches!(self.draft.place, Place::Failure | Place::Tool) {
+            self.draft.place
         } else {
             let plain = ink_at(row, 3).is_some_and(|style| style.fg == self.ink);
             let asks = body.starts_with(['△', '$', '#']);
@@ -109,9 +96,9 @@ impl Reading {
                 Place::Failure
             }
         };
-        if kind != self.place || kind == Place::Prompt && !same {
+        if kind != self.draft.place || kind == Place::Prompt && !same {
             self.close();
-            self.place = kind;
+            self.draft.place = kind;
         }
         if kind == Place::Prompt && !body.is_empty() {
             self.ink = ink_at(row, 3).map_or(self.ink, |style| style.fg);
@@ -121,23 +108,21 @@ impl Reading {
 
     fn close(&mut self) {
         let words = std::mem::take(&mut self.words).join("\n").trim().to_owned();
-        match self.place {
+        match self.draft.place {
             // Half a prompt at the upper edge.
-            Place::Prompt if words.is_empty() => self.blocks.push(Block::default()),
-            Place::Prompt => self.blocks.push(Block::of(words)),
-            Place::Message => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.add(Item::Message(text));
-            }
+            Place::Prompt if words.is_empty() => self.draft.blocks.push(Block::default()),
+            Place::Prompt => self.draft.blocks.push(Block::of(words)),
             Place::Failure => self.add(Item::Failure(words.replace('\n', " "))),
             Place::Tool => self.add(Item::Tool),
-            Place::Between => {}
+            // What stands above the first prompt belongs to no turn.
+            Place::Message if self.draft.blocks.is_empty() => self.draft.lines.clear(),
+            _ => return self.draft.close(),
         }
-        self.place = Place::Between;
+        self.draft.place = Place::Between;
     }
 
     fn add(&mut self, item: Item) {
-        if let Some(block) = self.blocks.last_mut() {
+        if let Some(block) = self.draft.blocks.last_mut() {
             block.add(item);
         }
     }

@@ -8,7 +8,8 @@ use regex::Regex;
 use terminal::{Colour, PaintedRow};
 
 use super::block::{Block, Item};
-use super::text::{Line, blanks, one_marker, unwrapped};
+use super::draft::{Draft, Place, matches};
+use super::text::{Line, blanks};
 
 const YOU: &str = "you: ";
 const CLAUDE: &str = "claude: ";
@@ -38,10 +39,6 @@ static END: LazyLock<Option<Regex>> =
 static SPINS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\p{L}[\p{L}-]*…( *\(.*)?$").ok());
 static RETRIES: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"Retrying in \d").ok());
 
-fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
-    pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
-}
-
 /// Whether the rows were painted by this renderer.
 pub(super) fn is_reader(rows: &[PaintedRow]) -> bool {
     rows.iter().any(|row| row.text == BANNER)
@@ -49,68 +46,42 @@ pub(super) fn is_reader(rows: &[PaintedRow]) -> bool {
             && rows.iter().any(|row| row.text.starts_with(YOU))
 }
 
-/// What is being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Between,
-    Prompt,
-    Message,
-    Failure,
-    Below,
-}
-
-struct Reading {
-    cols: usize,
-    blocks: Vec<Block>,
-    place: Place,
-    lines: Vec<Line>,
-    prompt: Vec<String>,
-}
-
 /// The conversation in blocks.
 pub(super) fn blocks(rows: &[PaintedRow], cols: usize) -> Vec<Block> {
-    let mut reading = Reading {
-        cols,
-        blocks: Vec::new(),
-        place: Place::Between,
-        lines: Vec::new(),
-        prompt: Vec::new(),
-    };
+    let mut reading = Reading(Draft::new(cols, true));
     for row in rows {
         reading.take(row, &blanks(row));
     }
-    reading.close();
-    reading.blocks
+    reading.0.finish()
 }
+
+/// Between the parts of the conversation, rows that may turn out to be a message's are kept in the draft's lines.
+struct Reading(Draft);
 
 impl Reading {
     fn take(&mut self, row: &PaintedRow, text: &str) {
         let is_own = FOOTERS.iter().any(|footer| text.starts_with(footer)) || matches(&SPINS, text);
         if let Some(prompt) = text.strip_prefix(YOU) {
             self.close();
-            self.place = Place::Prompt;
-            self.prompt = vec![prompt.to_owned()];
+            self.0.begin_prompt(prompt);
         } else if text.starts_with(CLAUDE) {
-            self.close();
-            self.place = Place::Message;
-            self.lines = vec![Line::of(row, CLAUDE.len(), Colour::Default)];
+            self.0
+                .begin(Place::Message, Line::of(row, CLAUDE.len(), Colour::Default));
         } else if text.starts_with(ERROR) {
             self.resume();
-            self.close();
-            self.place = Place::Failure;
-            self.lines = vec![Line::of(row, ERROR.len(), Colour::Default)];
+            self.0
+                .begin(Place::Failure, Line::of(row, ERROR.len(), Colour::Default));
         } else if text.starts_with(TOOL) {
             self.close();
-            self.add(Item::Tool);
-            self.place = Place::Below;
+            self.0.add_whole(Item::Tool, Place::Below);
         } else if matches(&END, text) {
             self.end(row);
-        } else if matches(&RETRIES, text) && self.place != Place::Message {
+        } else if matches(&RETRIES, text) && self.0.place != Place::Message {
             self.close();
-            self.place = Place::Below;
+            self.0.place = Place::Below;
         } else if !is_own {
             self.text(row, text);
-        } else if self.place == Place::Prompt {
+        } else if self.0.place == Place::Prompt {
             self.close();
         } else if !text.starts_with('●') {
             self.resume();
@@ -121,84 +92,54 @@ impl Reading {
     /// message.
     fn end(&mut self, row: &PaintedRow) {
         self.resume();
-        let lines = match self.place {
-            Place::Message => self.lines.clone(),
-            Place::Between | Place::Prompt | Place::Failure | Place::Below => Vec::new(),
+        let lines = match self.0.place {
+            Place::Message => self.0.lines.clone(),
+            _ => Vec::new(),
         };
         self.close();
-        if let Some(block) = self.blocks.last_mut() {
+        if let Some(block) = self.0.blocks.last_mut() {
             block.ended = true;
         }
         if !lines.is_empty() {
-            self.lines = lines;
-            self.lines.push(Line::of(row, 0, Colour::Default));
+            self.0.lines = lines;
+            self.0.lines.push(Line::of(row, 0, Colour::Default));
         }
     }
 
     /// The program goes on below a row that looked like the end: it was part of the message. What is typed next also
     /// stands below the end, but without anything of the program's after it.
     fn resume(&mut self) {
-        if self.place != Place::Between || self.lines.is_empty() {
+        if self.0.place != Place::Between || self.0.lines.is_empty() {
             return;
         }
-        if let Some(block) = self.blocks.last_mut() {
+        if let Some(block) = self.0.blocks.last_mut() {
             block.ended = false;
             block.items.pop();
         }
-        self.place = Place::Message;
+        self.0.place = Place::Message;
     }
 
     fn text(&mut self, row: &PaintedRow, text: &str) {
-        match self.place {
-            Place::Prompt if text.starts_with("Interrupted") => self.interrupted(),
-            Place::Message if text.starts_with("Interrupted") => self.interrupted(),
-            Place::Below if text.starts_with("Interrupted") => self.interrupted(),
-            Place::Prompt | Place::Below if ERRORS.iter().any(|error| text.starts_with(error)) => {
+        let draft = &mut self.0;
+        match draft.place {
+            Place::Prompt | Place::Message | Place::Below if text.starts_with("Interrupted") => {
                 self.close();
-                self.place = Place::Failure;
-                self.lines = vec![Line::of(row, 0, Colour::Default)];
+                self.0.add_whole(Item::Interrupted, Place::Below);
             }
-            Place::Prompt => self.prompt.push(text.to_owned()),
-            Place::Message | Place::Failure => self.lines.push(Line::of(row, 0, Colour::Default)),
-            Place::Between if !self.lines.is_empty() => self.lines.push(Line::of(row, 0, Colour::Default)),
-            Place::Between | Place::Below => {}
-        }
-    }
-
-    fn interrupted(&mut self) {
-        self.close();
-        self.add(Item::Interrupted);
-        self.place = Place::Below;
-    }
-
-    fn add(&mut self, item: Item) {
-        if self.blocks.is_empty() {
-            self.blocks.push(Block::default());
-        }
-        if let Some(block) = self.blocks.last_mut() {
-            block.add(item);
+            Place::Prompt | Place::Below if ERRORS.iter().any(|error| text.starts_with(error)) => {
+                draft.begin(Place::Failure, Line::of(row, 0, Colour::Default));
+            }
+            Place::Prompt => draft.prompt_goes_on(text),
+            Place::Message | Place::Failure => draft.lines.push(Line::of(row, 0, Colour::Default)),
+            Place::Between if !draft.lines.is_empty() => {
+                draft.lines.push(Line::of(row, 0, Colour::Default));
+            }
+            _ => {}
         }
     }
 
     fn close(&mut self) {
-        match self.place {
-            Place::Prompt => {
-                let prompt = std::mem::take(&mut self.prompt).join("\n").trim().to_owned();
-                self.blocks.push(Block::of(prompt));
-            }
-            Place::Message => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.add(Item::Message(one_marker(text)));
-            }
-            Place::Failure => {
-                let text = unwrapped(&std::mem::take(&mut self.lines), self.cols);
-                self.add(Item::Failure(
-                    text.split_whitespace().collect::<Vec<_>>().join(" "),
-                ));
-            }
-            Place::Between | Place::Below => {}
-        }
-        self.lines = Vec::new();
-        self.place = Place::Between;
+        self.0.go_to(Place::Between);
+        self.0.lines.clear();
     }
 }

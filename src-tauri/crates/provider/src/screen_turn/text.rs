@@ -114,6 +114,11 @@ pub(super) fn width_of(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(text)
 }
 
+/// Cells of the indentation that a row below a bullet has: two, or fewer where there are fewer.
+pub(super) fn indent_of(text: &str) -> usize {
+    text.chars().take(2).take_while(|c| *c == ' ').count()
+}
+
 /// The row's text with no-break spaces as blanks.
 pub(super) fn blanks(row: &PaintedRow) -> String {
     row.text.replace('\u{a0}', " ")
