@@ -1,5 +1,5 @@
 # One word per thing a person does here. The work is in scripts/.
-.PHONY: help run test setup build ui fmt lint bench
+.PHONY: help run test setup build ui fmt lint bench chaos soak
 
 help:          ## What can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
@@ -16,8 +16,8 @@ setup:         ## Only install what is missing
 ui:            ## Build the page that window and browser show
 	@scripts/ui.sh
 
-build: ui      ## Build both programs, optimised
-	cargo build --release -p cli -p app --features app/custom-protocol
+build: ui      ## Build all programs, optimised
+	cargo build --release -p cli -p app -p terminal --features app/custom-protocol
 
 fmt:           ## Format the Rust code
 	cargo fmt --all
@@ -28,3 +28,9 @@ lint: ui       ## What the tests check before they run
 
 bench:         ## Measure the way of a command, and the output path beside other programs
 	@scripts/bench.sh
+
+chaos:         ## Kill everything at every step and at random moments, SEMO_CHAOS_ROUNDS times
+	@scripts/chaos.sh
+
+soak:          ## Six sessions at work for an hour, measured, and a million schedules of the simulation
+	@scripts/soak.sh

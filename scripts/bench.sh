@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every bench there is, one after the other; nothing here fails, the tables tell. Words behind it choose rows of the
-# first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output). What it is compared
+# first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output, holder). What it is compared
 # with is installed into target/, or left out with a line where node is not there.
 source "$(dirname "$0")/say.sh"
 

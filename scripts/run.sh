@@ -11,10 +11,10 @@ export PATH="$PATH:$PWD/.tools/node_modules/.bin"
 
 if [ "$(uname)" = Darwin ] || [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
     say "building the window (the first time takes some minutes)"
-    cargo build -p app -p cli --features app/custom-protocol
+    cargo build -p app -p cli -p terminal --features app/custom-protocol
     say "starting the window; in another terminal: target/debug/semo send --agent FE \"Say hello\" --wait"
     exec target/debug/semo-office "$@"
 fi
 say "no display here: building the office for the browser (the first time takes some minutes)"
-cargo build -p cli
+cargo build -p cli -p terminal
 exec target/debug/semo up "$@"

@@ -15,8 +15,8 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --features app/custom-protocol -- -D warnings
 
 say "the programs"
-cargo build -p cli -p app --features app/custom-protocol
-cargo build -p tests --bins
+# Together: what the package `tests` switches on (steps at which a story kills a program) is in them then.
+cargo build -p cli -p app -p terminal -p tests --bins --features app/custom-protocol
 
 say "the Rust tests: units, stories, tidiness"
 cargo test --workspace --exclude app

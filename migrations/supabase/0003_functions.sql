@@ -143,32 +143,50 @@ begin
   return r;
 end $$;
 
+-- True when a client has said that the effect of this command is about to happen (see begin_command): `p_but` is not
+-- counted. Whoever has begun it is the only one that may go on with it.
+create or replace function private.is_begun(p_command uuid, p_but uuid default null) returns boolean
+language sql stable security definer set search_path = '' as $$
+  select exists (select 1 from public.agent_command_results r
+                 where r.command_id = p_command and r.status = 'progress' and r.outcome = 'begun'
+                   and r.client_id is distinct from p_but) $$;
+
 -- Ends what nobody will carry out any more. Called by every claim, so that no scheduler is needed. Who held the last
 -- lease may still report (see complete_command): for `expires_at` a holder that lost its network has 15 minutes, in
--- which it can also renew.
+-- which it can also renew. What was begun may be taken up by its own client as often as it likes, so attempts do not
+-- end it; nobody may say that it expired, since some of it has been done.
 create or replace function private.reap_commands() returns void
 language sql security definer set search_path = '' as $$
   update public.agent_commands
      set state = case when cancel_requested_at is not null then 'cancelled'
-                      when state = 'queued' or expires_at < clock_timestamp() then 'expired' else 'dead' end,
+                      when state = 'queued' or (expires_at < clock_timestamp() and not private.is_begun(id))
+                      then 'expired' else 'dead' end,
          lease_until = null, finished_at = clock_timestamp()
    where id in (
      select c.id from public.agent_commands c
       where (c.state = 'queued' and c.expires_at < clock_timestamp())
          or (c.state = 'leased' and c.lease_until < clock_timestamp()
-             and (c.attempt >= c.max_attempts or c.cancel_requested_at is not null
+             and ((c.attempt >= c.max_attempts and not private.is_begun(c.id)) or c.cancel_requested_at is not null
                   or greatest(c.expires_at, c.lease_until) < clock_timestamp() - interval '15 minutes'))
       order by c.id limit 500 for update skip locked) $$;
 
--- The one without `p_kinds`, of before: two that take the same arguments could not be told apart.
+-- The one without `p_kinds`, of before: two that take the same arguments could not be told apart. And the one that did
+-- not say `begun`: what a function gives back cannot be changed in place.
 drop function if exists public.claim_commands(uuid, uuid, int, int);
+drop function if exists public.claim_commands(uuid, uuid, int, int, text[]);
+
+-- What a claim looks up for each prompt: those before it in its session. Without it every claim would read all that is
+-- open, once for each session that waits.
+create index if not exists agent_commands_of_session on public.agent_commands (session_id, priority desc, seq)
+  where state in ('queued', 'leased') and kind = 'send_prompt';
 
 -- Takes commands under a lease. `p_kinds`: only these kinds (a client whose line is full still answers and ends).
+-- `begun`: this very client has begun it before (begin_command); nobody else gets it then.
 create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
     p_lease_s int default 60, p_kinds text[] default null)
 returns table (id uuid, seq bigint, office_id uuid, agent_id uuid, session_id uuid, kind text, args jsonb,
     attempt int, priority smallint, created_at timestamptz, expires_at timestamptz, lease_token uuid,
-    lease_until timestamptz, cancel_requested_at timestamptz)
+    lease_until timestamptz, cancel_requested_at timestamptz, begun boolean)
 language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
 begin
@@ -186,14 +204,25 @@ begin
     select c.id from public.agent_commands c
     where c.office_id = p_office
       and c.state in ('queued', 'leased')                    -- repeats the index predicate literally
-      and (c.state = 'queued' or (c.lease_until <= clock_timestamp() and c.attempt < c.max_attempts))
+      and (c.state = 'queued'
+           or (c.lease_until <= clock_timestamp() and not private.is_begun(c.id, p_client)
+               and (c.attempt < c.max_attempts or private.is_begun(c.id))))
       and c.not_before <= clock_timestamp()
-      and (c.expires_at is null or c.expires_at > clock_timestamp())
+      and (c.expires_at is null or c.expires_at > clock_timestamp()
+           or (c.state = 'leased' and private.is_begun(c.id)))
       and c.cancel_requested_at is null
       and (p_kinds is null or c.kind = any (p_kinds))
       and (c.session_id is null or not exists (
             select 1 from public.sessions s
             where s.id = c.session_id and s.office_id = p_office and s.client_id <> p_client))
+      -- Prompts for one session go out one by one: an answer of this function may get lost, and what it took would
+      -- be passed by the next.
+      and (c.kind <> 'send_prompt' or c.session_id is null or not exists (
+            select 1 from public.agent_commands e
+            where e.office_id = p_office and e.state in ('queued', 'leased')
+              and e.session_id = c.session_id and e.kind = 'send_prompt' and e.id <> c.id
+              and (e.priority > c.priority or (e.priority = c.priority and e.seq < c.seq))
+              and (e.state = 'leased' or e.not_before <= clock_timestamp())))
     order by c.priority desc, c.seq
     limit greatest(1, least(coalesce(p_limit, 10), 50))
     for update skip locked
@@ -210,10 +239,17 @@ begin
     returning command_id, token
   )
   select t.id, t.seq, t.office_id, t.agent_id, t.session_id, t.kind, t.args, t.attempt, t.priority, t.created_at,
-         t.expires_at, l.token, t.lease_until, t.cancel_requested_at
+         t.expires_at, l.token, t.lease_until, t.cancel_requested_at, private.is_begun(t.id)
     from taken t join leases l on l.command_id = t.id
    order by t.priority desc, t.seq;
 end $$;
+
+-- True when `p_lease` is in force for this command: the lease of its present attempt, or an earlier one of the same
+-- client, whose answer to its own newest claim may have been lost.
+create or replace function private.is_fence(p_lease private.command_leases, p_command public.agent_commands)
+returns boolean language sql immutable set search_path = '' as $$
+  select p_lease.token is not null and p_lease.command_id = p_command.id
+     and (p_lease.attempt = p_command.attempt or p_lease.client_id = p_command.client_id) $$;
 
 create or replace function public.renew_lease(p_command uuid, p_token uuid, p_lease_s int default 60)
 returns table (held boolean, cancel boolean) language plpgsql security definer set search_path = '' as $$
@@ -224,12 +260,47 @@ begin
                        + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
     from private.command_leases l
    where c.id = p_command and c.state = 'leased'
-     and l.command_id = c.id and l.attempt = c.attempt and l.token = p_token and l.owner = auth.uid()
+     and l.command_id = c.id and private.is_fence(l, c) and l.token = p_token and l.owner = auth.uid()
      and private.has_office_role(c.office_id, array['owner', 'device'])
   returning true, c.cancel_requested_at is not null;
   if not found then                                          -- the lease is lost: the work must stop
     return query select false, true;
   end if;
+end $$;
+
+-- Asked before the first effect of a command, and again when that has to wait: the fence. Answers `begun`: from now on
+-- this command is given to nobody else. `cancel`: it is to be given up. `expired`: nothing was done before its time was
+-- over. `lost`: somebody else has it, or it is over. Nothing may be done for it unless the answer is `begun`.
+create or replace function public.begin_command(p_command uuid, p_token uuid, p_lease_s int default 60)
+returns text language plpgsql security definer set search_path = '' as $$
+declare
+  c public.agent_commands;
+  l private.command_leases;
+begin
+  select * into c from public.agent_commands a where a.id = p_command for update;
+  if not found or not private.has_office_role(c.office_id, array['owner', 'device']) then
+    raise exception 'no such command' using errcode = 'PT404';
+  end if;
+  select * into l from private.command_leases x
+   where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
+  if l.token is null or not private.is_fence(l, c) or c.state <> 'leased' then
+    return 'lost';
+  elsif c.cancel_requested_at is not null then
+    return 'cancel';
+  end if;
+  if c.expires_at <= clock_timestamp() then                  -- also of what was begun before, and had no effect
+    return 'expired';
+  end if;
+  if not private.is_begun(c.id) then
+    insert into public.agent_command_results
+      (id, command_id, office_id, client_id, attempt, status, outcome, created_by)
+    values (gen_random_uuid(), c.id, c.office_id, l.client_id, c.attempt, 'progress', 'begun', auth.uid());
+  end if;
+  update public.agent_commands a
+     set lease_until = clock_timestamp()
+                       + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
+   where a.id = c.id;
+  return 'begun';
 end $$;
 
 create or replace function public.complete_command(p_command uuid, p_token uuid, p_result uuid, p_status text,
@@ -256,7 +327,7 @@ begin
   select * into l from private.command_leases x
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
   -- The last one to claim it, and no final result yet: also after the reaper ended it, since finished work counts.
-  v_held := l.token is not null and l.attempt = c.attempt
+  v_held := l.token is not null and private.is_fence(l, c)
     and (c.state = 'leased'
          or (c.state in ('expired', 'dead', 'cancelled')
              and not exists (select 1 from public.agent_command_results r
@@ -321,8 +392,10 @@ language sql security definer set search_path = '' as $$
     returning 1)
   select count(*) from gone $$;
 
-revoke all on function private.reap_commands(), private.forget_commands(int), private.is_my_client(uuid, uuid),
-  private.session_of(uuid, jsonb), private.priority_of(text, int) from public, anon, authenticated;
+revoke all on function private.reap_commands(), private.forget_commands(int), private.is_begun(uuid, uuid),
+  private.is_my_client(uuid, uuid),
+  private.session_of(uuid, jsonb), private.priority_of(text, int),
+  private.is_fence(private.command_leases, public.agent_commands) from public, anon, authenticated;
 
 revoke all on function public.create_office(text),
   public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
@@ -331,6 +404,7 @@ revoke all on function public.create_office(text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
   public.claim_commands(uuid, uuid, int, int, text[]),
   public.renew_lease(uuid, uuid, int),
+  public.begin_command(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) from public, anon, authenticated;
 grant execute on function public.create_office(text),
@@ -340,6 +414,7 @@ grant execute on function public.create_office(text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
   public.claim_commands(uuid, uuid, int, int, text[]),
   public.renew_lease(uuid, uuid, int),
+  public.begin_command(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) to authenticated;
 grant execute on function public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),

@@ -1,9 +1,12 @@
-//! The core inside the app: started once, reached by the window over its local API like any browser.
+//! The core inside the app: started once, reached by the window over its local API like any browser. Quitting leaves the
+//! agents running; whoever wants them ended says so (`semo down`, or the window).
 
 use std::io::Write;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use cli::machine::Core;
+use cli::Failure;
+use cli::machine::{Core, Guest, Lever, StopHow};
 use cli::world::World;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
@@ -33,11 +36,24 @@ pub struct NoBackend {
 /// Where the start of the core stands; `None` while it goes on.
 type Outcome = Option<Result<Backend, NoBackend>>;
 
+/// Why there is nothing to stay for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The window has to ask anew, and is told then why there is no core.
+    Told,
+    /// Somebody has asked for the end of the core, and it has come: the program ends, too.
+    Ended,
+    /// It was stopped from here, or never came up.
+    Stopped,
+}
+
 /// The core and how it came up.
 pub struct Inside {
     outcome: watch::Sender<Outcome>,
     /// Held while the core ends, so that everybody who wants its end waits for it.
     core: Mutex<Option<Core>>,
+    /// Makes an end that is under way come sooner.
+    lever: std::sync::Mutex<Option<Lever>>,
 }
 
 impl Inside {
@@ -45,50 +61,86 @@ impl Inside {
         Inside {
             outcome: watch::Sender::new(None),
             core: Mutex::new(None),
+            lever: std::sync::Mutex::new(None),
         }
     }
 
-    /// Starts the core, tells the window that it is up or why it is not, and stays with it: returns true when the
-    /// core has ended by a fault of its own, which the window can ask for by then; false when it was stopped.
-    pub async fn run(&self) -> bool {
+    /// Starts the core, or finds the one that runs on the data folder already, tells the window where it is or why it
+    /// is not, and stays with it until it has gone.
+    pub async fn run(&self) -> Over {
         let world = match World::of_desktop() {
             Ok(world) => world,
-            Err(failure) => {
-                self.refuse(failure.message, failure.hint);
-                return false;
-            }
+            Err(failure) => return self.refused(failure),
         };
         cli::keep_log(&world);
-        let failed = match Core::start(&world).await {
-            Ok(core) => {
-                let failed = core.failed();
-                let backend = Backend {
-                    url: core.api_url().to_owned(),
-                    token: core.token().to_owned(),
-                };
-                *self.core.lock().await = Some(core);
-                self.outcome.send_replace(Some(Ok(backend)));
-                failed
-            }
+        let core = match Core::start(&world).await {
+            Ok(core) => core,
             Err(failure) => {
-                self.refuse(failure.message, failure.hint);
-                return false;
+                return match Guest::find(&world).await {
+                    Some(guest) => self.visit(&guest).await,
+                    None => self.refused(failure),
+                };
             }
         };
-        failed.await;
+        let (failed, asked, lever) = (core.failed(), core.asked_to_stop(), core.lever());
+        let backend = Backend {
+            url: core.api_url().to_owned(),
+            token: core.token().to_owned(),
+        };
+        *self.lever.lock().unwrap_or_else(PoisonError::into_inner) = Some(lever);
+        *self.core.lock().await = Some(core);
+        self.outcome.send_replace(Some(Ok(backend)));
+        let how = tokio::select! {
+            how = asked => Some(how),
+            () = failed => None,
+        };
+        match how {
+            Some(how) => {
+                self.end(how).await;
+                Over::Ended
+            }
+            None => self.failed(&world).await,
+        }
+    }
+
+    /// A second program beside the one that has the core: its window shows the same, and ends nothing.
+    async fn visit(&self, guest: &Guest) -> Over {
+        tracing::info!(
+            url = guest.api_url(),
+            "a core runs already; the window is its guest"
+        );
+        let backend = Backend {
+            url: guest.api_url().to_owned(),
+            token: guest.token().to_owned(),
+        };
+        self.outcome.send_replace(Some(Ok(backend)));
+        guest.over().await;
+        self.refuse(
+            "The core that this window showed has ended".to_owned(),
+            "Close the window and open SEMO Office again; agents that go on are taken up then.".to_owned(),
+        );
+        Over::Told
+    }
+
+    async fn failed(&self, world: &World) -> Over {
         let mut core = self.core.lock().await;
         let Some(core) = core.take() else {
-            return false;
+            return Over::Stopped;
         };
         self.refuse(
             "SEMO Office's core has ended by a fault of its own".to_owned(),
             format!(
-                "Close the window and open it again; what was under way is told then. The log is {}.",
+                "Close the window and open it again; agents go on and are taken up then. The log is {}.",
                 world.paths.log().display()
             ),
         );
-        core.stop().await;
-        true
+        core.stop(StopHow::Leave).await;
+        Over::Told
+    }
+
+    fn refused(&self, failure: Failure) -> Over {
+        self.refuse(failure.message, failure.hint);
+        Over::Stopped
     }
 
     fn refuse(&self, message: String, hint: String) {
@@ -114,17 +166,35 @@ impl Inside {
         })
     }
 
-    /// Ends the core: sessions are interrupted, results written. A start that is under way goes to its end first: cut
-    /// short, it could leave a half-made database. Returns the exit code of the program.
+    /// Ends the program's part in it: the core leaves its agents to their holders, where they go on until the next
+    /// start. A start that is under way goes to its end first: cut short, it could leave a half-made database. Returns
+    /// the exit code of the program.
     pub async fn stop(&self) -> i32 {
         let Ok(reached) = tokio::time::timeout(START_WAIT, self.reached()).await else {
             tracing::error!(waited = ?START_WAIT, "the core was still starting when the user quit");
             return 1;
         };
-        let mut core = self.core.lock().await;
-        if let Some(core) = core.take() {
-            core.stop().await;
-        }
+        self.end(StopHow::Leave).await;
         i32::from(reached.is_err())
+    }
+
+    /// Ends the core, or waits for the end that is under way, which this may make come sooner.
+    async fn end(&self, how: StopHow) {
+        let lever = self.lever.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(mut lever) = lever else { return };
+        lever.pull(how);
+        let ended = async {
+            let mut core = self.core.lock().await;
+            if let Some(core) = core.take() {
+                core.stop(how).await;
+            }
+        };
+        let mut ended = std::pin::pin!(ended);
+        loop {
+            tokio::select! {
+                () = &mut ended => return,
+                sooner = lever.asked_again() => lever.pull(sooner),
+            }
+        }
     }
 }

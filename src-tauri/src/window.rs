@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tauri::{AppHandle, Manager, RunEvent, State};
 use tauri_plugin_opener::OpenerExt;
 
-use crate::backend::{Backend, Inside, NoBackend};
+use crate::backend::{Backend, Inside, NoBackend, Over};
 
 /// Tells the window where the core is. Waits while it starts.
 #[tauri::command]
@@ -28,7 +28,8 @@ fn open_external(app: AppHandle, url: String) -> Result<(), String> {
         .map_err(|error| format!("could not open {url}: {error}"))
 }
 
-/// Opens the window and runs until the user quits; then the core ends in order before the process does.
+/// Opens the window and runs until the user quits; then the core ends in order before the process does, and the agents
+/// go on without it.
 pub fn run() {
     let inside = Arc::new(Inside::new());
     let running = inside.clone();
@@ -40,8 +41,10 @@ pub fn run() {
             end_on_signals(app.handle());
             let app = app.handle().clone();
             tauri::async_runtime::spawn(async move {
-                if running.run().await {
-                    show_why(&app);
+                match running.run().await {
+                    Over::Told => show_why(&app),
+                    Over::Ended => app.exit(0),
+                    Over::Stopped => {}
                 }
             });
             Ok(())
@@ -84,7 +87,7 @@ fn show_why(app: &AppHandle) {
     }
 }
 
-/// SIGTERM, Ctrl+C and the end of the terminal end the program like its menu does. They are taken before the core
+/// SIGTERM (a log-out, an update), Ctrl+C and the end of the terminal end the program like its menu does. They are taken before the core
 /// starts, so that none ends the program in the middle of that.
 fn end_on_signals(app: &AppHandle) {
     use tokio::signal::unix::{SignalKind, signal};

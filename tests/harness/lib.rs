@@ -3,8 +3,16 @@
 
 pub mod claude;
 pub mod clock;
+pub mod dice;
+pub mod guard;
+pub mod hub_process;
+pub mod invariants;
+pub mod place;
+pub mod processes;
 pub mod program;
+pub mod proxy;
 pub mod remote;
+pub mod station;
 pub mod stub;
 pub mod wait;
 pub mod world;

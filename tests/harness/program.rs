@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::claude::{ClaudeHome, program as claude_program};
+use crate::guard::EndsLeft;
 use crate::wait::wait_for;
 
 /// How long a program that is told to end may take, before it is killed.
@@ -14,22 +15,13 @@ const END_WAIT: Duration = Duration::from_secs(20);
 
 /// The program `semo` of this build.
 pub fn semo() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let dir = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps");
-    let program = dir.join("semo");
-    assert!(
-        program.is_file(),
-        "{} is not built: run `make test`, or `cargo build -p cli` first",
-        program.display()
-    );
-    program
+    crate::processes::built("semo")
 }
 
 /// A place to run it in: folders and environment of its own.
 pub struct Place {
+    // Before the folders go: what still runs in them is ended, also when a story fails.
+    guard: EndsLeft,
     /// Holds `config` and `data`.
     pub dir: tempfile::TempDir,
     home: ClaudeHome,
@@ -50,7 +42,12 @@ impl Place {
         env.push(("SEMO_CLAUDE".into(), claude_program().display().to_string()));
         // Stories share a small machine; those about warm sessions switch them on.
         env.push(("SEMO_WARM_MAX".into(), "0".into()));
-        Place { dir, home, env }
+        Place {
+            guard: EndsLeft::of(dir.path()),
+            dir,
+            home,
+            env,
+        }
     }
 
     /// Sets a variable for the programs that are started from now on.
@@ -143,6 +140,26 @@ impl Place {
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null());
         self.up_by(command).await
+    }
+
+    /// Kills it in the middle of whatever it does, as a crash would, and starts it again on the same folders.
+    pub async fn killed_and_up(&self, up: Up) -> Up {
+        up.signal("KILL");
+        up.ended().await;
+        self.up().await
+    }
+
+    /// Ends it with every session, as `semo down --now` does, and makes sure that nothing is left.
+    pub async fn down(&self, up: Up) {
+        let ended = self.run(&["down", "--now"]).await;
+        assert!(
+            ended.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        assert_eq!(up.ended().await, Some(0));
+        let left = self.guard.left();
+        assert!(left.is_empty(), "semo has ended and left behind: {left:?}");
     }
 
     async fn up_by(&self, mut command: Command) -> Up {

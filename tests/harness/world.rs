@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cli::machine::Core;
+use cli::machine::{Core, StopHow};
 use client::identity::Account;
 use client::paths::Paths;
 use client::settings::Settings;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::claude::{ClaudeHome, program};
 use crate::clock::{ShiftedClock, SystemClock};
+use crate::guard::EndsLeft;
 use crate::stub::Stub;
 use crate::wait::wait_for;
 
@@ -43,6 +44,9 @@ pub struct World {
     pub paths: Paths,
     /// The client's time; the office has its own.
     pub clock: Arc<ShiftedClock>,
+    surroundings: cli::world::World,
+    // Before the folders go: what still runs in them is ended when a story fails.
+    guard: EndsLeft,
     home: ClaudeHome,
     dir: tempfile::TempDir,
 }
@@ -78,15 +82,43 @@ impl World {
         let (rest, office) = door(core.project_url(), &publishable_key(&world.paths), &account).await;
         let agents = rest.agents(office.id).await.expect("the agents");
         World {
+            guard: guard_of(&core, &world.paths, &home),
             core,
             stub,
             rest,
             office,
             agents,
-            paths: world.paths,
+            paths: world.paths.clone(),
             clock,
+            surroundings: world,
             home,
             dir,
+        }
+    }
+
+    /// Ends the core in this way, and starts it again on the same folders, as an update of the program does.
+    pub async fn restarted(self, how: StopHow) -> World {
+        self.core.stop(how).await;
+        let core = Core::start(&self.surroundings)
+            .await
+            .unwrap_or_else(|failure| panic!("the core starts again: {failure:?}"));
+        core.taken_up().await;
+        let account = Account::read_or_make(&self.paths.local_account(), String::new()).expect("the account");
+        let (rest, office) = door(core.project_url(), &publishable_key(&self.paths), &account).await;
+        let mut guard = self.guard;
+        guard.core_is(core.lever());
+        World {
+            guard,
+            core,
+            rest,
+            office,
+            stub: self.stub,
+            agents: self.agents,
+            paths: self.paths,
+            clock: self.clock,
+            surroundings: self.surroundings,
+            home: self.home,
+            dir: self.dir,
         }
     }
 
@@ -186,11 +218,17 @@ impl World {
 
     /// Ends everything in order.
     pub async fn stop(self) {
-        self.core.stop().await;
+        self.core.stop(StopHow::Now).await;
         self.stub.stop().await;
+        let left = self.guard.left();
+        assert!(left.is_empty(), "the core has ended and left behind: {left:?}");
         drop(self.home);
         drop(self.dir);
     }
+}
+
+fn guard_of(core: &Core, paths: &Paths, home: &ClaudeHome) -> EndsLeft {
+    EndsLeft::of_core(&paths.holders(), home.path(), core.lever())
 }
 
 /// Surroundings as the program would take them from its process.
@@ -246,7 +284,8 @@ pub async fn result_of(rest: &Rest, id: CommandId) -> (CommandRow, ResultRow) {
             return None;
         }
         let results = rest.results(&[id]).await.ok()?;
-        let result = results.into_iter().find(|row| row.status != ResultStatus::Late)?;
+        let passing = |row: &ResultRow| matches!(row.status, ResultStatus::Late | ResultStatus::Progress);
+        let result = results.into_iter().find(|row| !passing(row))?;
         Some((row, result))
     })
     .await

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cli::machine::Core;
+use cli::machine::{Core, StopHow};
 use domain::policy::RemoteAnswers;
 use domain::{AskId, CommandId, SessionId};
 use harness::claude::{ClaudeHome, program};
@@ -351,8 +351,8 @@ async fn what_waits_on_another_workstation_is_shown_here_and_answered_by_a_comma
         state["asks"] == json!([]) && state["closed_asks"][0]["how"].to_string().contains("allowed")
     })
     .await;
-    one.stop().await;
-    two.stop().await;
+    one.stop(StopHow::Now).await;
+    two.stop(StopHow::Now).await;
     stub.stop().await;
     remote.hub.stop().await.expect("the hub stops");
 }
@@ -429,7 +429,7 @@ async fn an_ask_that_makes_no_sense_keeps_no_workstation_out_of_the_office() {
         problem["message"].to_string().contains("1 of the office's asks"),
         "{problem}"
     );
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     stub.stop().await;
     remote.hub.stop().await.expect("the hub stops");
 }
@@ -501,18 +501,31 @@ async fn the_program_lists_and_answers_and_after_a_kill_nothing_waits_for_ever()
         the_ask(&asks().await).filter(|next| next["id"] != ask["id"])
     })
     .await;
-    up.signal("KILL");
-    up.ended().await;
-    let up = place.up().await;
+    // The agent waits on; it is asked for anew, and what the core that has gone asked is answered by nobody.
+    let up = place.killed_and_up(up).await;
+    let anew = wait_for("it is asked anew", SOON, || async {
+        the_ask(&asks().await).filter(|next| next["id"] != ask["id"])
+    })
+    .await;
+    assert_eq!(anew["session_id"], ask["session_id"], "{anew}");
     wait_until("what nobody waits with any more is withdrawn", SOON, || async {
         let state = up.state().await;
         let closed = state["closed_asks"].as_array().cloned().unwrap_or_default();
-        state["asks"] == json!([])
-            && closed
-                .iter()
-                .any(|one| one["id"] == ask["id"] && one["how"].to_string().contains("withdrawn"))
+        let withdrawn = |one: &Value| one["id"] == ask["id"] && one["how"].to_string().contains("withdrawn");
+        closed.iter().any(withdrawn)
     })
     .await;
+    let allowed = place.run(&["approve", anew["id"].as_str().expect("an id")]).await;
+    assert_eq!(allowed.status.code(), Some(0), "{allowed:?}");
+    wait_until("the agent has gone on", SOON, || async {
+        let state = up.state().await;
+        let commands = state["commands"].as_array().cloned().unwrap_or_default();
+        let done = |one: &Value| one["summary"].to_string().contains("other.txt") && one["outcome"] == "done";
+        state["asks"] == json!([]) && commands.iter().any(done)
+    })
+    .await;
+    let ended = place.run(&["terminate", beginning]).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     // What the first one made was never committed; it is kept, and a branch on demand.
     let kept = wait_for("its work is kept", SOON, || async {
         let listed = json_of(&place.run(&["preserved", "--json"]).await);
@@ -536,8 +549,7 @@ async fn the_program_lists_and_answers_and_after_a_kill_nothing_waits_for_ever()
         "a branch is never written over: {twice:?}"
     );
     assert_eq!(place.run(&["restore", "zzz"]).await.status.code(), Some(2));
-    up.signal("TERM");
-    assert_eq!(up.ended().await, Some(0));
+    place.down(up).await;
     stub.stop().await;
 }
 
@@ -568,7 +580,6 @@ async fn settings_of_the_office_are_shown_changed_and_refused_by_name() {
     );
     let shown = settings(&[]).await;
     assert!(String::from_utf8_lossy(&shown.stdout).contains("sessions_max = 4"));
-    up.signal("TERM");
-    assert_eq!(up.ended().await, Some(0));
+    place.down(up).await;
     stub.stop().await;
 }

@@ -19,15 +19,6 @@ fn by_command() -> Answerer {
     }
 }
 
-async fn ask(place: &mut Place) -> PendingAsk {
-    place
-        .note("the ask", |note| match note {
-            SessionNote::Asked { ask, .. } => Some(ask.clone()),
-            _ => None,
-        })
-        .await
-}
-
 async fn closed(place: &mut Place, wanted: &PendingAsk) -> AskEnd {
     place
         .note("the end of the ask", |note| match note {
@@ -37,19 +28,11 @@ async fn closed(place: &mut Place, wanted: &PendingAsk) -> AskEnd {
         .await
 }
 
-async fn drawn(place: &Place, text: &str) {
-    harness::wait::wait_until("the dialog is drawn", LIMIT, || {
-        let drawn = place.screen().contains(text);
-        async move { drawn }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_is_given_and_refused_from_afar_and_only_the_first_answer_counts() {
     let mut place = Place::new().await;
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
+    let asked = place.asked().await;
     assert_eq!(
         (asked.kind, asked.tool.as_deref(), asked.turn),
         (Ask::Permission, Some("Bash"), Some(turn))
@@ -95,7 +78,7 @@ async fn a_permission_is_given_and_refused_from_afar_and_only_the_first_answer_c
     assert_eq!(report.evidence.best("answer").unwrap().value["way"], "command");
 
     let turn = place.submit("scn=bash:touch+refused.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
+    let asked = place.asked().await;
     let deny = AskAnswer::Deny {
         message: "not on this branch".into(),
     };
@@ -115,13 +98,13 @@ async fn a_permission_is_given_and_refused_from_afar_and_only_the_first_answer_c
 async fn a_question_is_answered_with_one_of_its_choices() {
     let mut place = Place::new().await;
     let turn = place.submit("scn=ask", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
+    let asked = place.asked().await;
     assert_eq!(
         (asked.kind, asked.text.as_str()),
         (Ask::Question, "Which database should be used?")
     );
     assert_eq!(asked.choices, ["SQLite", "Postgres"]);
-    drawn(&place, "Postgres").await;
+    place.shows("Postgres").await;
     place
         .session
         .answer(asked.id, AskAnswer::Choose { choice: 1 }, by_command())
@@ -143,8 +126,8 @@ async fn a_question_is_answered_with_one_of_its_choices() {
 async fn an_answer_at_the_terminal_closes_the_ask_and_releases_the_held_request() {
     let mut place = Place::new().await;
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
-    drawn(&place, "Do you want to proceed?").await;
+    let asked = place.asked().await;
+    place.shows("Do you want to proceed?").await;
     place.session.keys(Bytes::from_static(b"1")).await.unwrap();
     let end = closed(&mut place, &asked).await;
     assert!(
@@ -164,7 +147,7 @@ async fn an_answer_at_the_terminal_closes_the_ask_and_releases_the_held_request(
 async fn an_ask_whose_hook_was_lost_is_seen_on_the_screen_and_answered_by_its_key() {
     let mut place = Place::with(Hooks::Lost, ClaudeHome::new(), |home, url| home.env(url)).await;
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
+    let asked = place.asked().await;
     assert_eq!(asked.kind, Ask::Permission);
     // What it is about is known from the transcript, and that very dialog is on the screen.
     assert!(asked.text.contains("touch made.txt"), "{asked:?}");
@@ -183,8 +166,8 @@ async fn an_ask_whose_hook_was_lost_is_seen_on_the_screen_and_answered_by_its_ke
 async fn a_cancel_and_the_end_of_the_session_withdraw_what_is_asked() {
     let mut place = Place::new().await;
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
-    drawn(&place, "Do you want to proceed?").await;
+    let asked = place.asked().await;
+    place.shows("Do you want to proceed?").await;
     place.session.cancel(WhichTurn::Current).unwrap();
     let end = closed(&mut place, &asked).await;
     assert!(matches!(end, AskEnd::Withdrawn { .. }), "{end:?}");
@@ -199,7 +182,7 @@ async fn a_cancel_and_the_end_of_the_session_withdraw_what_is_asked() {
 
     let mut place = Place::new().await;
     let turn = place.submit("scn=bash:touch+made.txt", Marker::Plain, LIMIT);
-    let asked = ask(&mut place).await;
+    let asked = place.asked().await;
     let proof = place.session.terminate().await.unwrap();
     assert!(proof.is_proven(), "{proof:?}");
     let end = closed(&mut place, &asked).await;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
 use domain::evidence::Tier;
 use domain::marker::Marker;
-use domain::session::SessionState;
 use domain::turn::TurnOutcome;
 use harness::claude::ClaudeHome;
 use serde_json::Value;
@@ -28,19 +26,9 @@ fn values(report: &TurnReport, what: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_prompt_arrives_whole_and_what_stood_in_the_box_is_no_part_of_it() {
     let mut place = Place::new().await;
-    place
-        .state("it is ready", |state| *state == SessionState::Idle)
-        .await;
-    place
-        .session
-        .keys(Bytes::from_static(b"left over\\\rin two lines"))
-        .await
-        .unwrap();
-    harness::wait::wait_until("the echo", LIMIT, || {
-        let echoed = place.screen().contains("in two lines");
-        async move { echoed }
-    })
-    .await;
+    place.ready().await;
+    place.keys("left over\\\rin two lines").await;
+    place.shows("in two lines").await;
     let head = "scn=text ";
     let filler = "0123456789 ".repeat(domain::command::PROMPT_BYTES_MAX / 11);
     let prompt = format!(
@@ -101,11 +89,7 @@ async fn five_tools_in_a_row_and_a_window_that_changes_its_size_in_mid_stream_ch
     );
     assert_eq!(values(&report, "command").len(), 5);
     let turn = place.submit("scn=slow:12", Marker::Plain, LIMIT);
-    harness::wait::wait_until("the answer streams", LIMIT, || {
-        let streams = place.screen().contains("slow:1");
-        async move { streams }
-    })
-    .await;
+    place.shows("slow:1").await;
     for (cols, rows) in [(60, 20), (140, 45), (90, 30)] {
         place.session.resize(Size { cols, rows }).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;

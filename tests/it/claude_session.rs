@@ -1,78 +1,40 @@
 //! One session with the real `claude` program, against the stub of its API: how prompts get in, and how turns end.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use domain::TurnId;
 use domain::evidence::Tier;
 use domain::marker::Marker;
 use domain::session::{Ask, SessionState};
 use domain::turn::{FailureClass, TurnOutcome};
-use domain::{AgentId, OfficeId, SessionId, TurnId};
 use harness::claude::{ClaudeHome, program};
-use harness::clock::SystemClock;
+pub(crate) use harness::place::{HeldBy, Hooks, LIMIT, is_failed};
 use harness::stub::Stub;
-use provider::claude::{ClaudeLaunch, HOOK_SECRET_HEADER, HookEndpoint, PermissionMode};
-use provider::detect::{Detectors, OfficePatterns};
-use session::{
-    Session, SessionError, SessionNote, SessionSpec, StartMode, TurnReport, TurnRequest, WhichTurn,
-};
-use tempfile::TempDir;
-use terminal::Size;
-use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
+use provider::claude::{ClaudeLaunch, PermissionMode};
+use session::{SessionError, SessionNote, StartMode, TurnRequest, WhichTurn};
 use uuid::Uuid;
 
-/// Longest that any one step may take on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-pub(crate) const SECRET: &str = "0123456789abcdef";
-
-/// Whether the hooks reach the session.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Hooks {
-    Delivered,
-    Lost,
-}
-
-/// A session with everything around it.
+/// A session of the real program, with the stub of its API and a home of its own.
 pub(crate) struct Place {
     pub(crate) stub: Stub,
-    folder: TempDir,
     pub(crate) home: ClaudeHome,
-    pub(crate) session: Session,
-    pub(crate) notes: mpsc::Receiver<SessionNote>,
-    tasks: TaskTracker,
-    session_in: watch::Sender<Option<Session>>,
-    spec: SessionSpec,
+    place: harness::place::Place,
 }
 
-struct Endpoint {
-    session: watch::Receiver<Option<Session>>,
-    hooks: Hooks,
-}
+impl Deref for Place {
+    type Target = harness::place::Place;
 
-async fn take_hook(
-    State(endpoint): State<Arc<Endpoint>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, String) {
-    if headers
-        .get(HOOK_SECRET_HEADER)
-        .is_none_or(|secret| secret != SECRET)
-    {
-        return (StatusCode::UNAUTHORIZED, "{}".into());
+    fn deref(&self) -> &Self::Target {
+        &self.place
     }
-    let session = endpoint.session.borrow().clone();
-    let reply = match session.filter(|_| endpoint.hooks == Hooks::Delivered) {
-        Some(session) => session.hook(&body).body().await.to_string(),
-        None => "{}".into(),
-    };
-    (StatusCode::OK, reply)
+}
+
+impl DerefMut for Place {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.place
+    }
 }
 
 impl Place {
@@ -94,130 +56,54 @@ impl Place {
         env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
         extra_args: &[&str],
     ) -> Place {
+        Place::held(HeldBy::ThisProcess, hooks, home, env, extra_args).await
+    }
+
+    /// Held by a process of its own, so that it can be left and taken up again.
+    pub(crate) async fn that_outlives(extra_args: &[&str]) -> Place {
+        let env = |home: &ClaudeHome, url: &str| home.env(url);
+        Place::held(
+            HeldBy::AProcess,
+            Hooks::Delivered,
+            ClaudeHome::new(),
+            env,
+            extra_args,
+        )
+        .await
+    }
+
+    async fn held(
+        held_by: HeldBy,
+        hooks: Hooks,
+        home: ClaudeHome,
+        env: impl Fn(&ClaudeHome, &str) -> Vec<(String, String)>,
+        extra_args: &[&str],
+    ) -> Place {
         let stub = Stub::start().await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let repository = worktree::sample_repository(&folder.path().join("repository"))
-            .await
-            .unwrap();
-        let (session_in, session_out) = watch::channel::<Option<Session>>(None);
-        let endpoint = Arc::new(Endpoint {
-            session: session_out,
-            hooks,
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new()
-            .route("/hooks/{session}", post(take_hook))
-            .with_state(endpoint);
-        // Ends with the test's runtime.
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let (notes_in, notes) = mpsc::channel(64);
-        let tasks = TaskTracker::new();
         let base_env = env(&home, &stub.url());
-        let id = SessionId(Uuid::new_v4());
-        let spec = SessionSpec {
-            id,
-            office: OfficeId(Uuid::nil()),
-            agent: AgentId(Uuid::nil()),
-            title: "FE worker".into(),
-            worktree: repository.root().to_owned(),
-            launch: ClaudeLaunch {
+        let place = harness::place::Place::start(
+            hooks,
+            held_by,
+            |_| home.config_dir(),
+            |hooks, folder| ClaudeLaunch {
                 program: program(),
                 base_env,
-                hooks: HookEndpoint {
-                    url: format!("http://127.0.0.1:{port}/hooks"),
-                    secret: SECRET.into(),
-                },
-                runtime_dir: folder.path().join("run"),
+                hooks,
+                runtime_dir: folder.join("run"),
                 permission_mode: PermissionMode::AsConfigured,
                 extra_args: extra_args.iter().map(|arg| (*arg).to_owned()).collect(),
             },
-            size: Size { cols: 120, rows: 40 },
-            config_dir: home.config_dir(),
-            start: StartMode::New,
-            conversation: id,
-            detector: watch::channel(Detectors::bundled().for_program("claude", None)).1,
-            patterns: watch::channel(OfficePatterns::default()).1,
-            clock: Arc::new(SystemClock),
-        };
-        let session = Session::start(spec.clone(), &tasks, notes_in).unwrap();
-        session_in.send_replace(Some(session.clone()));
-        Place {
-            spec,
-            stub,
-            folder,
-            home,
-            session,
-            notes,
-            tasks,
-            session_in,
-        }
+        );
+        let place = place.await;
+        Place { stub, home, place }
     }
 
     /// Ends the session and starts its program anew, as `start` says.
     pub(crate) async fn again(mut self, start: StartMode) -> Result<Place, SessionError> {
         let proof = self.session.terminate().await?;
         assert!(proof.is_proven(), "{proof:?}");
-        self.spec.start = start;
-        let (notes_in, notes) = mpsc::channel(64);
-        self.notes = notes;
-        self.session = Session::start(self.spec.clone(), &self.tasks, notes_in)?;
-        self.session_in.send_replace(Some(self.session.clone()));
+        self.place.start_again(start).await?;
         Ok(self)
-    }
-
-    pub(crate) fn worktree(&self) -> PathBuf {
-        self.folder.path().join("repository")
-    }
-
-    pub(crate) fn submit(&self, prompt: &str, marker: Marker, timeout: Duration) -> TurnId {
-        let id = TurnId(Uuid::new_v4());
-        let request = TurnRequest {
-            id,
-            prompt: prompt.into(),
-            marker,
-            timeout,
-        };
-        self.session.submit(request).unwrap();
-        id
-    }
-
-    /// The next note that `wanted` takes something from.
-    pub(crate) async fn note<T>(&mut self, what: &str, wanted: impl Fn(&SessionNote) -> Option<T>) -> T {
-        let whole = async {
-            loop {
-                let note = self.notes.recv().await.expect("the session goes on");
-                if let Some(found) = wanted(&note) {
-                    return found;
-                }
-            }
-        };
-        let found = tokio::time::timeout(LIMIT, whole).await;
-        found.unwrap_or_else(|_| panic!("waited in vain: {what}\n{}", self.screen()))
-    }
-
-    pub(crate) async fn ended(&mut self, turn: TurnId) -> TurnReport {
-        self.note("the end of the turn", |note| match note {
-            SessionNote::TurnEnded { report, .. } if report.turn == turn => Some((**report).clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Carries one prompt with the plain marker to its end.
-    pub(crate) async fn turn(&mut self, prompt: &str) -> TurnReport {
-        let turn = self.submit(prompt, Marker::Plain, LIMIT);
-        self.ended(turn).await
-    }
-
-    pub(crate) async fn state(&self, what: &str, wanted: impl Fn(&SessionState) -> bool) {
-        let mut state = self.session.state();
-        let reached = tokio::time::timeout(LIMIT, state.wait_for(wanted)).await;
-        assert!(reached.is_ok(), "waited in vain: {what}\n{}", self.screen());
-    }
-
-    pub(crate) fn screen(&self) -> String {
-        self.session.terminal().screen().rows.join("\n")
     }
 
     /// The prompts as the API got them, without the marker's instruction.
@@ -236,18 +122,9 @@ impl Place {
 
     /// Ends the session and checks that nothing of it is left.
     pub(crate) async fn end(self) {
-        let proof = self.session.terminate().await.unwrap();
-        assert!(proof.is_proven(), "{proof:?}");
-        self.tasks.close();
-        tokio::time::timeout(LIMIT, self.tasks.wait())
-            .await
-            .expect("the actor ends");
+        self.place.end().await;
         self.stub.stop().await;
     }
-}
-
-pub(crate) fn is_failed(report: &TurnReport, class: FailureClass) -> bool {
-    matches!(&report.outcome, TurnOutcome::Failed { class: seen, .. } if *seen == class)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,6 +250,7 @@ async fn an_error_of_the_api_fails_the_turn_with_its_class_and_the_session_goes_
         // First: the program tries to make the conversation shorter, and asks about what was said before.
         ("scn=errlong", FailureClass::Context),
         ("scn=err400", FailureClass::Billing),
+        ("scn=err403", FailureClass::Auth),
         ("scn=err429", FailureClass::RateLimit),
         ("scn=err500", FailureClass::Server),
     ] {
@@ -401,11 +279,7 @@ async fn a_cancel_in_mid_turn_is_proven_and_leaves_the_session_usable() {
     place
         .state("it works", |state| matches!(state, SessionState::Working { .. }))
         .await;
-    harness::wait::wait_until("the answer streams", LIMIT, || {
-        let streams = place.screen().contains("slow:1");
-        async move { streams }
-    })
-    .await;
+    place.shows("slow:1").await;
     place.session.cancel(WhichTurn::Current).unwrap();
     let report = place.ended(streaming).await;
     assert_eq!(
@@ -488,12 +362,8 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
             )
         })
         .await;
-    harness::wait::wait_until("the dialog is drawn", LIMIT, || {
-        let drawn = place.screen().contains("Do you want to proceed?");
-        async move { drawn }
-    })
-    .await;
-    place.session.keys(Bytes::from_static(b"1")).await.unwrap();
+    place.shows("Do you want to proceed?").await;
+    place.keys("1").await;
     let report = place.ended(turn).await;
     assert_eq!(
         report.outcome,
@@ -543,7 +413,7 @@ async fn without_a_sign_in_the_user_is_told_exactly_what_to_do() {
         marker: Marker::None,
         timeout: LIMIT,
     };
-    let refused = place.session.submit(request).unwrap_err();
+    let refused = place.try_submit(request).unwrap_err();
     assert!(matches!(refused, SessionError::AwaitingPerson { .. }));
     assert!(
         refused.to_string().contains("run `claude` once in a terminal"),
@@ -566,13 +436,8 @@ async fn ending_a_session_ends_what_its_agent_left_running() {
     assert_eq!(sleeps(&place.home), 0);
     let report = place.ended(turn).await;
     assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}");
-    let code = place
-        .note("the exit", |note| match note {
-            SessionNote::Exited { exit, .. } => Some(exit.clone()),
-            _ => None,
-        })
-        .await;
-    assert_eq!(code.words, None);
+    let exit = place.exited().await;
+    assert_eq!(exit.words, None);
     assert!(matches!(
         *place.session.state().borrow(),
         SessionState::Exited { .. }
@@ -623,20 +488,10 @@ async fn prompts_that_are_cancelled_in_a_hurry_neither_end_the_program_nor_leak_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_at_the_keyboard_is_seen_at_work_and_left_alone() {
     let mut place = Place::new().await;
+    place.ready().await;
     place
-        .state("it is ready", |state| *state == SessionState::Idle)
+        .type_line("typed by hand scn=think:2", "by hand scn=think:2")
         .await;
-    place
-        .session
-        .keys(Bytes::from_static(b"typed by hand scn=think:2"))
-        .await
-        .unwrap();
-    harness::wait::wait_until("the echo", LIMIT, || {
-        let echoed = place.screen().contains("by hand scn=think:2");
-        async move { echoed }
-    })
-    .await;
-    place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
     place
         .state("a person's turn", |state| {
             *state == SessionState::Working { turn: None }
@@ -672,16 +527,11 @@ async fn a_program_that_ends_at_once_leaves_its_words_and_fails_what_waited() {
         marker: Marker::None,
         timeout: LIMIT,
     };
-    if place.session.submit(request).is_ok() {
+    if place.try_submit(request).is_ok() {
         let report = place.ended(turn).await;
         assert!(matches!(report.outcome, TurnOutcome::Failed { .. }), "{report:?}");
     }
-    let exit = place
-        .note("the exit", |note| match note {
-            SessionNote::Exited { exit, .. } => Some(exit.clone()),
-            _ => None,
-        })
-        .await;
+    let exit = place.exited().await;
     assert_eq!(exit.code, Some(1));
     assert!(
         exit.words.as_deref().unwrap().contains("--no-such-flag"),
@@ -691,29 +541,23 @@ async fn a_program_that_ends_at_once_leaves_its_words_and_fails_what_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_nobody_holds_any_more_is_ended() {
-    let Place {
-        session,
-        tasks,
-        mut notes,
-        session_in,
-        ..
-    } = Place::new().await;
-    let terminal = session.terminal().clone();
-    drop(session_in);
-    drop(session);
-    tasks.close();
-    let ended = tokio::time::timeout(LIMIT, async {
-        while let Some(note) = notes.recv().await {
-            if let SessionNote::Exited { .. } = note {
-                return;
-            }
-        }
-        panic!("the last note is the exit");
-    });
-    ended.await.unwrap();
-    tokio::time::timeout(LIMIT, tasks.wait()).await.unwrap();
-    assert!(terminal.exited().borrow().is_some());
+async fn a_session_that_nobody_holds_any_more_is_left_to_its_holder_without_a_word() {
+    let place = Place::new().await;
+    place.ready().await;
+    let tag = place.spec.id.to_string();
+    let (terminal, mut notes, tasks) = place.place.let_go();
+    tokio::time::timeout(LIMIT, tasks.wait())
+        .await
+        .expect("the actor ends");
+    while let Some(note) = notes.recv().await {
+        assert!(!matches!(note, SessionNote::Exited { .. }), "{note:?}");
+    }
+    // This process was its holder: it goes with the last handle.
+    drop(terminal);
+    harness::wait::wait_until("the program is gone", LIMIT, || async {
+        harness::place::tagged(&tag).is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -724,11 +568,22 @@ async fn the_menu_of_a_usage_limit_does_not_eat_the_next_prompt() {
         env
     };
     let mut place = Place::with(Hooks::Delivered, ClaudeHome::new(), subscriber).await;
+    let asked_at = place.spec.clock.now();
     let report = place.turn("scn=limit:five_hour").await;
+    let TurnOutcome::Failed {
+        class: FailureClass::RateLimit,
+        retry_at: Some(retry_at),
+        ..
+    } = report.outcome
+    else {
+        panic!("{report:?}\n{}", place.screen())
+    };
+    // The stub's limit lasts two hours; the program names the hour of its end, some versions without the minutes.
+    let in_s = retry_at.ms_since(asked_at) / 1000;
     assert!(
-        is_failed(&report, FailureClass::RateLimit),
-        "{report:?}\n{}",
-        place.screen()
+        (3_600..=10_800).contains(&in_s),
+        "{in_s} s, {:?}",
+        report.evidence
     );
     let report = place.turn("And on. scn=text").await;
     assert_eq!(

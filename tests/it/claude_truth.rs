@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
 use domain::ask::{AnswerWay, Answerer, AskAnswer};
 use domain::marker::Marker;
 use domain::session::SessionState;
@@ -13,6 +12,9 @@ use serde_json::json;
 use session::{SessionNote, StartMode, WhichTurn};
 
 use crate::claude_session::{Hooks, LIMIT, Place, is_failed};
+
+/// What the menu of slash commands says about `/clear`.
+pub(crate) const CLEAR_MENU: &str = "Start a new session";
 
 /// The program with all its tries, and with leave to use its tools.
 fn patient(home: &ClaudeHome, url: &str) -> Vec<(String, String)> {
@@ -81,11 +83,7 @@ async fn a_cancel_with_work_in_the_background_ends_the_session_and_the_work() {
     .await;
     with_background_work(&place);
     let turn = place.submit("scn=bg:31536", Marker::Plain, Duration::from_secs(3_600));
-    harness::wait::wait_until("it says that it runs", LIMIT, || {
-        let said = place.screen().contains("It runs.");
-        async move { said }
-    })
-    .await;
+    place.shows("It runs.").await;
     place.session.cancel(WhichTurn::Current).unwrap();
     let report = place.ended(turn).await;
     assert_eq!(
@@ -95,12 +93,7 @@ async fn a_cancel_with_work_in_the_background_ends_the_session_and_the_work() {
         place.screen()
     );
     assert_eq!(report.evidence.rule, "session-ended");
-    let exit = place
-        .note("the exit", |note| match note {
-            SessionNote::Exited { exit, .. } => Some(exit.clone()),
-            _ => None,
-        })
-        .await;
+    let exit = place.exited().await;
     assert!(exit.wanted, "{exit:?}");
     place.end().await;
 }
@@ -184,14 +177,10 @@ async fn a_conversation_that_was_cleared_is_followed_into_the_next() {
     for hooks in [Hooks::Delivered, Hooks::Lost] {
         let mut place = Place::with(hooks, ClaudeHome::new(), |home, url| home.env(url)).await;
         assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
-        place.session.keys(Bytes::from_static(b"/clear")).await.unwrap();
-        harness::wait::wait_until("the slash menu", LIMIT, || {
-            let shown = place.screen().contains("/clear");
-            async move { shown }
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
+        // The menu's own line, not the echo: Enter before it is there would send the text as a prompt.
+        place.keys("/clear").await;
+        place.shows(CLEAR_MENU).await;
+        place.keys("\r").await;
         harness::wait::wait_until("the screen is cleared", LIMIT, || {
             let cleared = !place.screen().contains("scn=text");
             async move { cleared }
@@ -220,9 +209,7 @@ async fn a_conversation_is_taken_up_again_and_its_old_markers_end_nothing() {
         );
     }
     let mut place = place.again(StartMode::Resume).await.unwrap();
-    place
-        .state("it is ready", |state| *state == SessionState::Idle)
-        .await;
+    place.ready().await;
     let turn = place.submit("Say no more. scn=nomark", Marker::Plain, LIMIT);
     let report = place.ended(turn).await;
     assert_eq!(
@@ -241,9 +228,7 @@ async fn a_conversation_is_taken_up_again_and_its_old_markers_end_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_that_is_not_there_is_not_replaced_by_a_new_one() {
     let place = Place::new().await;
-    place
-        .state("it is ready", |state| *state == SessionState::Idle)
-        .await;
+    place.ready().await;
     let Err(refused) = place.again(StartMode::Resume).await else {
         panic!("it was taken up")
     };
@@ -334,20 +319,8 @@ async fn a_turn_waits_while_a_persons_own_turn_asks_for_a_permission() {
             Reply::text("It is there.")
         })
     });
-    place
-        .state("it is ready", |state| *state == SessionState::Idle)
-        .await;
-    place
-        .session
-        .keys(Bytes::from_static(b"do it by hand"))
-        .await
-        .unwrap();
-    harness::wait::wait_until("the prompt is in the box", LIMIT, || {
-        let shown = place.screen().contains("do it by hand");
-        async move { shown }
-    })
-    .await;
-    place.session.keys(Bytes::from_static(b"\r")).await.unwrap();
+    place.ready().await;
+    place.type_line("do it by hand", "do it by hand").await;
     place
         .state("a person's turn runs", |state| {
             *state == SessionState::Working { turn: None }

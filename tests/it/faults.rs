@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cli::machine::Core;
+use cli::machine::{Core, StopHow};
 use client::settings::Settings;
 use domain::CommandId;
 use harness::claude::{ClaudeHome, program};
+use harness::guard::EndsLeft;
 use harness::remote::{PASSWORD, Remote, settings_for};
 use harness::stub::Stub;
 use harness::wait::wait_until;
@@ -103,7 +104,7 @@ async fn without_a_network_the_client_says_so_and_joins_by_itself_when_it_is_bac
             && state["problems"] == json!([])
     })
     .await;
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     remote.hub.stop().await.expect("the hub stops");
 }
 
@@ -139,7 +140,7 @@ async fn a_wrong_password_is_told_with_the_account_and_what_to_do() {
             .contains("SEMO_PASSWORD"),
         "{problem}"
     );
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     remote.hub.stop().await.expect("the hub stops");
 }
 
@@ -160,7 +161,7 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     };
     let core = Core::start(&world).await.expect("it starts");
     joined(&core).await;
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     // The access token is over by our clock; the refresh token is still good.
     let tokens = |change: fn(&mut serde_json::Value)| {
         let file = world.paths.tokens();
@@ -171,7 +172,7 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     tokens(|stored| stored["expires_at"] = json!(1_000));
     let core = Core::start(&world).await.expect("it starts");
     joined(&core).await;
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     // Both are worthless: the password is used.
     tokens(|stored| {
         stored["expires_at"] = json!(1_000);
@@ -179,7 +180,7 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     });
     let core = Core::start(&world).await.expect("it starts");
     joined(&core).await;
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     remote.hub.stop().await.expect("the hub stops");
 }
 
@@ -281,6 +282,7 @@ async fn a_claude_that_is_not_signed_in_is_told_in_the_window_and_in_the_result(
     let mut world = workstation(dir.path(), &home, &stub.url(), settings, PASSWORD);
     world.environment.remove("ANTHROPIC_AUTH_TOKEN");
     let core = Core::start(&world).await.expect("it starts");
+    let _guard = EndsLeft::of_core(&dir.path().join("data/holders"), home.path(), core.lever());
     let id = send(&remote, "Anything.").await;
     let (row, result) = result_of(&remote.rest, id).await;
     assert_eq!(row.state, CommandState::Failed);
@@ -290,7 +292,7 @@ async fn a_claude_that_is_not_signed_in_is_told_in_the_window_and_in_the_result(
     let problem = problem_of(&core, "claude_signed_out").await;
     let told = format!("{} {}", problem["message"], problem["hint"]);
     assert_eq!(told.matches("run `claude`").count(), 1, "told once: {told}");
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     remote.hub.stop().await.expect("the hub stops");
     stub.stop().await;
 }
@@ -339,6 +341,7 @@ async fn a_lease_that_ran_out_while_the_machine_slept_does_not_stop_the_work() {
     let core = Core::start(&workstation(dir.path(), &home, &stub.url(), settings, PASSWORD))
         .await
         .expect("it starts");
+    let _guard = EndsLeft::of_core(&dir.path().join("data/holders"), home.path(), core.lever());
     let id = send(&remote, "Slowly. scn=slow:20").await;
     stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
         request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
@@ -371,7 +374,7 @@ async fn a_lease_that_ran_out_while_the_machine_slept_does_not_stop_the_work() {
     assert_eq!(slow, 1, "the prompt reached the model once");
     drop(database);
     connection.abort();
-    core.stop().await;
+    core.stop(StopHow::Now).await;
     remote.hub.stop().await.expect("the hub stops");
     stub.stop().await;
 }

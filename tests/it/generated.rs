@@ -1,6 +1,7 @@
 //! Generated files are committed and never edited: here they are made anew and compared. With
 //! `SEMO_WRITE_GENERATED=1` the files are written instead.
 
+use client::StopHow;
 use client::request::{Answer, ErrorCode, RequestError};
 use client::view;
 use domain::ask::AskAnswer;
@@ -34,6 +35,9 @@ fn the_typescript_of_the_view_is_the_committed_one() {
         view::LimitsView::decl(&config),
         view::PausedAgentView::decl(&config),
         view::PoolView::decl(&config),
+        StopHow::decl(&config),
+        view::LaunchView::decl(&config),
+        view::EndingView::decl(&config),
         view::State::decl(&config),
         view::PreservedView::decl(&config),
         Answer::decl(&config),

@@ -1,18 +1,27 @@
 //! Stories, recordings, tidiness: one test binary.
 
 mod asks;
+mod chaos;
+mod chaos_office;
+mod chaos_random;
 mod claude_asks;
 mod claude_input;
+mod claude_left;
 mod claude_session;
 mod claude_truth;
 mod faults;
 mod generated;
+mod network;
+mod network_proxy;
 mod office;
 mod pool;
 mod pool_ends;
 mod program;
+mod program_life;
 mod protocol;
 mod recordings;
+mod recovery;
+mod reliability;
 mod screen_turns;
 mod scripted;
 mod story;

@@ -174,7 +174,7 @@ async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun(
         .as_str()
         .expect("a session")
         .to_owned();
-    world.core.stop().await;
+    world.core.stop(cli::machine::StopHow::Now).await;
     // The hub has ended with the core; the journal tells what was written before it did.
     let journal = journal::Journal::open(&paths.journal()).expect("the journal");
     let ended = journal.command(running).expect("a read").expect("a row");
@@ -302,7 +302,6 @@ async fn work_that_is_sent_while_the_office_still_starts_waits_for_it() {
     let out = String::from_utf8_lossy(&sent.stdout).into_owned();
     assert_eq!(sent.status.code(), Some(0), "{sent:?}");
     assert!(out.contains("command_id"), "{sent:?}");
-    up.signal("TERM");
-    assert_eq!(up.ended().await, Some(0));
+    place.down(up).await;
     stub.stop().await;
 }

@@ -14,11 +14,12 @@ import { fileURLToPath } from "node:url";
 import { WebSocketServer } from "ws";
 
 import { ASK_SCENARIOS } from "./scenarios-asks.mjs";
+import { LIFE_SCENARIOS } from "./scenarios-life.mjs";
 import { EXPLANATION, PRESERVED, TRUTH_SCENARIOS } from "./scenarios-truth.mjs";
 import { command, SCENARIOS as BASIC_SCENARIOS, session } from "./scenarios.mjs";
 import { agentScreen } from "./screens.mjs";
 
-export const SCENARIOS = { ...BASIC_SCENARIOS, ...ASK_SCENARIOS, ...TRUTH_SCENARIOS };
+export const SCENARIOS = { ...BASIC_SCENARIOS, ...ASK_SCENARIOS, ...TRUTH_SCENARIOS, ...LIFE_SCENARIOS };
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), "../../ui/dist");
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
@@ -40,7 +41,7 @@ export async function startFakeCore(name) {
 class FakeCore {
   token = randomBytes(32).toString("hex");
   /** What arrived, for tests to look at. */
-  seen = { typed: "", resizes: [], acks: [], rpc: [] };
+  seen = { typed: "", resizes: [], acks: [], rpc: [], stops: [] };
   /** What a method says instead, once: name → {status, body}, or a promise of it. */
   instead = {};
   #events = new Set();
@@ -115,11 +116,24 @@ class FakeCore {
       return json(response, 401, { code: "unauthorized", message: "wrong token", hint: "" });
     }
     if (pathname === "/api/v1/state") return json(response, 200, this.state);
+    if (pathname === "/api/v1/stop") return this.#stop(request, response);
     const method = pathname.match(/^\/api\/v1\/rpc\/(\w+)$/)?.[1];
     if (method === undefined) return json(response, 404, { code: "not_found", message: "no such address", hint: "" });
     let body = "";
     request.on("data", (chunk) => (body += chunk));
     request.on("end", () => this.#rpc(method, JSON.parse(body), response));
+  }
+
+  /** An end is told to every window; the fake itself stays. */
+  #stop(request, response) {
+    let body = "";
+    request.on("data", (chunk) => (body += chunk));
+    request.on("end", () => {
+      const { how } = JSON.parse(body);
+      this.seen.stops.push(how);
+      this.push((state) => (state.ending = { how, turns: state.ending?.turns ?? 2 }));
+      json(response, 202, { how });
+    });
   }
 
   async #rpc(method, params, response) {

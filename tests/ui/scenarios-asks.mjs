@@ -43,7 +43,7 @@ const HOSTILE = ask({
   id: "ask-hostile",
   session_id: "s-1",
   agent_id: "a-fe",
-  text: `echo ok\u202e # sh.exe\u200b\x1b[2K\rls\u00a0-la\u3164\n${Array.from({ length: 60 }, (_, index) => `line ${index + 1} of a script that goes on`).join("\n")}\n${"x".repeat(600)}\nrm -rf ~/work`,
+  text: `echo ok\u202e # sh.exe\u200b\x1b[2K\rls\u00a0-la\u3164\n${Array.from({ length: 60 }, (_, index) => `line ${index + 1} of a script that goes on`).join("\n")}\n${"x".repeat(600)}\nrm -rf ~/work\n… (cut: 1234 more characters; read all of it in the terminal)`,
 });
 
 const LOGIN = ask({ id: "ask-login", session_id: "s-1", agent_id: "a-fe", kind: "login", tool: null, text: "Select login method", answerable: false });

@@ -12,6 +12,11 @@ import { waitUntil } from "./wait.mjs";
 
 /** What a person must be able to read in each state. */
 const MUST_SAY = {
+  recovering: ["2 sessions of before are looked for", "Nothing new is begun until then.", "Looked for", "Ready", "waits until then"],
+  "went-on": ["3 sessions went on, 1 session ended meanwhile", "went on", "Working", "Unconfirmed"],
+  "not-reached": ["1 session of before cannot be reached.", "Not reached", "Nothing was done to it"],
+  finishing: ["nothing new is taken", "2 turns still run", "Interrupt them"],
+  "without-network": ["Offline, for 4 min", "results are kept", "Reporting"],
   "first-start": ["Mina has no session", "Start session", "Nothing yet", "Connected"],
   live: ["Ready", "Working", "Asks permission", "Unconfirmed", "Done", "semo/mina-7f3a"],
   "every-status": [

@@ -3,6 +3,7 @@
  * its own: folders, a signed-in `claude`, no way outside. Nothing of the person's own settings is seen or touched.
  */
 
+import { spawnSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -12,6 +13,8 @@ import { start, stopTree, waitForLine } from "./processes.mjs";
 
 const WORKSPACE = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const START_MS = 20_000;
+/** How long everything may take to end. */
+const END_MS = 60_000;
 
 /** Path of a program that `cargo build` made; tells how to make it when it is not there. */
 export function built(name) {
@@ -70,7 +73,14 @@ class World {
     };
   }
 
+  /** Agents outlive the program that started them: whatever a story has left is ended with it. */
+  #endLeft() {
+    const ended = spawnSync(built("semo"), ["down", "--now"], { env: this.env, encoding: "utf8", timeout: END_MS });
+    if (ended.status !== 0) console.error(`semo down: ${ended.stdout}${ended.stderr}${ended.error ?? ""}`);
+  }
+
   async close() {
+    this.#endLeft();
     await stopTree(this.stub);
     rmSync(this.root, { recursive: true, force: true, maxRetries: 5 });
   }

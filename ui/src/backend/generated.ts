@@ -182,6 +182,15 @@ memory_mb: number | null,
  */
 restarts: number, 
 /**
+ * `recovering`: it is looked for after a restart of the core; `held`: what holds it does not answer, and nothing
+ * was touched.
+ */
+hold: string | null, 
+/**
+ * Whether an earlier core had begun it.
+ */
+taken_up: boolean, 
+/**
  * Name of the repository.
  */
 repository: string | null, 
@@ -262,7 +271,11 @@ evidence: Evidence | null,
 /**
  * Whether this client carries it out.
  */
-mine: boolean, };
+mine: boolean, 
+/**
+ * What became of it when the core was restarted in the midst of it: `followed`, `reported`, `run_again`, `unknown`.
+ */
+recovered: string | null, };
 export type Problem = { 
 /**
  * Stable name, for the UI: `claude_missing`, `claude_signed_out`, `hub_unreachable` …
@@ -332,6 +345,37 @@ idle_minutes: number,
  * Agents whose programs ended too often; they get no session for a while.
  */
 paused_agents: Array<PausedAgentView>, };
+export type StopHow = "leave" | "finish" | "now";
+export type LaunchView = { 
+/**
+ * Still being looked for.
+ */
+recovering: number, 
+/**
+ * They went on, and are followed again.
+ */
+taken_up: number, 
+/**
+ * Their programs were over.
+ */
+ended_meanwhile: number, 
+/**
+ * Cannot be told: what holds them does not answer.
+ */
+unknown: number, 
+/**
+ * When this core started, ms since the epoch.
+ */
+since: number, };
+export type EndingView = { 
+/**
+ * In which way.
+ */
+how: StopHow, 
+/**
+ * Turns that still run.
+ */
+turns: number, };
 export type State = { 
 /**
  * Which hub this machine belongs to.
@@ -388,7 +432,15 @@ limits: LimitsView,
 /**
  * The office's sessions on this machine as a whole.
  */
-pool: PoolView, };
+pool: PoolView, 
+/**
+ * What became of the sessions that an earlier core had left.
+ */
+launch: LaunchView, 
+/**
+ * Set while the core is ending: nothing new is taken.
+ */
+ending: EndingView | null, };
 export type PreservedView = { 
 /**
  * Name of the repository it lies in.

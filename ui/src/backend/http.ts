@@ -2,7 +2,7 @@
 
 import { BackendError, errorFrom } from "./errors";
 import type { CoreAddress } from "./host";
-import type { Answer, Method, Methods, State } from "./types";
+import type { Answer, Method, Methods, State, StopHow } from "./types";
 
 /** A call that takes longer is given up; the core answers from memory. */
 const CALL_TIMEOUT_MS = 15_000;
@@ -17,6 +17,15 @@ export async function call<M extends Method>(
     headers: { "content-type": "application/json" },
     body: JSON.stringify(params),
   })) as Answer;
+}
+
+/** Asks for the end of the core. It comes later, and nobody answers any more then. */
+export async function stop(core: CoreAddress, how: StopHow): Promise<void> {
+  await request(core, "/api/v1/stop", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ how }),
+  });
 }
 
 /** The state, whole. Used to learn why a stream would not open. */

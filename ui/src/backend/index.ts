@@ -6,9 +6,9 @@
 import { BackendError } from "./errors";
 import { openEvents, type Events, type EventsListener } from "./events";
 import type { Host } from "./host";
-import { call } from "./http";
+import { call, stop } from "./http";
 import { openTerminal, type TerminalListener, type TerminalStream } from "./terminal";
-import type { Call } from "./types";
+import type { Call, StopHow } from "./types";
 
 export { BackendError } from "./errors";
 export type { Link } from "./events";
@@ -18,6 +18,8 @@ export type * from "./types";
 export interface Backend {
   readonly place: Host["kind"];
   readonly call: Call;
+  /** Asks for the end of the core, in this way. */
+  stop(how: StopHow): Promise<void>;
   openTerminal(sessionId: string, listener: TerminalListener): TerminalStream;
   openExternal(url: string): void;
   /** The title of the page and the window, and the number of agents that wait for the person. */
@@ -38,13 +40,15 @@ async function hostOfThisPage(): Promise<Host> {
 
 function backendOn(host: Host, listener: EventsListener): Backend {
   const events: Events = openEvents(host, listener);
+  const reached = () => {
+    const core = events.core();
+    if (core === null) throw new BackendError("starting", "The core is still starting.", "Try again in a moment.");
+    return core;
+  };
   return {
     place: host.kind,
-    async call(method, params) {
-      const core = events.core();
-      if (core === null) throw new BackendError("starting", "The core is still starting.", "Try again in a moment.");
-      return call(core, method, params);
-    },
+    call: async (method, params) => call(reached(), method, params),
+    stop: async (how) => stop(reached(), how),
     openTerminal: (sessionId, terminal) => openTerminal(events.core, sessionId, terminal),
     openExternal(url) {
       if (/^https?:\/\//i.test(url)) host.openExternal(url);

@@ -20,6 +20,7 @@ import {
   type PendingAsk,
   type Session,
   type State,
+  type StopHow,
 } from "../backend";
 import { agentIdOf } from "../words/commands";
 import { isAlive, leadingSession, livingSessions, promptTarget, type Target } from "../words/sessions";
@@ -51,6 +52,8 @@ export class OfficeStore {
   lastSent = $state<string | null>(null);
   readonly asks = new AskBook();
   explaining = $state.raw<Explaining | null>(null);
+  /** The launch of the core (by its moment) whose word about the sessions of before the person has put away. */
+  launchSeen = $state(0);
 
   #pickedAgent = $state<string | null>(null);
   #pickedSession = $state<string | null>(null);
@@ -188,6 +191,16 @@ export class OfficeStore {
     } catch (error) {
       this.#note(error);
       return null;
+    }
+  }
+
+  /** Asks for the end of the core, and with it of its sessions unless they are to be left. */
+  async stop(how: StopHow): Promise<void> {
+    try {
+      await this.backend?.stop(how);
+      this.notice = null;
+    } catch (error) {
+      this.#note(error);
     }
   }
 

@@ -56,8 +56,9 @@ describe("what is asked", () => {
 
   test("a text that may go on is told", () => {
     expect(mayBeCut(ask("1", { text: "ls" }))).toBe(false);
-    expect(mayBeCut(ask("1", { text: `${"가".repeat(1_999)}` }))).toBe(false);
-    expect(mayBeCut(ask("1", { text: "x".repeat(2_000) }))).toBe(true);
+    expect(mayBeCut(ask("1", { text: `${"가".repeat(2_000)}` }))).toBe(false);
+    const cut = "\n… (cut: 7 more characters; read all of it in the terminal)";
+    expect(mayBeCut(ask("1", { text: `${"x".repeat(2_000)}${cut}` }))).toBe(true);
     expect(mayBeCut(ask("1", { text: "rm -rf…\n" }))).toBe(true);
   });
 

@@ -46,12 +46,12 @@ export function askText(ask: Pick<PendingAsk, "tool" | "text">): string {
   return ask.text.startsWith(asked) ? ask.text.slice(asked.length) : ask.text;
 }
 
-/** From here on the core keeps no more of an ask's text (`session::follow`). */
-const TEXT_CHARS_KEPT = 2_000;
+/** How the core, or the agent program itself, says that a text goes on (`session::follow`). */
+const CUT = /…(?: \(cut: [^()]*\))?\s*$/;
 
 /** Whether there may be more of it than is shown: nobody shall allow what they could not read. */
-export function mayBeCut(ask: Pick<PendingAsk, "tool" | "text">): boolean {
-  return ask.text.trimEnd().endsWith("…") || [...askText(ask)].length >= TEXT_CHARS_KEPT;
+export function mayBeCut(ask: Pick<PendingAsk, "text">): boolean {
+  return CUT.test(ask.text);
 }
 
 /** Why an ask has no buttons, or null when it has. */

@@ -58,6 +58,13 @@ export function sessionRemarks(session: Session): { label: string; meaning: stri
       weighty: true,
     });
   }
+  if (session.taken_up) {
+    remarks.push({
+      label: "went on",
+      meaning: "It was begun before SEMO Office was started again, and went on meanwhile.",
+      weighty: false,
+    });
+  }
   if (session.warm) {
     remarks.push({
       label: "warm",

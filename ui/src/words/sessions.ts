@@ -15,6 +15,21 @@ const ASKS: Record<Ask, string> = {
   dialog: "Waits for an answer",
 };
 
+/** How a session stands; one that is not in the core's hands again yet says only that. */
+export function standingWords(session: Pick<Session, "state" | "hold">): SessionWords {
+  if (session.hold === "recovering") return { label: "Looked for", tone: "progress" };
+  if (session.hold !== null) return { label: "Not reached", tone: "unsure" };
+  return sessionWords(session.state);
+}
+
+/** What it means that a session is not in the core's hands; null when it is. */
+export function holdSentence(session: Pick<Session, "hold">): string | null {
+  if (session.hold === null) return null;
+  return session.hold === "recovering"
+    ? "SEMO Office was started again and looks for this session. Its agent goes on meanwhile."
+    : "What holds this session does not answer. Nothing was done to it, and its commands are held; it is tried again.";
+}
+
 export function sessionWords(state: SessionState): SessionWords {
   switch (state.state) {
     case "starting":
@@ -49,6 +64,7 @@ export function isAlive(session: Session): boolean {
 
 /** Whether there is something to interrupt. */
 export function isInterruptible(session: Session): boolean {
+  if (session.hold !== null) return false;
   return session.state.state === "working" || session.state.state === "awaiting_person";
 }
 
@@ -106,6 +122,7 @@ export function promptTarget(
 ): Target {
   if (shown === null || !isAlive(shown)) return { session: null, remark: "" };
   const { state } = shown;
+  if (shown.hold !== null) return { session: shown, remark: "This session is not reached yet: it waits until then." };
   if (state.state === "working") return { session: shown, remark: `${agent.name} is busy: it waits in line.` };
   if (state.state !== "awaiting_person") return { session: shown, remark: "" };
   const free = living.find((one) => one.id !== shown.id && one.state.state === "idle");

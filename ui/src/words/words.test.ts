@@ -40,6 +40,8 @@ function session(id: string, state: SessionState, startedAt = 0, agentId = "a"):
     retrying: null,
     memory_mb: null,
     restarts: 0,
+    hold: null,
+    taken_up: false,
     repository: null,
     branch: null,
     worktree: "/w",
@@ -161,17 +163,20 @@ describe("connection", () => {
 
   test("only live is called connected", () => {
     for (const status of ["offline", "connecting", "joining", "live", "backoff", "stopped"] as const) {
-      const words = connectionWords({ status, why: null, since: 0 }, profile);
+      const words = connectionWords({ status, why: null, since: 0 }, profile, 0);
       expect(words.label === "Connected", status).toBe(status === "live");
       expect(words.tone === "good", status).toBe(status === "live");
     }
   });
 
   test("a reason is shown where there is one, and the server is named where there is none", () => {
-    expect(connectionWords({ status: "backoff", why: "HTTP 503", since: 0 }, profile).detail).toBe("HTTP 503");
-    expect(connectionWords({ status: "live", why: null, since: 0 }, profile).detail).toContain("abc.supabase.co");
+    expect(connectionWords({ status: "backoff", why: "HTTP 503", since: 0 }, profile, 0).detail).toBe("HTTP 503");
+    const long = connectionWords({ status: "connecting", why: null, since: 0 }, profile, 4 * 60_000);
+    expect(long.label).toBe("Connecting, for 4 min");
+    expect(connectionWords({ status: "live", why: null, since: 0 }, profile, 4 * 60_000).label).toBe("Connected");
+    expect(connectionWords({ status: "live", why: null, since: 0 }, profile, 0).detail).toContain("abc.supabase.co");
     const odd = { ...profile, url: "not an address" };
-    expect(connectionWords({ status: "live", why: null, since: 0 }, odd).detail).toContain("not an address");
+    expect(connectionWords({ status: "live", why: null, since: 0 }, odd, 0).detail).toContain("not an address");
   });
 });
 

@@ -26,7 +26,7 @@ pub async fn take(
         .get(SECRET_HEADER)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    match shared.client.hook(session, secret, &body) {
+    match shared.client.hook(session, secret, &body).await {
         Ok(reply) => (StatusCode::OK, Json(reply.body().await)),
         Err(refusal) => {
             tracing::warn!(%session, %refusal, "a hook was not taken");

@@ -6,8 +6,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use client::Client;
+use client::{Client, StopHow};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self, Token};
@@ -57,6 +58,11 @@ impl Listener {
         Ok(Listener { socket, port })
     }
 
+    /// The port that was bound.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -69,20 +75,25 @@ pub(crate) struct Shared {
     pub client: Client,
     pub token: Token,
     pub port: u16,
+    /// The end of the core as somebody asks for it here; the program that holds the core sees to it.
+    pub ask: watch::Sender<Option<StopHow>>,
     pub stop: CancellationToken,
 }
 
-/// Serves until `stop` fires and the open requests are answered.
+/// Serves until `stop` fires and the open requests are answered. Whoever asks for the end of the core is heard by the
+/// receivers of `ask`.
 pub async fn serve(
     listener: Listener,
     client: Client,
     token: Token,
+    ask: watch::Sender<Option<StopHow>>,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
     let shared = Shared {
         client,
         token,
         port: listener.port,
+        ask,
         stop: stop.clone(),
     };
     axum::serve(listener.socket, routes(shared))
@@ -96,6 +107,7 @@ fn routes(shared: Shared) -> Router {
         .route("/api/v1/state", get(rpc::state))
         .route("/api/v1/events", get(events::open))
         .route("/api/v1/rpc/{method}", post(rpc::call))
+        .route("/api/v1/stop", post(rpc::stop))
         .route("/api/v1/sessions/{id}/terminal", get(terminal_stream::open))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(shared.clone(), access::check_token));

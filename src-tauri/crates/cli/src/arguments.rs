@@ -31,8 +31,10 @@ pub struct Place {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Order {
-    /// Start everything here: hub, client and the UI's address. Ends with Ctrl+C.
+    /// Start everything here: hub, client and the UI's address. Ctrl+C ends it when the running turns have ended.
     Up(Up),
+    /// End what runs here: when the running turns have ended, or at once.
+    Down(Down),
     /// Give an agent a prompt, as a remote server would.
     Send(Send),
     /// Follow the office's commands and their results.
@@ -64,6 +66,20 @@ pub enum Order {
 #[derive(Debug, Args)]
 pub struct Up {
     /// Print one JSON object with the addresses instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo down`
+#[derive(Debug, Args)]
+pub struct Down {
+    /// Interrupt the turns that run instead of waiting for their ends
+    #[arg(long, conflicts_with = "leave")]
+    pub now: bool,
+    /// End the program only: agents go on without it, and the next start takes them up again
+    #[arg(long)]
+    pub leave: bool,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -127,6 +143,12 @@ pub struct Tail {
 /// `semo status`
 #[derive(Debug, Args)]
 pub struct Status {
+    /// Show what the journal holds: how far each command came, and what became of it when the core was killed
+    #[arg(long)]
+    pub journal: bool,
+    /// With --journal: how many of the newest commands to show
+    #[arg(long, short = 'n', default_value_t = 20, requires = "journal")]
+    pub lines: usize,
     /// Print the whole state as JSON
     #[arg(long)]
     pub json: bool,
@@ -135,6 +157,9 @@ pub struct Status {
 /// `semo doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Put a journal that is damaged aside and begin a new one; nothing is deleted
+    #[arg(long)]
+    pub set_journal_aside: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

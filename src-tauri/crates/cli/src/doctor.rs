@@ -3,19 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use journal::{Journal, JournalError};
 use provider::claude::{self, SignIn};
 use serde::Serialize;
 use terminal::run_once;
 
 use crate::arguments::Doctor;
 use crate::exit::{Exit, Failure};
+use crate::holder;
 use crate::print::out;
-use crate::running;
+use crate::running::{self, Claim};
+use crate::words::count;
 use crate::world::World;
 use domain::fault::chain;
 
 /// How long a program may take to tell its version.
 const VERSION_WAIT: Duration = Duration::from_secs(20);
+/// Bytes in a mebibyte.
+const MEBIBYTE: f64 = 1_048_576.0;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -52,6 +57,9 @@ impl Finding {
 
 /// Runs the order. The exit code is 1 when something is missing.
 pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
+    if order.set_journal_aside {
+        return set_journal_aside(world, order).await;
+    }
     let environment = world.agent_environment();
     let path = world.variable("PATH").unwrap_or_default();
     let mut findings = vec![
@@ -62,7 +70,11 @@ pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
         repositories(world).await,
     ];
     findings.extend(agent_program(world, path, &environment).await);
+    findings.push(holder_program(world, &environment).await);
+    findings.push(journal(world));
+    findings.extend(put_aside(world));
     findings.push(core(world));
+    findings.extend(left_running(world));
     let ok = findings.iter().all(|finding| finding.ok);
     if order.json {
         out!("{}", serde_json::json!({ "ok": ok, "findings": findings }))?;
@@ -168,10 +180,121 @@ async fn agent_program(world: &World, path: &str, environment: &[(String, String
     vec![version, signed_in]
 }
 
+/// The program without which no session can be started.
+async fn holder_program(world: &World, environment: &[(String, String)]) -> Finding {
+    const HINT: &str = "It comes with SEMO Office and lies beside `semo`: install that anew, or name it with SEMO_HOLDER or setting holder.program.";
+    let program = holder::program(world);
+    let shown = program.display();
+    if !program.is_file() {
+        return Finding::bad("holder", format!("not found at {shown}"), HINT);
+    }
+    match run_once(&program, &["--version"], environment, VERSION_WAIT).await {
+        Ok(output) if output.code == Some(0) => {
+            Finding::good("holder", format!("{} at {shown}", output.stdout.trim()))
+        }
+        Ok(output) => Finding::bad(
+            "holder",
+            format!("{shown} does not work: {}", output.stderr.trim()),
+            HINT,
+        ),
+        Err(error) => Finding::bad("holder", chain(&error), HINT),
+    }
+}
+
+/// Can the journal be read, and what waits in it?
+fn journal(world: &World) -> Finding {
+    let path = world.paths.journal();
+    if !path.exists() {
+        return Finding::good("journal", format!("none yet at {}", path.display()));
+    }
+    let read = Journal::open_to_read(&path).and_then(|journal| Ok((journal.counts()?, journal.size()?)));
+    match read {
+        Ok((counts, size)) => Finding::good(
+            "journal",
+            format!(
+                "{} not begun, {} under way, {} for the office to acknowledge; {:.1} MiB at {}",
+                counts.received,
+                counts.started,
+                count(counts.results_waiting, "result"),
+                (size.file + size.log) as f64 / MEBIBYTE,
+                path.display()
+            ),
+        ),
+        // It is brought up to date by the next start.
+        Err(error @ JournalError::Older { .. }) => Finding::good("journal", chain(&error)),
+        Err(error) => Finding::bad("journal", chain(&error), ""),
+    }
+}
+
+/// What was put aside is kept until somebody removes it.
+fn put_aside(world: &World) -> Option<Finding> {
+    let journal = world.paths.journal();
+    let name = format!("{}.aside-", journal.file_name()?.to_string_lossy());
+    let entries = std::fs::read_dir(&world.paths.data_dir).ok()?;
+    let kept: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|file| file.starts_with(&name) && !file.ends_with("-wal") && !file.ends_with("-shm"))
+        .collect();
+    (!kept.is_empty()).then(|| Finding {
+        hint: "Nobody reads it any more; remove it when you do not need it.".to_owned(),
+        ..Finding::good("put aside", kept.join(", "))
+    })
+}
+
+/// Puts a journal that cannot be used aside. Refused while a core runs, which has it open.
+async fn set_journal_aside(world: &World, order: &Doctor) -> Result<Exit, Failure> {
+    let _claim = Claim::take(&world.paths).await?;
+    let path = world.paths.journal();
+    if !path.exists() {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("there is no journal at {}", path.display()),
+            "There is nothing to put aside.",
+        ));
+    }
+    let aside =
+        journal::set_aside(&path, world.clock.now()).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    if order.json {
+        out!("{}", serde_json::json!({ "put_aside": aside }))?;
+    } else {
+        out!(
+            "the journal is kept as {}; the next start begins a new one",
+            aside.display()
+        )?;
+        out!(
+            "what this workstation had not reported is not known any more; the office tells it after a while as given up"
+        )?;
+    }
+    Ok(Exit::Ok)
+}
+
 fn core(world: &World) -> Finding {
     match running::find(&world.paths) {
         Ok(core) => Finding::good("running", format!("process {} at {}", core.pid, core.url)),
-        Err(failure) => Finding::good("running", format!("no ({})", failure.hint)),
+        Err(failure) if running::is_free(&world.paths) => {
+            Finding::good("running", format!("no ({})", failure.hint))
+        }
+        // Starting, ending, or a file system without locks.
+        Err(failure) => Finding::bad("running", failure.message, failure.hint),
+    }
+}
+
+/// Agents that go on without a core.
+fn left_running(world: &World) -> Option<Finding> {
+    if !running::is_free(&world.paths) {
+        return None;
+    }
+    match holder::tags(world) {
+        Ok(tags) if tags.is_empty() => None,
+        Ok(tags) => Some(Finding {
+            hint: "`semo up` takes them up again, `semo down` ends them.".to_owned(),
+            ..Finding::good(
+                "without a core",
+                format!("{}, running or just over", count(tags.len() as u64, "session")),
+            )
+        }),
+        Err(failure) => Some(Finding::bad("without a core", failure.message, failure.hint)),
     }
 }
 

@@ -9,11 +9,14 @@
 mod approve;
 mod arguments;
 mod doctor;
+mod down;
 mod evidence;
 mod exit;
 mod explain;
 mod follow;
+mod holder;
 mod ids;
+mod journal_view;
 mod local;
 pub mod machine;
 mod office;
@@ -27,6 +30,7 @@ mod stop;
 mod tail;
 mod up;
 
+pub use exit::Failure;
 pub use up::keep_log;
 mod waiting;
 mod words;
@@ -37,7 +41,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use arguments::{Arguments, OfficeOrder, Order};
-use exit::{Exit, Failure};
+use exit::Exit;
 use world::World;
 
 /// Runs the program with the process's arguments and environment.
@@ -47,6 +51,10 @@ pub fn main() -> ExitCode {
         Ok(world) => world,
         Err(failure) => return failure.tell(),
     };
+    // Nothing happens here in what users get: see `terminal::failpoints`.
+    if let Err(what) = terminal::failpoints::arm(|name| world.environment.get(name).cloned()) {
+        return Failure::new(Exit::Usage, what, "").tell();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -61,6 +69,7 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
     match arguments.order {
         Order::Up(up) => up::run(&world, &up).await,
+        Order::Down(down) => down::run(&world, &down).await,
         Order::Send(send) => send::run(&world, send).await,
         Order::Tail(tail) => tail::run(&world, &tail).await,
         Order::Cancel(cancel) => stop::cancel(&world, &cancel).await,

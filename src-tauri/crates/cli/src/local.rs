@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use client::StopHow;
 use domain::Timestamp;
 use serde_json::{Value, json};
 
@@ -54,6 +55,15 @@ impl Local {
             .post(format!("{}/api/v1/rpc/{method}", self.core.url))
             .json(body);
         self.send(call).await
+    }
+
+    /// Asks for the end of the core. It comes later; nobody answers any more then.
+    pub async fn stop(&self, how: StopHow) -> Result<(), Failure> {
+        let call = self
+            .http
+            .post(format!("{}/api/v1/stop", self.core.url))
+            .json(&json!({ "how": how }));
+        self.send(call).await.map(drop)
     }
 
     /// How a session came to what it says of its turns; the session by its id or the beginning of it.

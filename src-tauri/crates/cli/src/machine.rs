@@ -6,24 +6,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Listener, Token};
+pub use client::StopHow;
 use client::clock::SystemClock;
-use client::identity::Account;
+use client::identity::{Account, write_private};
+use client::paths::Paths;
 use client::settings::{Profile, Settings};
-use client::view::{ProfileKind, ProfileView};
+use client::view::{LaunchView, ProfileKind, ProfileView, State};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
 use domain::fault::chain;
 use hub::{Hub, HubConfig, HubError};
 use rand::RngCore;
 use supabase::Project;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exit::{Exit, Failure};
-use crate::running::{Claim, Running};
+use crate::running::{self, Claim, Running};
 use crate::world::World;
 
-/// How long the sessions and the client may take to end before the rest ends anyway.
+/// How long the sessions and the client may take to end before the rest ends anyway. Running turns that are to go to
+/// their ends are waited for without a limit.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long `taken_up` waits.
+const TAKE_UP_WAIT: Duration = Duration::from_secs(20);
+/// How long a guest waits for a core that is still starting.
+const GUEST_WAIT: Duration = Duration::from_secs(60);
+/// How often a guest looks whether its core is there.
+const GUEST_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long `joined` waits.
 const JOIN_WAIT: Duration = Duration::from_secs(20);
 /// How long the local API may take to answer what it was asked before it ends.
@@ -34,6 +44,8 @@ pub struct Core {
     running: Running,
     client: Client,
     ends: Ends,
+    /// What was asked for over the local API.
+    asked: watch::Receiver<Option<StopHow>>,
     // Last, so that the data folder is free only when all that used it has ended.
     _claim: Claim,
 }
@@ -43,9 +55,7 @@ impl Core {
     /// this returns. Is to be run to its end: dropped in between, it may leave a half-made database.
     pub async fn start(world: &World) -> Result<Core, Failure> {
         let claim = Claim::take(&world.paths).await?;
-        let listener = Listener::bind(world.settings.api.port)
-            .await
-            .map_err(|error| Failure::of(Exit::Failed, &error))?;
+        let listener = listen(world).await?;
         let mut settings = world.settings.clone();
         let mut ends = Ends::default();
         if settings.profile == Profile::ThisMachine {
@@ -57,14 +67,15 @@ impl Core {
             ends.hub = Some(start_hub(world).await?);
         }
         match start_client(world, settings, listener, &claim, &ends).await {
-            Ok((running, client)) => Ok(Core {
+            Ok((running, client, asked)) => Ok(Core {
                 running,
                 client,
                 ends,
+                asked,
                 _claim: claim,
             }),
             Err(failure) => {
-                ends.reach().await;
+                ends.reach(None).await;
                 Err(failure)
             }
         }
@@ -105,24 +116,142 @@ impl Core {
         }
     }
 
+    /// Waits until it is known what became of the sessions that an earlier core had left: at most [`TAKE_UP_WAIT`].
+    /// Does not hold the core meanwhile.
+    pub fn taken_up(&self) -> impl Future<Output = LaunchView> + Send + use<> {
+        let mut state = self.client.state();
+        async move {
+            let settled = state.wait_for(|state| state.launch.since > 0 && state.launch.recovering == 0);
+            let settled = tokio::time::timeout(TAKE_UP_WAIT, settled).await;
+            match settled {
+                Ok(Ok(state)) => state.launch.clone(),
+                // Not in time, or a client that has ended: what is known so far.
+                _ => LaunchView::default(),
+            }
+        }
+    }
+
     /// Waits until the client has ended: by a fault, unless the core was stopped. Does not hold the core meanwhile.
     pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
         let client = self.client.clone();
         async move { client.ended().await }
     }
 
-    /// Ends everything in order: sessions and results first, windows next, the hub last.
-    pub async fn stop(self) {
-        self.ends.reach().await;
+    /// Waits until somebody asks over the local API for the end (`semo down`, a window). Carrying it out is for whoever
+    /// holds the core. Does not hold the core meanwhile.
+    pub fn asked_to_stop(&self) -> impl Future<Output = StopHow> + Send + use<> {
+        let mut asked = self.asked.clone();
+        async move {
+            let how = asked.wait_for(Option::is_some).await.map(|how| *how);
+            match how {
+                Ok(Some(how)) => how,
+                // The local API has ended: nobody can ask any more.
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The means to end it in another way while [`Core::stop`] is under way.
+    pub fn lever(&self) -> Lever {
+        Lever {
+            client: self.client.clone(),
+            how: self.ends.how.clone(),
+            asked: self.asked.clone(),
+        }
+    }
+
+    /// Ends everything in order: sessions as `how` says and results first, windows next, the hub last. With
+    /// [`StopHow::Finish`] it takes as long as the running turns do; see [`Core::lever`].
+    pub async fn stop(self, how: StopHow) {
+        self.lever().pull(how);
+        self.ends.reach(Some(&self.client)).await;
+    }
+}
+
+/// A core of another process on the same data folder, for a window that opens beside it. A guest ends nothing.
+pub struct Guest {
+    running: Running,
+    paths: Paths,
+}
+
+impl Guest {
+    /// The core that runs there, waited for while it starts (at most [`GUEST_WAIT`]); `None` when there is none.
+    pub async fn find(world: &World) -> Option<Guest> {
+        let give_up = tokio::time::Instant::now() + GUEST_WAIT;
+        loop {
+            if let Ok(running) = running::find(&world.paths) {
+                return Some(Guest {
+                    running,
+                    paths: world.paths.clone(),
+                });
+            }
+            if running::is_free(&world.paths) || tokio::time::Instant::now() >= give_up {
+                return None;
+            }
+            tokio::time::sleep(GUEST_LOOK_EVERY).await;
+        }
+    }
+
+    /// Base address of the local API.
+    pub fn api_url(&self) -> &str {
+        &self.running.url
+    }
+
+    /// The token of its launch.
+    pub fn token(&self) -> &str {
+        &self.running.token
+    }
+
+    /// Waits until that very core has gone.
+    pub async fn over(&self) {
+        while running::find(&self.paths).is_ok_and(|running| running == self.running) {
+            tokio::time::sleep(GUEST_LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Ends a core in another way than was asked for first.
+#[derive(Clone)]
+pub struct Lever {
+    client: Client,
+    how: watch::Sender<Option<StopHow>>,
+    asked: watch::Receiver<Option<StopHow>>,
+}
+
+impl Lever {
+    /// Asks for the end; a second wish makes it sooner, never later (see [`StopHow::then`]).
+    pub fn pull(&self, how: StopHow) {
+        self.client.stop(how);
+        self.how
+            .send_modify(|wish| *wish = Some(wish.map_or(how, |before| before.then(how))));
+    }
+
+    /// Waits until somebody asks over the local API for another way than the last one that was told from here.
+    pub async fn asked_again(&mut self) -> StopHow {
+        loop {
+            if self.asked.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if let Some(how) = *self.asked.borrow_and_update() {
+                return how;
+            }
+        }
+    }
+
+    /// The state as windows see it, now and as it changes.
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.client.state()
     }
 }
 
 /// What has to end, and in which order.
-#[derive(Default)]
 struct Ends {
     /// The client with its sessions.
     tasks: TaskTracker,
+    /// Cuts short what does not end by itself.
     stop: CancellationToken,
+    /// How the client is to end.
+    how: watch::Sender<Option<StopHow>>,
     /// The local API. It serves until the sessions have ended: their programs' last hooks come by it, and windows see
     /// it happen.
     serving: TaskTracker,
@@ -130,12 +259,29 @@ struct Ends {
     hub: Option<Hub>,
 }
 
+impl Default for Ends {
+    fn default() -> Ends {
+        Ends {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            how: watch::Sender::new(None),
+            serving: TaskTracker::new(),
+            stop_api: CancellationToken::new(),
+            hub: None,
+        }
+    }
+}
+
 impl Ends {
-    async fn reach(self) {
-        self.stop.cancel();
+    async fn reach(self, client: Option<&Client>) {
         self.tasks.close();
+        match client {
+            Some(client) => self.let_end(client).await,
+            None => self.stop.cancel(),
+        }
         if tokio::time::timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
             tracing::error!("some tasks did not end in time");
+            self.stop.cancel();
         }
         self.stop_api.cancel();
         self.serving.close();
@@ -147,6 +293,50 @@ impl Ends {
             tracing::error!(%error, "the hub did not end in order");
         }
     }
+
+    /// Waits for the end of the client's loop: as long as its turns take, or for a while when they are not waited for.
+    async fn let_end(&self, client: &Client) {
+        let mut how = self.how.subscribe();
+        let mut ended = std::pin::pin!(client.ended());
+        loop {
+            let unbounded = *how.borrow_and_update() == Some(StopHow::Finish);
+            tokio::select! {
+                () = &mut ended => return,
+                Ok(()) = how.changed() => {}
+                () = tokio::time::sleep(STOP_WAIT), if !unbounded => {
+                    tracing::error!("the client did not end in time");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Binds the port of the settings; without one the last port of this data folder, for the hooks of agents that went on
+/// without a core still go there; a free one where that is taken.
+async fn listen(world: &World) -> Result<Listener, Failure> {
+    let wanted = world.settings.api.port;
+    let last = last_port(&world.paths).filter(|_| wanted == 0);
+    let bound = match last {
+        Some(port) => match Listener::bind(port).await {
+            Ok(listener) => Ok(listener),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the last port of the local API is taken: hooks of agents that went on do not arrive, their transcripts tell the rest");
+                Listener::bind(0).await
+            }
+        },
+        None => Listener::bind(wanted).await,
+    };
+    let listener = bound.map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let port = listener.port().to_string();
+    write_private(&world.paths.api_port(), port.as_bytes())
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
+    Ok(listener)
+}
+
+fn last_port(paths: &Paths) -> Option<u16> {
+    let text = std::fs::read_to_string(paths.api_port()).ok()?;
+    text.trim().parse().ok().filter(|port| *port > 0)
 }
 
 /// Everything behind the hub. What it has begun when it fails is for `ends` to end.
@@ -156,7 +346,7 @@ async fn start_client(
     listener: Listener,
     claim: &Claim,
     ends: &Ends,
-) -> Result<(Running, Client), Failure> {
+) -> Result<(Running, Client, watch::Receiver<Option<StopHow>>), Failure> {
     let (project, account) = match &ends.hub {
         Some(hub) => join_hub(world, hub).await?,
         None => remote(world)?,
@@ -195,10 +385,12 @@ async fn start_client(
         first_office: this_machine.then(first_office),
         hook_url: format!("{url}/hooks"),
         environment: world.agent_environment(),
+        holder_program: crate::holder::program(world),
     };
     let client = Client::start(config, &ends.tasks, ends.stop.clone())
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let serving = api::serve(listener, client.clone(), token, ends.stop_api.clone());
+    let (ask, asked) = watch::channel(None);
+    let serving = api::serve(listener, client.clone(), token, ask, ends.stop_api.clone());
     let stop_api = ends.stop_api.clone();
     ends.serving.spawn(async move {
         tokio::select! {
@@ -210,7 +402,7 @@ async fn start_client(
             }
         }
     });
-    Ok((running, client))
+    Ok((running, client, asked))
 }
 
 async fn start_hub(world: &World) -> Result<Hub, Failure> {

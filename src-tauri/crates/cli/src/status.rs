@@ -6,10 +6,11 @@ use serde_json::Value;
 use crate::arguments::Status;
 use crate::exit::{Exit, Failure};
 use crate::ids::short;
+use crate::journal_view;
 use crate::local::{Local, list, text};
 use crate::print::{self, out};
 use crate::waiting::until;
-use crate::words::{age, clipped, clock, count, retry, span};
+use crate::words::{age, clipped, clock, count, recovered_words, retry, span};
 use crate::world::World;
 
 /// Commands that are shown: the newest ones.
@@ -19,6 +20,9 @@ const TEXT_CHARS_MAX: usize = 100;
 
 /// Runs the order. The exit code is 5 when nothing runs, 1 when the core tells of problems.
 pub async fn run(world: &World, order: &Status) -> Result<Exit, Failure> {
+    if order.journal {
+        return journal_view::run(world, order);
+    }
     let local = Local::open(world)?;
     let state = local.state().await?;
     if order.json {
@@ -41,12 +45,10 @@ fn in_words(ui: &str, state: &Value, now: Timestamp) -> String {
             text(&state["profile"]["url"])
         ),
         format!("office      {}", text(&state["office"]["name"])),
-        format!(
-            "connection  {}{}",
-            text(&state["connection"]["status"]),
-            in_brackets(&state["connection"]["why"])
-        ),
+        connection(&state["connection"], now),
     ];
+    lines.extend(ending(&state["ending"]));
+    lines.extend(launch(&state["launch"]));
     for problem in list(state, "problems") {
         lines.push(format!(
             "problem     {}\n            {}",
@@ -80,6 +82,51 @@ fn in_words(ui: &str, state: &Value, now: Timestamp) -> String {
     lines.join("\n") + "\n"
 }
 
+/// `connection  backoff for 4 min (no answer)`
+fn connection(connection: &Value, now: Timestamp) -> String {
+    let status = text(&connection["status"]);
+    let since = connection["since"].as_i64().map(Timestamp);
+    let lasts = since
+        .filter(|_| status != "live")
+        .map(|since| format!(" for {}", age(since, now)));
+    format!(
+        "connection  {status}{}{}",
+        lasts.unwrap_or_default(),
+        in_brackets(&connection["why"])
+    )
+}
+
+/// What an end that is under way waits for.
+fn ending(ending: &Value) -> Option<String> {
+    let turns = ending["turns"].as_u64().unwrap_or_default();
+    let run = if turns == 1 { "runs" } else { "run" };
+    match ending["how"].as_str()? {
+        "finish" => Some(format!(
+            "ending      nothing new is taken; {} still {run}",
+            count(turns, "turn")
+        )),
+        "leave" => Some("ending      agents go on; the next start takes them up again".to_owned()),
+        _ => Some("ending      turns are interrupted".to_owned()),
+    }
+}
+
+/// What the start has found of the sessions of an earlier core.
+fn launch(launch: &Value) -> Option<String> {
+    let told: Vec<String> = [
+        ("recovering", "still looked for"),
+        ("taken_up", "went on"),
+        ("ended_meanwhile", "ended meanwhile"),
+        ("unknown", "cannot be reached; nothing was done there"),
+    ]
+    .into_iter()
+    .filter_map(|(key, words)| {
+        let number = launch[key].as_u64().filter(|number| *number > 0)?;
+        Some(format!("{} {words}", count(number, "session")))
+    })
+    .collect();
+    (!told.is_empty()).then(|| format!("of before   {}", told.join(", ")))
+}
+
 /// `sessions    2 of 5 (1 warm), 1 command waits in line, 812 of 8192 MiB`
 fn sessions_head(state: &Value) -> String {
     let pool = &state["pool"];
@@ -111,6 +158,7 @@ fn session_line(session: &Value, state: &Value, now: Timestamp) -> String {
     let facts = [
         started.map(|at| format!("for {}", age(at, now))),
         number("memory_mb").map(|mb| format!("{mb} MiB")),
+        is("taken_up").then(|| "went on over a restart".to_owned()),
         is("warm").then(|| "warm".to_owned()),
         is("stale").then(|| "stale: its persona has changed, it is renewed when idle".to_owned()),
         number("restarts").map(|times| format!("restarted {}", count(times, "time"))),
@@ -124,12 +172,21 @@ fn session_line(session: &Value, state: &Value, now: Timestamp) -> String {
         "  {}  {:<16} {:<16} {}  {}",
         short(&session["id"]),
         text(&session["title"]),
-        text(&session["state"]["state"]).replace('_', " "),
+        standing(session),
         text(&session["branch"]),
         facts.into_iter().flatten().collect::<Vec<_>>().join(" · "),
     )
     .trim_end()
     .to_owned()
+}
+
+/// A session that is not in the core's hands is in no state that anybody knows.
+fn standing(session: &Value) -> String {
+    match session["hold"].as_str() {
+        Some("recovering") => "looked for".to_owned(),
+        Some(_) => "not reached".to_owned(),
+        None => text(&session["state"]["state"]).replace('_', " "),
+    }
 }
 
 /// `  82042aa8  done         Say hello.  [10:17:10 UTC, took 12.8 s]`
@@ -155,14 +212,17 @@ fn command_line(command: &Value, now: Timestamp) -> String {
         .as_str()
         .map(|class| format!(" ({class})"))
         .unwrap_or_default();
+    let recovered = command["recovered"].as_str().and_then(recovered_words);
+    let recovered = recovered.map(|words| format!("\n            {words}"));
     let reason = command["reason"].as_str();
     let reason = reason.map(|reason| format!("\n            {}", clipped(reason, 2 * TEXT_CHARS_MAX)));
     format!(
-        "  {}  {:<12} {}{time}{}",
+        "  {}  {:<12} {}{time}{}{}",
         short(&command["id"]),
         format!("{outcome}{class}"),
         clipped(command["summary"].as_str().unwrap_or("-"), TEXT_CHARS_MAX),
         reason.unwrap_or_default(),
+        recovered.unwrap_or_default(),
     )
 }
 

@@ -1,5 +1,8 @@
-//! `semo up`: everything headless, until Ctrl+C.
+//! `semo up`: everything headless, until it is told to end.
 
+use client::StopHow;
+use client::view::{LaunchView, State};
+use domain::session::SessionState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,73 +11,205 @@ use crate::exit::{Exit, Failure};
 use crate::machine::Core;
 use crate::print::{self, note};
 use crate::running;
+use crate::words::{clipped, count};
 use crate::world::World;
 
 /// A log that has grown larger is put aside at the start; the one before that goes.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Sessions that are named while their turns are waited for.
+const NAMES_MAX: usize = 4;
+/// Characters of all their names.
+const NAMES_CHARS_MAX: usize = 200;
 
 /// Starts everything, says where it is, waits for the end.
 pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     keep_log(world);
     // Signals are taken before anything starts, so that none is missed while it does.
     let mut signals = Signals::take()?;
-    if !order.json {
-        say("Starting the office on this machine …");
-    }
+    let words = Words { quiet: order.json };
+    words.say("Starting the office on this machine …");
     let mut starting = std::pin::pin!(Core::start(world));
     let core = tokio::select! {
         started = &mut starting => started?,
-        cause = signals.next() => {
+        how = signals.next() => {
             // A start that is cut short could leave a half-made database.
-            tracing::info!(cause, "ending as soon as the start is over");
-            if !order.json {
-                say("\nEnding as soon as the start is over …");
-            }
-            starting.await?.stop().await;
+            words.say("\nEnding as soon as the start is over …");
+            end(starting.await?, how, &mut signals, &words).await;
             return Ok(Exit::Ok);
         }
     };
     // Whoever reads that it is there sends it work at once.
-    tokio::select! {
-        () = core.joined() => {}
-        () = core.failed() => {}
-        cause = signals.next() => {
-            tracing::info!(cause, "ending");
-            core.stop().await;
+    let launch = async {
+        core.joined().await;
+        core.taken_up().await
+    };
+    let launch = tokio::select! {
+        launch = launch => launch,
+        () = core.failed() => LaunchView::default(),
+        how = signals.next() => {
+            end(core, how, &mut signals, &words).await;
             return Ok(Exit::Ok);
         }
-    }
+    };
     if order.json {
-        let places = json!({ "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url() });
-        say(&places.to_string());
+        let places = json!({
+            "ui": core.ui_url(), "api": core.api_url(), "token": core.token(), "project": core.project_url(),
+            "launch": launch,
+        });
+        let _ = print::line(&places.to_string());
     } else {
-        say(&format!("\n  Open the office:  {}", core.ui_url()));
-        say(&format!(
-            "  Give it work:     {} send --agent FE \"Add a dark theme to ui/index.html\" --wait",
-            own_name(world)
-        ));
-        say(&format!("  Office over REST: {}", core.project_url()));
-        say("\nCtrl+C ends it, with every session.");
+        welcome(world, &core, &launch);
     }
-    let cause = tokio::select! {
-        cause = signals.next() => cause,
+    let how = tokio::select! {
+        how = signals.next() => how,
+        how = core.asked_to_stop() => how,
         () = core.failed() => {
-            core.stop().await;
-            let hint = format!("Its log is {}; what was under way is told at the next start.", world.paths.log().display());
+            core.stop(StopHow::Leave).await;
+            let hint = format!(
+                "Agents go on; `semo up` takes them up again. The log is {}.",
+                world.paths.log().display()
+            );
             return Err(Failure::new(Exit::Failed, "the core ended by a fault of its own", hint));
         }
     };
-    tracing::info!(cause, "ending");
-    if !order.json {
-        say("\nEnding: sessions are interrupted, results written …");
-    }
-    core.stop().await;
+    end(core, how, &mut signals, &words).await;
     Ok(Exit::Ok)
 }
 
+fn welcome(world: &World, core: &Core, launch: &LaunchView) {
+    let words = Words { quiet: false };
+    if let Some(found) = launch_words(launch) {
+        words.say(&format!("\n  {found}"));
+    }
+    words.say(&format!("\n  Open the office:  {}", core.ui_url()));
+    words.say(&format!(
+        "  Give it work:     {} send --agent FE \"Add a dark theme to ui/index.html\" --wait",
+        own_name(world)
+    ));
+    words.say(&format!("  Office over REST: {}", core.project_url()));
+    words.say("\nCtrl+C ends it when the running turns have ended; once more ends it at once.");
+}
+
+/// What became of the sessions that an earlier core had left; `None` when there were none.
+fn launch_words(launch: &LaunchView) -> Option<String> {
+    let LaunchView {
+        taken_up,
+        ended_meanwhile,
+        unknown,
+        ..
+    } = launch;
+    let told = [
+        (
+            *taken_up,
+            "went on without it and is followed again",
+            "went on without it and are followed again",
+        ),
+        (*ended_meanwhile, "had ended meanwhile", "had ended meanwhile"),
+        (
+            *unknown,
+            "cannot be reached; nothing was done to it",
+            "cannot be reached; nothing was done to them",
+        ),
+    ];
+    let told: Vec<String> = told
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, many)| {
+            format!(
+                "{} {}",
+                count(u64::from(number), "session"),
+                if number == 1 { one } else { many }
+            )
+        })
+        .collect();
+    (!told.is_empty()).then(|| format!("Of before: {}.", told.join(", ")))
+}
+
+/// Ends the core, the sooner the more often that is asked for, and says what it still waits for.
+async fn end(core: Core, how: StopHow, signals: &mut Signals, words: &Words) {
+    tracing::info!(?how, "ending");
+    let mut lever = core.lever();
+    let mut state = lever.state();
+    let mut told = None;
+    let mut how = how;
+    words.say(ending_words(how));
+    let mut ended = std::pin::pin!(core.stop(how));
+    loop {
+        let sooner = tokio::select! {
+            () = &mut ended => return,
+            next = signals.next() => next,
+            next = lever.asked_again() => next,
+            Ok(()) = state.changed() => {
+                let now = still_running(&state.borrow_and_update());
+                if how == StopHow::Finish && now != told {
+                    words.say(now.as_deref().unwrap_or("No turn runs any more."));
+                    told = now;
+                }
+                continue;
+            }
+        };
+        if how.then(sooner) != how {
+            how = how.then(sooner);
+            tracing::info!(?how, "ending sooner");
+            words.say(ending_words(how));
+            lever.pull(how);
+        }
+    }
+}
+
+fn ending_words(how: StopHow) -> &'static str {
+    match how {
+        StopHow::Leave => "\nEnding; agents go on, and the next start takes them up again …",
+        StopHow::Finish => {
+            "\nEnding: nothing new is taken, turns that run go to their ends. Ctrl+C again interrupts them …"
+        }
+        StopHow::Now => "\nEnding now: turns are interrupted, results written …",
+    }
+}
+
+/// `2 turns still run: FE · Mina, BE · Joon`; `None` when none does.
+fn still_running(state: &State) -> Option<String> {
+    let turns = state
+        .ending
+        .as_ref()
+        .map(|ending| ending.turns)
+        .filter(|turns| *turns > 0)?;
+    let busy = state.sessions.iter().filter(|session| {
+        matches!(
+            session.state,
+            SessionState::Working { .. } | SessionState::AwaitingPerson { .. }
+        )
+    });
+    let mut names: Vec<String> = busy
+        .map(|session| match session.state {
+            SessionState::AwaitingPerson { .. } => format!("{} (waits for an answer)", session.title),
+            _ => session.title.clone(),
+        })
+        .collect();
+    let more = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    let runs = if turns == 1 { "runs" } else { "run" };
+    let mut words = format!("{} still {runs}", count(u64::from(turns), "turn"));
+    if !names.is_empty() {
+        words.push_str(&format!(": {}", clipped(&names.join(", "), NAMES_CHARS_MAX)));
+    }
+    Some(words)
+}
+
 /// Says something to a terminal that may be gone, or to a reader who has read enough: the office goes on without them.
-fn say(text: &str) {
-    let _ = print::line(text);
+struct Words {
+    quiet: bool,
+}
+
+impl Words {
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            let _ = print::line(text);
+        }
+    }
 }
 
 /// What tells this program to end.
@@ -82,6 +217,7 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    interrupted: bool,
 }
 
 impl Signals {
@@ -92,15 +228,22 @@ impl Signals {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
             hang_up: take(SignalKind::hangup())?,
+            interrupted: false,
         })
     }
 
-    /// Waits for one and names it. One that came before is not lost.
-    async fn next(&mut self) -> &'static str {
+    /// Waits for one and tells how it wants the core to end. One that came before is not lost.
+    ///
+    /// SIGTERM comes from an update, a service's restart, a log-out, and SIGHUP from a terminal that is closed: agents
+    /// are not meant by them. Ctrl+C is a person, who may mean it twice.
+    async fn next(&mut self) -> StopHow {
         tokio::select! {
-            _ = self.interrupt.recv() => "Ctrl+C",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = self.interrupt.recv() => {
+                let again = std::mem::replace(&mut self.interrupted, true);
+                if again { StopHow::Now } else { StopHow::Finish }
+            }
+            _ = self.terminate.recv() => StopHow::Leave,
+            _ = self.hang_up.recv() => StopHow::Leave,
         }
     }
 }
@@ -164,5 +307,28 @@ fn put_aside_large_log(world: &World) {
         && let Err(error) = std::fs::rename(&log, log.with_extension("log.1"))
     {
         note!("warning: {} could not be put aside: {error}", log.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_the_sessions_of_before_is_told_in_numbers() {
+        let launch = |taken_up, ended_meanwhile, unknown| {
+            launch_words(&LaunchView {
+                taken_up,
+                ended_meanwhile,
+                unknown,
+                ..LaunchView::default()
+            })
+        };
+        assert_eq!(launch(0, 0, 0), None);
+        assert_eq!(
+            launch(2, 1, 0).unwrap(),
+            "Of before: 2 sessions went on without it and are followed again, 1 session had ended meanwhile."
+        );
+        assert!(launch(0, 0, 1).unwrap().contains("nothing was done to it"));
     }
 }

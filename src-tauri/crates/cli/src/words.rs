@@ -41,6 +41,19 @@ pub fn retry(words: &str) -> &str {
     }
 }
 
+/// What a start made of a command that the core before it had left open; `None` for a word of a newer version.
+pub fn recovered_words(recovered: &str) -> Option<&'static str> {
+    match recovered {
+        "followed" => Some("the core was restarted while this ran; the agent went on"),
+        "reported" => Some("it ended while no core ran; its result was read from what the agent wrote down"),
+        "run_again" => Some("the core was restarted before this had begun; it was begun then, once"),
+        "unknown" => Some(
+            "the core was restarted in the midst of this; it is not known whether it took effect, and it was not done again",
+        ),
+        _ => None,
+    }
+}
+
 /// Writes out what a terminal would obey or not show: control characters, and those that turn or hide text.
 pub fn shown(line: &str) -> String {
     let hides = |c: char| {

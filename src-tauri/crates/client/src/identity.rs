@@ -1,5 +1,7 @@
 //! Who this client is, and the account of the profile "This machine": made once, kept in files that only the user can
-//! read.
+//! read. A copy of the data folder on another computer is another client ([`Settled`]).
+
+mod marks;
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,11 +12,30 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::paths::Paths;
+
+pub use marks::{Marks, Verdict};
+
+/// Folder for what a copied data folder held of the computer it comes from.
+const OF_ANOTHER_MACHINE: &str = "of-another-machine";
+
 /// This client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its id in every office.
     pub client: ClientId,
+    /// What the computer is known by that it belongs to.
+    #[serde(default)]
+    pub marks: Marks,
+}
+
+/// Who this client is, after a look at the computer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The identity to go on with.
+    pub identity: Identity,
+    /// The client whose data folder this is a copy of, when that was found just now.
+    pub copied_from: Option<ClientId>,
 }
 
 /// An account to sign in with.
@@ -57,13 +78,80 @@ pub enum IdentityError {
     },
 }
 
-impl Identity {
-    /// Reads the identity, or makes one with the id `fresh`.
-    pub fn read_or_make(file: &Path, fresh: Uuid) -> Result<Identity, IdentityError> {
-        read_or_make(file, || Identity {
+impl Settled {
+    /// Reads who this client is; makes an identity with the id `fresh` where there is none, or where the one that is
+    /// there belongs to the computer that this data folder was copied from.
+    ///
+    /// Of such a copy, what the other computer was doing is put aside first and taken up by nobody here: its journal
+    /// with the leases it holds, its sign-in, the keys of its sessions. Worktrees stay, nobody's work is lost. To be
+    /// called under the lock of the data folder, before anything else in it is opened.
+    pub fn of(paths: &Paths, fresh: Uuid, now: &Marks) -> Result<Settled, IdentityError> {
+        let file = paths.identity();
+        let made = || Identity {
             client: ClientId(fresh),
+            marks: now.clone(),
+        };
+        let known = read_or_make(&file, made)?;
+        let (identity, copied_from) = match known.marks.verdict(now) {
+            Verdict::Other => {
+                put_aside(paths, known.client)?;
+                (made(), Some(known.client))
+            }
+            Verdict::Same => {
+                let marks = known.marks.with(now);
+                (
+                    Identity {
+                        marks,
+                        ..known.clone()
+                    },
+                    None,
+                )
+            }
+        };
+        if identity != known {
+            write_json(&file, &identity)?;
+        }
+        Ok(Settled {
+            identity,
+            copied_from,
         })
     }
+}
+
+/// Can be cut short anywhere and done again: the identity is written last.
+fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
+    let aside = paths.data_dir.join(OF_ANOTHER_MACHINE).join(client.to_string());
+    let failed = |what, path: &Path, source| IdentityError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(&aside).map_err(|source| failed("make the folder", &aside, source))?;
+    let journal = paths.journal();
+    let beside = |suffix: &str| {
+        let mut name = journal.clone().into_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let all = [
+        // The log goes first: a journal without it is older, a log without its journal is nothing.
+        beside("-shm"),
+        beside("-wal"),
+        journal.clone(),
+        paths.tokens(),
+        paths.data_dir.join("sessions"),
+        paths.holders(),
+    ];
+    for file in all {
+        let Some(name) = file.file_name() else { continue };
+        match std::fs::rename(&file, aside.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("put aside", &file, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Account {
@@ -87,11 +175,7 @@ fn read_or_make<T: Serialize + DeserializeOwned>(
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let value = make();
-            let text = serde_json::to_vec_pretty(&value).map_err(|error| IdentityError::Damaged {
-                path: file.to_owned(),
-                reason: error.to_string(),
-            })?;
-            write_private(file, &text)?;
+            write_json(file, &value)?;
             Ok(value)
         }
         Err(source) => Err(IdentityError::File {
@@ -100,6 +184,14 @@ fn read_or_make<T: Serialize + DeserializeOwned>(
             source,
         }),
     }
+}
+
+fn write_json<T: Serialize>(file: &Path, value: &T) -> Result<(), IdentityError> {
+    let text = serde_json::to_vec_pretty(value).map_err(|error| IdentityError::Damaged {
+        path: file.to_owned(),
+        reason: error.to_string(),
+    })?;
+    write_private(file, &text)
 }
 
 /// Writes a file that only the user can read, whole or not at all.
@@ -129,31 +221,112 @@ pub fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::marks::tests::computer;
     use super::*;
+
+    fn folder() -> (tempfile::TempDir, Paths) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            config_dir: dir.path().join("config"),
+            data_dir: dir.path().join("deep/data"),
+        };
+        (dir, paths)
+    }
+
+    fn settle(paths: &Paths, fresh: u128, now: &Marks) -> Settled {
+        Settled::of(paths, Uuid::from_u128(fresh), now).unwrap()
+    }
 
     #[test]
     fn an_identity_is_made_once_and_only_for_the_user() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("deep/client.json");
-        let first = Identity::read_or_make(&file, Uuid::from_u128(1)).unwrap();
-        let second = Identity::read_or_make(&file, Uuid::from_u128(2)).unwrap();
-        assert_eq!(
-            (first.client.0, second.client.0),
-            (Uuid::from_u128(1), Uuid::from_u128(1))
+        let (_dir, paths) = folder();
+        let first = settle(&paths, 1, &Marks::default());
+        let second = settle(&paths, 2, &Marks::default());
+        assert_eq!(first, second);
+        assert_eq!(first.identity.client.0, Uuid::from_u128(1));
+        let mode = std::fs::metadata(paths.identity()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_identity_of_before_there_were_marks_is_kept_and_learns_them() {
+        let (_dir, paths) = folder();
+        let text = format!("{{\"client\":\"{}\"}}", Uuid::from_u128(7));
+        write_private(&paths.identity(), text.as_bytes()).unwrap();
+        let here = computer("a", "", &["52:54:00:00:00:01"]);
+        assert_eq!(settle(&paths, 1, &here).identity.client.0, Uuid::from_u128(7));
+        let elsewhere = computer("b", "", &["52:54:00:00:00:02"]);
+        let moved = settle(&paths, 2, &elsewhere);
+        assert_eq!(moved.copied_from, Some(ClientId(Uuid::from_u128(7))));
+    }
+
+    #[test]
+    fn a_copy_is_another_client_and_takes_up_nothing_of_the_original() {
+        let (_dir, paths) = folder();
+        let original = computer("a", "", &["52:54:00:00:00:01"]);
+        let first = settle(&paths, 1, &original);
+        for (file, text) in [
+            (paths.journal(), "rows"),
+            (paths.data_dir.join("journal.sqlite-wal"), "newest rows"),
+            (paths.tokens(), "tokens"),
+            (paths.data_dir.join("sessions/s/hooks.json"), "secret"),
+            (paths.worktrees().join("s/work.txt"), "work"),
+        ] {
+            write_private(&file, text.as_bytes()).unwrap();
+        }
+        let copy = computer("a", "", &["52:54:00:00:00:02"]);
+        let settled = settle(&paths, 2, &copy);
+        assert_eq!(settled.identity.client.0, Uuid::from_u128(2));
+        assert_eq!(settled.copied_from, Some(first.identity.client));
+        let aside = paths
+            .data_dir
+            .join(OF_ANOTHER_MACHINE)
+            .join(first.identity.client.to_string());
+        for name in [
+            "journal.sqlite",
+            "journal.sqlite-wal",
+            "tokens.json",
+            "sessions/s/hooks.json",
+        ] {
+            assert!(aside.join(name).is_file(), "{name} is kept");
+            assert!(!paths.data_dir.join(name).exists(), "{name} is not used");
+        }
+        assert!(
+            paths.worktrees().join("s/work.txt").is_file(),
+            "work stays where it is"
         );
+        let again = settle(&paths, 3, &copy);
         assert_eq!(
-            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
+            (again.identity.client.0, again.copied_from),
+            (Uuid::from_u128(2), None)
+        );
+    }
+
+    #[test]
+    fn a_copy_whose_start_was_cut_short_is_found_again() {
+        let (_dir, paths) = folder();
+        let original = computer("a", "", &["52:54:00:00:00:01"]);
+        let first = settle(&paths, 1, &original).identity.client;
+        write_private(&paths.journal(), b"rows").unwrap();
+        put_aside(&paths, first).unwrap();
+        let settled = settle(&paths, 2, &computer("b", "", &["52:54:00:00:00:02"]));
+        assert_eq!(settled.copied_from, Some(first));
+        assert!(
+            paths
+                .data_dir
+                .join(OF_ANOTHER_MACHINE)
+                .join(first.to_string())
+                .join("journal.sqlite")
+                .is_file()
         );
     }
 
     #[test]
     fn a_damaged_file_is_named_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("client.json");
-        std::fs::write(&file, "{").unwrap();
-        let error = Identity::read_or_make(&file, Uuid::nil()).unwrap_err();
+        let (_dir, paths) = folder();
+        write_private(&paths.identity(), b"{").unwrap();
+        let error = Settled::of(&paths, Uuid::nil(), &Marks::default()).unwrap_err();
         assert!(error.to_string().contains("damaged"));
-        assert_eq!(std::fs::read(&file).unwrap(), b"{");
+        assert_eq!(std::fs::read(paths.identity()).unwrap(), b"{");
     }
 }

@@ -15,10 +15,16 @@ pub mod office_settings;
 mod outbox;
 pub mod paths;
 mod pool;
+mod recovery;
 pub mod request;
+mod rules;
 pub mod settings;
+#[cfg(test)]
+mod sim;
 mod start;
+mod stopping;
 pub mod view;
 
 pub use directory::HookRefusal;
 pub use start::{Client, ClientConfig, FirstAgent, FirstOffice, Machine, StartError};
+pub use stopping::StopHow;

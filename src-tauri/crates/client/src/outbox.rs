@@ -9,16 +9,13 @@ use std::time::Duration;
 use domain::{Clock, CommandId};
 use journal::{Acknowledgement, Journal, OutboxRow, ResultStatus};
 use rand::Rng;
-use supabase::{CompleteArgs, Completion, FinalStatus, Rest, RestError};
+use supabase::{CompleteArgs, FinalStatus, Rest, RestError};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::event_loop::Event;
+use crate::rules::report::{Next, RETRY_MS_MAX, Sent, after};
 
-/// First pause after a failed report; doubled up to [`RETRY_MS_MAX`] (DESIGN section 9).
-const RETRY_MS_MIN: u64 = 1_000;
-/// Longest pause between two tries.
-const RETRY_MS_MAX: u64 = 60_000;
 /// Results read from the journal at once.
 const BATCH: usize = 20;
 /// Pause after the journal did not take a note.
@@ -82,26 +79,38 @@ impl Outbox {
 
     /// Sends one result and notes what came of it. An error is the journal's.
     async fn send(&self, row: &OutboxRow) -> Result<(), journal::JournalError> {
-        let mut sent = self.rest.complete_command(&arguments(row)).await;
-        if let Err(error) = &sent
-            && is_about_content(error)
+        let share = rand::rng().random_range(0.5..=1.0);
+        fail::fail_point!("report-before");
+        let mut answer = self.rest.complete_command(&arguments(row)).await;
+        fail::fail_point!("report-after");
+        let mut next = after(&answer, Sent::Whole, row.tries, share);
+        if next == Next::SendWithoutContent
+            && let Err(error) = &answer
         {
             tracing::error!(command = %row.command, %error, "the office cannot take what this result holds; it gets the rest");
-            sent = self.rest.complete_command(&without_content(row, error)).await;
+            answer = self.rest.complete_command(&without_content(row, error)).await;
+            next = after(&answer, Sent::WithoutContent, row.tries, share);
         }
-        match sent {
-            Ok(completion) => self.acknowledge(row, acknowledgement(completion)).await,
-            Err(error) if is_final(&error) => {
-                tracing::error!(command = %row.command, %error, "the office refuses this result");
-                self.acknowledge(row, Acknowledgement::Rejected).await
+        let said = answer.err().map(|error| error.to_string()).unwrap_or_default();
+        match next {
+            Next::Acknowledge(how) => {
+                if how == Acknowledgement::Rejected {
+                    tracing::error!(command = %row.command, said, "the office refuses this result");
+                }
+                self.acknowledge(row, how).await
             }
-            Err(error) => {
-                let pause = pause_ms(row.tries, rand::rng().random_range(0.5..=1.0));
-                tracing::warn!(command = %row.command, %error, pause_ms = pause, "a result could not be sent");
-                let at = self.clock.now().plus_ms(i64::try_from(pause).unwrap_or(i64::MAX));
-                self.journal.postpone(row.result.id, at, &error.to_string())
-            }
+            Next::SendWithoutContent => self.postpone(row, RETRY_MS_MAX, &said),
+            Next::Postpone { pause_ms } => self.postpone(row, pause_ms, &said),
         }
+    }
+
+    fn postpone(&self, row: &OutboxRow, pause_ms: u64, why: &str) -> Result<(), journal::JournalError> {
+        tracing::warn!(command = %row.command, why, pause_ms, "a result could not be sent");
+        let at = self
+            .clock
+            .now()
+            .plus_ms(i64::try_from(pause_ms).unwrap_or(i64::MAX));
+        self.journal.postpone(row.result.id, at, why)
     }
 
     async fn acknowledge(&self, row: &OutboxRow, how: Acknowledgement) -> Result<(), journal::JournalError> {
@@ -138,15 +147,6 @@ fn arguments(row: &OutboxRow) -> CompleteArgs {
     }
 }
 
-/// The database refused the values themselves (SQLSTATE classes 22 and 23: data, constraints): too large, or with
-/// characters it does not take. Sending them again would not help.
-fn is_about_content(error: &RestError) -> bool {
-    match error {
-        RestError::Rejected { code, .. } => code.starts_with("22") || code.starts_with("23"),
-        _ => false,
-    }
-}
-
 /// The same end without what it holds, and with the reason.
 fn without_content(row: &OutboxRow, error: &RestError) -> CompleteArgs {
     CompleteArgs {
@@ -157,70 +157,5 @@ fn without_content(row: &OutboxRow, error: &RestError) -> CompleteArgs {
         })),
         evidence: None,
         ..arguments(row)
-    }
-}
-
-fn acknowledgement(completion: Completion) -> Acknowledgement {
-    match completion {
-        Completion::Recorded => Acknowledgement::Recorded,
-        Completion::Duplicate => Acknowledgement::Duplicate,
-        Completion::Late => Acknowledgement::Late,
-    }
-}
-
-/// The office's word that trying again would not change. A lost sign-in is not: the result waits for the next one.
-fn is_final(error: &RestError) -> bool {
-    match error {
-        RestError::NotFound { code, .. } => code.starts_with("PT"),
-        RestError::Conflict { .. } => true,
-        RestError::Rejected { status, .. } => *status == 422 || *status == 413,
-        RestError::Unauthorized { .. }
-        | RestError::Forbidden { .. }
-        | RestError::Unreachable { .. }
-        | RestError::Malformed { .. } => false,
-    }
-}
-
-/// Doubling with jitter: `share` of the full pause, between a half and the whole.
-fn pause_ms(tries: u32, share: f64) -> u64 {
-    let full = RETRY_MS_MIN.saturating_mul(1 << tries.min(16)).min(RETRY_MS_MAX);
-    (full as f64 * share) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_grows_to_a_minute_and_no_further() {
-        let pauses: Vec<u64> = [0, 1, 3, 6, 60].map(|tries| pause_ms(tries, 1.0)).to_vec();
-        assert_eq!(pauses, [1_000, 2_000, 8_000, 60_000, 60_000]);
-        assert_eq!(pause_ms(0, 0.5), 500);
-    }
-
-    #[test]
-    fn only_the_offices_own_no_ends_the_reporting() {
-        let attempted = || "x".to_owned();
-        let gone = RestError::NotFound {
-            attempted: attempted(),
-            code: "PT404".into(),
-            message: String::new(),
-        };
-        let unmigrated = RestError::NotFound {
-            attempted: attempted(),
-            code: "PGRST202".into(),
-            message: String::new(),
-        };
-        let away = RestError::Unreachable {
-            attempted: attempted(),
-            reason: String::new(),
-            retry_after: None,
-        };
-        let signed_out = RestError::Unauthorized {
-            attempted: attempted(),
-            reason: String::new(),
-        };
-        assert!(is_final(&gone));
-        assert!(!is_final(&unmigrated) && !is_final(&away) && !is_final(&signed_out));
     }
 }

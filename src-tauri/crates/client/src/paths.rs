@@ -69,9 +69,19 @@ impl Paths {
         self.data_dir.join("running.json")
     }
 
+    /// The port that the local API had last: hooks of agents that outlive a core go there.
+    pub fn api_port(&self) -> PathBuf {
+        self.data_dir.join("api-port")
+    }
+
     /// Held while a core runs on this data folder.
     pub fn lock(&self) -> PathBuf {
         self.data_dir.join("core.lock")
+    }
+
+    /// The holders of running agents, one folder each (0700).
+    pub fn holders(&self) -> PathBuf {
+        self.data_dir.join("holders")
     }
 
     /// All worktrees of all sessions.

@@ -20,6 +20,10 @@ pub const WARM_MAX_DEFAULT: u32 = 3;
 pub const SESSIONS_MAX_MAX: u32 = 24;
 /// Most idle minutes that can be allowed: a day.
 pub const IDLE_MINUTES_MAX: u32 = 1_440;
+/// Hours that an agent goes on by itself without the core, unless the settings say otherwise.
+pub const HOLDER_ALONE_HOURS_DEFAULT: u32 = 24;
+/// Most hours that can be allowed: a week.
+pub const HOLDER_ALONE_HOURS_MAX: u32 = 168;
 /// Least memory that sessions can be limited to: one session with room for a large turn, in MiB.
 pub const MEMORY_MB_MIN: u64 = 512;
 /// Most memory that sessions can be limited to: 1 TiB, in MiB.
@@ -47,6 +51,8 @@ pub struct Settings {
     pub api: Api,
     /// The embedded hub.
     pub hub: Hub,
+    /// What keeps agents running when the core ends.
+    pub holder: Holder,
     /// What offices may do here.
     pub policy: Policy,
 }
@@ -146,6 +152,25 @@ pub struct Hub {
     pub postgres_bin: Option<PathBuf>,
 }
 
+/// The program that holds a session's terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Holder {
+    /// Path of the program; the one beside the running program when absent.
+    pub program: Option<PathBuf>,
+    /// Hours after which a session that no core has come back for is ended, 1 to 168.
+    pub alone_hours: u32,
+}
+
+impl Default for Holder {
+    fn default() -> Self {
+        Holder {
+            program: None,
+            alone_hours: HOLDER_ALONE_HOURS_DEFAULT,
+        }
+    }
+}
+
 /// What the environment and the flags say, by dotted name (`limits.sessions_max`). Later entries win.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides(Vec<(String, String, String)>);
@@ -165,6 +190,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_API_PORT", "api.port"),
     ("SEMO_HUB_PORT", "hub.port"),
     ("SEMO_POSTGRES_BIN", "hub.postgres_bin"),
+    ("SEMO_HOLDER", "holder.program"),
+    ("SEMO_HOLDER_ALONE_HOURS", "holder.alone_hours"),
 ];
 
 impl Overrides {
@@ -242,7 +269,7 @@ impl Settings {
         };
         let in_file = |reason: String| SettingsError::File {
             path: file.to_owned(),
-            reason,
+            reason: in_plain_words(reason),
         };
         let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
         // The file is checked by itself first, so that its faults are told with its line numbers.
@@ -254,7 +281,7 @@ impl Settings {
                     source_name: source.clone(),
                     setting: setting.clone(),
                     value: value.clone(),
-                    reason: error.to_string(),
+                    reason: in_plain_words(error.to_string()),
                 }
             })?;
         }
@@ -283,6 +310,9 @@ impl Settings {
         let memory = self.limits.memory_mb_max.unwrap_or(MEMORY_MB_MIN);
         if !(MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&memory) {
             return invalid("limits.memory_mb_max", "it must be between 512 and 1048576 (MiB)");
+        }
+        if !(1..=HOLDER_ALONE_HOURS_MAX).contains(&self.holder.alone_hours) {
+            return invalid("holder.alone_hours", "it must be between 1 and 168");
         }
         if self.profile == Profile::Supabase {
             if self.supabase.url.is_empty() {
@@ -319,6 +349,18 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+/// The library's words for an id that is none tell of parsing only; what leads to the place in the file stays.
+fn in_plain_words(reason: String) -> String {
+    match reason.find("UUID parsing failed") {
+        Some(at) => format!(
+            "{}it is not an office's id, which looks like 0f8fad5b-d9cb-469f-a165-70867728950e; \
+             leave it out to take the account's only office",
+            &reason[..at]
+        ),
+        None => reason,
     }
 }
 
@@ -420,9 +462,16 @@ mod tests {
             &[("SEMO_MEMORY_MB_MAX", "100")],
             &["limits.memory_mb_max", "between 512"],
         );
+        check(
+            "[holder]\nalone_hours = 0",
+            &[],
+            &["holder.alone_hours", "between 1 and 168"],
+        );
         check("profile = 'supabase'", &[], &["supabase.url"]);
         check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);
-        check("", &[("SEMO_OFFICE", "nonsense")], &["SEMO_OFFICE", "office.id"]);
+        let no_id = &["SEMO_OFFICE", "office.id", "nonsense", "not an office's id"];
+        check("", &[("SEMO_OFFICE", "nonsense")], no_id);
+        check("[office]\nid = 'nonsense'", &[], &["not an office's id", "line 2"]);
     }
 
     #[test]

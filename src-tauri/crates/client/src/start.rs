@@ -1,23 +1,27 @@
 //! Starting the client, and the handle that the rest of the program holds.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{Clock, SessionId};
 use journal::{Journal, JournalError};
 use session::{HookReply, Session};
 use supabase::{Auth, AuthError, FileTokenStore, Project, Rest};
+use terminal::Holders;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::directory::{Directory, HookRefusal};
-use crate::event_loop::{EVENT_QUEUE_MAX, Event, EventLoop, Ground};
-use crate::identity::{Account, Identity, IdentityError};
+use crate::event_loop::{EVENT_QUEUE_MAX, Event, EventLoop, Ground, hook_secret};
+use crate::identity::{Account, IdentityError, Marks, Settled};
 use crate::outbox::Outbox;
 use crate::paths::Paths;
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 use crate::settings::Settings;
+use crate::stopping::{StopHow, StopWish};
 use crate::view::{ProfileView, State};
 
 /// What a client is started from.
@@ -42,6 +46,8 @@ pub struct ClientConfig {
     pub hook_url: String,
     /// The user's environment, for agent programs.
     pub environment: Vec<(String, String)>,
+    /// The program `semo-holder`, which keeps an agent's terminal when the core ends.
+    pub holder_program: PathBuf,
 }
 
 /// The computer, as offices see it.
@@ -95,7 +101,32 @@ pub struct Client {
     events: mpsc::Sender<Event>,
     state: watch::Receiver<Arc<State>>,
     directory: Directory,
+    stop: StopWish,
     ended: CancellationToken,
+}
+
+/// What is done when the loop has ended, also by a panic: its sessions are let go, so that they stay in their holders
+/// for the next core, its other tasks end, and the outbox makes its last pass.
+struct LastAct(
+    Directory,
+    #[allow(dead_code, reason = "dropped")] DropGuard,
+    #[allow(dead_code, reason = "dropped")] DropGuard,
+);
+
+/// The programs of an earlier core run: their hooks come as soon as there is somebody to take them.
+fn expect_left(journal: &Journal, directory: &Directory) {
+    // What cannot be read is told when the loop reads it.
+    for row in journal.open_sessions().unwrap_or_default() {
+        if let Some(secret) = hook_secret(&row) {
+            directory.expect(row.id, secret);
+        }
+    }
+}
+
+impl Drop for LastAct {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Client {
@@ -105,8 +136,21 @@ impl Client {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Client, StartError> {
+        // First: of a copied data folder nothing is opened before it is known to be one.
+        let settled = Settled::of(
+            &config.paths,
+            Uuid::new_v4(),
+            &Marks::of_this_machine(Path::new("/")),
+        )?;
+        if let Some(original) = settled.copied_from {
+            tracing::warn!(%original, "this data folder is a copy of another computer's; it goes on as a client of its own");
+        }
+        let identity = settled.identity;
         let journal = Arc::new(Journal::open(&config.paths.journal())?);
-        let identity = Identity::read_or_make(&config.paths.identity(), Uuid::new_v4())?;
+        // Holders obey the newest core only.
+        let epoch = journal.launch(config.clock.now())?;
+        let alone_max = Duration::from_secs(u64::from(config.settings.holder.alone_hours) * 3_600);
+        let holders = Holders::of_processes(config.holder_program, config.paths.holders(), epoch, alone_max);
         let store = Arc::new(FileTokenStore::new(config.paths.tokens()));
         let auth = Auth::new(config.project.clone(), config.clock.clone(), store)?;
         let rest = Rest::new(config.project.clone(), auth.clone());
@@ -123,6 +167,7 @@ impl Client {
             events: events_in.clone(),
         };
         tasks.spawn(outbox.run(loop_ended.clone()));
+        let core_stop = stop.clone();
         let ground = Ground {
             settings: config.settings,
             paths: config.paths,
@@ -138,28 +183,39 @@ impl Client {
             rest,
             hook_url: config.hook_url,
             environment: config.environment,
+            holders,
             tasks: tasks.clone(),
             stop,
         };
         let directory = Directory::default();
+        expect_left(&ground.journal, &directory);
+        let wish = StopWish::new();
         let (core, state) = EventLoop::new(
             ground,
             (events_in.clone(), events),
             directory.clone(),
             outbox_bell,
+            wish.seen(),
         );
-        // By a guard, so that a loop that panics is known to have ended, too.
-        let guard = loop_ended.drop_guard();
+        // By guards, so that a loop that panics is known to have ended, too.
+        let last = LastAct(directory.clone(), core_stop.drop_guard(), loop_ended.drop_guard());
         tasks.spawn(async move {
             core.run().await;
-            drop(guard);
+            drop(last);
         });
         Ok(Client {
             events: events_in,
             state,
             directory,
+            stop: wish,
             ended,
         })
+    }
+
+    /// Asks for the end of the core in this way; [`Client::ended`] tells when it has come. Can be called again, see
+    /// [`StopHow::then`].
+    pub fn stop(&self, how: StopHow) {
+        self.stop.ask(how);
     }
 
     /// Waits for the end of the loop: after its stop token fired, or by a fault.
@@ -179,8 +235,9 @@ impl Client {
 
     /// Takes a hook of an agent program. The request is to be answered with what the reply gives; dropping it lets the
     /// program go on without an answer.
-    pub fn hook(&self, id: SessionId, secret: &str, body: &[u8]) -> Result<HookReply, HookRefusal> {
-        self.directory.admit(id, secret).map(|session| session.hook(body))
+    pub async fn hook(&self, id: SessionId, secret: &str, body: &[u8]) -> Result<HookReply, HookRefusal> {
+        let session = self.directory.admit(id, secret).await?;
+        Ok(session.hook(body))
     }
 
     /// Carries out a request of a person.

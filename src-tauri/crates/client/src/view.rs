@@ -8,6 +8,8 @@ use domain::session::{Ask, SessionState};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::stopping::StopHow;
+
 /// Everything a window shows.
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct State {
@@ -39,6 +41,35 @@ pub struct State {
     pub limits: LimitsView,
     /// The office's sessions on this machine as a whole.
     pub pool: PoolView,
+    /// What became of the sessions that an earlier core had left.
+    pub launch: LaunchView,
+    /// Set while the core is ending: nothing new is taken.
+    pub ending: Option<EndingView>,
+}
+
+/// What a start has found of the sessions of an earlier core.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, TS)]
+pub struct LaunchView {
+    /// Still being looked for.
+    pub recovering: u32,
+    /// They went on, and are followed again.
+    pub taken_up: u32,
+    /// Their programs were over.
+    pub ended_meanwhile: u32,
+    /// Cannot be told: what holds them does not answer.
+    pub unknown: u32,
+    /// When this core started, ms since the epoch.
+    #[ts(type = "number")]
+    pub since: i64,
+}
+
+/// The core is ending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct EndingView {
+    /// In which way.
+    pub how: StopHow,
+    /// Turns that still run.
+    pub turns: u32,
 }
 
 /// The profile.
@@ -133,6 +164,11 @@ pub struct SessionView {
     pub memory_mb: Option<u32>,
     /// How often its program was started again after an unexpected end.
     pub restarts: u32,
+    /// `recovering`: it is looked for after a restart of the core; `held`: what holds it does not answer, and nothing
+    /// was touched.
+    pub hold: Option<String>,
+    /// Whether an earlier core had begun it.
+    pub taken_up: bool,
     /// Name of the repository.
     pub repository: Option<String>,
     /// Branch of its worktree.
@@ -231,6 +267,8 @@ pub struct CommandView {
     pub evidence: Option<Evidence>,
     /// Whether this client carries it out.
     pub mine: bool,
+    /// What became of it when the core was restarted in the midst of it: `followed`, `reported`, `run_again`, `unknown`.
+    pub recovered: Option<String>,
 }
 
 /// Where a command stands.

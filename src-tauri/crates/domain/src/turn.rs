@@ -114,6 +114,51 @@ pub struct Retry {
     pub words: String,
 }
 
+/// How far a turn has come on its way into the agent, as the journal keeps it. What a start after a crash may do with
+/// the turn hangs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnStage {
+    /// Written down; Enter was never pressed by us, so it can be run again without doubt.
+    Begun,
+    /// Written before Enter is pressed: from here on its effect may exist.
+    Entering,
+    /// The agent acknowledged it.
+    Taken,
+}
+
+impl TurnStage {
+    /// The stage after it was found to be at `to`; `None` when that would be a step back.
+    pub fn advance(self, to: TurnStage) -> Option<TurnStage> {
+        (to >= self).then_some(to)
+    }
+
+    /// Whether the agent may have seen the prompt.
+    pub fn may_have_effect(self) -> bool {
+        self != TurnStage::Begun
+    }
+
+    /// The word in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TurnStage::Begun => "begun",
+            TurnStage::Entering => "entering",
+            TurnStage::Taken => "taken",
+        }
+    }
+}
+
+impl std::str::FromStr for TurnStage {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<TurnStage, ()> {
+        [TurnStage::Begun, TurnStage::Entering, TurnStage::Taken]
+            .into_iter()
+            .find(|stage| stage.as_str() == text)
+            .ok_or(())
+    }
+}
+
 /// What has been seen of a turn so far. Filled by the session's follower, judged by [`TurnSigns::verdict`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TurnSigns {
@@ -137,6 +182,13 @@ pub struct TurnSigns {
     pub idle_again: bool,
     /// Background tasks and sub-agents that this turn has started and that are not known to have ended.
     pub pending_work: usize,
+    /// The prompt is proven not to have reached the agent, although Enter may have been pressed: it was taken out of the
+    /// input again.
+    pub never_entered: bool,
+    /// Whether the prompt reached the agent cannot be known any more; with why, for people.
+    pub effect_unknown: Option<String>,
+    /// From some moment on until the process ended, or until now, nobody listened to what the agent told.
+    pub unheard: bool,
 }
 
 /// A natural end of a turn.
@@ -190,6 +242,10 @@ pub enum OfficeSign {
     Error,
 }
 
+/// The rule of a turn that another process has left as it was about to press Enter, and whose prompt the agent never got:
+/// whoever still wants it may send it again.
+pub const NEVER_ENTERED: &str = "never-entered";
+
 /// An outcome and the rule that reached it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -227,6 +283,7 @@ impl TurnSigns {
                 retry_at: failure.retry_at,
             };
             let rule = match failure.class {
+                FailureClass::NotSubmitted if self.never_entered => NEVER_ENTERED,
                 FailureClass::NotSubmitted => "not-submitted",
                 _ => "provider-failure",
             };
@@ -253,7 +310,17 @@ impl TurnSigns {
         if self.ended_on_request {
             return verdict(TurnOutcome::Cancelled, "session-ended");
         }
-        let detail = match self.exited? {
+        if let Some(why) = &self.effect_unknown {
+            return unconfirmed(why, "effect-unknown");
+        }
+        let exited = self.exited?;
+        if self.unheard {
+            return unconfirmed(
+                "the agent program ended while nobody listened to it, and its record does not tell how the turn ended",
+                "exit-unheard",
+            );
+        }
+        let detail = match exited {
             Some(code) => format!("the agent program ended with exit code {code} during the turn"),
             None => "the agent program was ended by a signal during the turn".to_owned(),
         };
@@ -392,6 +459,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_goes_forward_only_and_only_the_first_is_without_effect() {
+        use TurnStage::{Begun, Entering, Taken};
+        let stages = [Begun, Entering, Taken];
+        for (from, stage) in stages.into_iter().enumerate() {
+            for (to, next) in stages.into_iter().enumerate() {
+                assert_eq!(
+                    stage.advance(next),
+                    (to >= from).then_some(next),
+                    "{stage:?} {next:?}"
+                );
+            }
+            assert_eq!(stage.may_have_effect(), stage != Begun);
+            assert_eq!(stage.as_str().parse(), Ok(stage));
+            assert_eq!(
+                serde_json::to_string(&stage).unwrap(),
+                format!("\"{}\"", stage.as_str()),
+                "one word everywhere"
+            );
+        }
+        assert_eq!("ended".parse::<TurnStage>(), Err(()));
+    }
+
+    #[test]
     fn a_prompt_that_was_never_taken_is_no_failure_of_the_provider() {
         let with = |class| {
             let failure = Failure {
@@ -406,6 +496,16 @@ mod tests {
         };
         assert_eq!(with(FailureClass::NotSubmitted), Some("not-submitted"));
         assert_eq!(with(FailureClass::Server), Some("provider-failure"));
+        let left = TurnSigns {
+            failure: Some(Failure {
+                class: FailureClass::NotSubmitted,
+                detail: String::new(),
+                retry_at: None,
+            }),
+            never_entered: true,
+            ..TurnSigns::default()
+        };
+        assert_eq!(rule(&left), Some(NEVER_ENTERED));
     }
 
     #[test]
@@ -538,6 +638,34 @@ mod tests {
         assert_eq!(rule(&signs), Some("session-ended"));
         signs.timed_out = true;
         assert_eq!(rule(&signs), Some("timeout-session-ended"));
+    }
+
+    #[test]
+    fn what_nobody_can_know_is_unconfirmed_unless_its_end_is_on_record_or_proven_by_us() {
+        let unknown = TurnSigns {
+            effect_unknown: Some("nobody saw it taken".into()),
+            exited: Some(Some(1)),
+            ..TurnSigns::default()
+        };
+        let why = "nobody saw it taken".to_owned();
+        assert_eq!(
+            unknown.verdict().unwrap().outcome,
+            TurnOutcome::Unconfirmed { why }
+        );
+        assert_eq!(rule(&unknown), Some("effect-unknown"));
+        let unheard = TurnSigns {
+            acknowledged: true,
+            unheard: true,
+            exited: Some(Some(1)),
+            ..TurnSigns::default()
+        };
+        assert_eq!(rule(&unheard), Some("exit-unheard"), "what it told last is lost");
+        let mut ended = unheard.clone();
+        ended.ended_on_request = true;
+        assert_eq!(rule(&ended), Some("session-ended"));
+        let mut recorded = stopped(MarkerSign::Present);
+        (recorded.unheard, recorded.exited) = (true, Some(None));
+        assert_eq!(rule(&recorded), Some("stop-with-marker"));
     }
 
     #[test]

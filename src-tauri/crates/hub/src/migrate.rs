@@ -24,7 +24,7 @@ enum Holds {
 }
 
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
-const MIGRATIONS: [(&str, Holds, &str); 6] = [
+const MIGRATIONS: [(&str, Holds, &str); 7] = [
     (
         "0001_tables",
         Holds::Tables,
@@ -54,6 +54,11 @@ const MIGRATIONS: [(&str, Holds, &str); 6] = [
         "0006_asks",
         Holds::Functions,
         include_str!("../../../../migrations/supabase/0006_asks.sql"),
+    ),
+    (
+        "0007_proof",
+        Holds::Functions,
+        include_str!("../../../../migrations/supabase/0007_proof.sql"),
     ),
 ];
 

@@ -245,6 +245,44 @@ fn strangers_cannot_join_and_the_public_channel_of_that_name_is_useless() {
 }
 
 #[test]
+fn a_member_can_ring_the_doorbell_to_hear_whether_it_hears_and_nobody_else_can() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let mut people = vec![(owner.clone(), 204)];
+        for role in ["operator", "viewer", "device"] {
+            people.push((hub.member(office, role).await, 204));
+        }
+        people.push((hub.person().await, 403));
+        people.push((hub.anon(), 401));
+        let mut socket = Socket::open(&hub, true).await;
+        let reply = socket.join(&topic(office), &owner.token, private()).await;
+        assert_eq!(reply.payload["status"], "ok");
+        for (who, expected) in people {
+            let nonce = Uuid::new_v4();
+            let args = json!({"p_office": office, "p_nonce": nonce});
+            let (status, said) = hub.rpc(&who, "prove_doorbell", args).await;
+            assert_eq!(status, expected, "{said}");
+            if expected == 204 {
+                let heard = socket.until("broadcast").await;
+                assert_eq!(heard.payload["event"], "proof");
+                assert_eq!(
+                    heard.payload["payload"]["nonce"],
+                    json!(nonce),
+                    "ids only, and its own"
+                );
+            }
+        }
+        socket.hears_nothing(&hub).await;
+        // An office that does not exist is refused like a foreign one.
+        for office in [json!(Uuid::new_v4()), Value::Null] {
+            let args = json!({"p_office": office, "p_nonce": Uuid::new_v4()});
+            let (status, said) = hub.rpc(&owner, "prove_doorbell", args).await;
+            assert_eq!((status, &said["code"]), (403, &json!("42501")), "{said}");
+        }
+    });
+}
+
+#[test]
 fn nobody_rings_the_doorbell_by_hand() {
     on_hub(async |hub| {
         let (office, owner) = hub.office().await;

@@ -38,15 +38,53 @@ pub enum JournalError {
         /// The journal file.
         path: PathBuf,
     },
+    /// The disk does not do what it is asked, or refuses for a reason of its own (a quota, a limit on file sizes).
+    #[error(
+        "could not {what} in the journal {path}: the disk reports an error ({detail}); check the disk and its quota, \
+         what was written before stays written"
+    )]
+    Device {
+        /// What was attempted.
+        what: &'static str,
+        /// The journal file.
+        path: PathBuf,
+        /// SQLite's words.
+        detail: String,
+    },
     /// The file is no journal, or a damaged one.
     #[error(
-        "the journal {path} is damaged ({detail}); move it away to start with an empty one, and keep it: it holds \
-         results that may not have been reported"
+        "the journal {path} is damaged ({detail}). Nothing that the office has is lost: its commands and the results that \
+         were reported. What stood only here cannot be read: results not reported yet, and which prompts were running; \
+         the worktrees with the agents' work are untouched. To go on, restore the file from a backup, or run \
+         `semo doctor --set-journal-aside`: it keeps this file under another name and starts with an empty one"
     )]
     Corrupt {
         /// The journal file.
         path: PathBuf,
         /// What SQLite found.
+        detail: String,
+    },
+    /// An older program has written the file, and it is only looked at.
+    #[error(
+        "the journal {path} has version {found}, this program reads version {known}; start it once with `semo up` to \
+         have the journal brought up to date"
+    )]
+    Older {
+        /// The journal file.
+        path: PathBuf,
+        /// Version of the file.
+        found: i64,
+        /// The version that this program reads.
+        known: i64,
+    },
+    /// More than the journal keeps of something.
+    #[error("could not {what} in the journal {path}: {detail}, which is more than it keeps")]
+    TooMuch {
+        /// What was attempted.
+        what: &'static str,
+        /// The journal file.
+        path: PathBuf,
+        /// How much it was.
         detail: String,
     },
     /// A newer program has written the file.
@@ -99,11 +137,29 @@ impl JournalError {
                 path: path.to_owned(),
                 id,
             },
+            Fault::TooMuch(detail) => JournalError::TooMuch {
+                what,
+                path: path.to_owned(),
+                detail,
+            },
             Fault::Malformed(detail) => JournalError::Corrupt {
                 path: path.to_owned(),
                 detail,
             },
             Fault::Sqlite(source) => JournalError::from_sqlite(what, path, source),
+        }
+    }
+
+    pub(crate) fn from_io(what: &'static str, path: &Path, error: &std::io::Error) -> JournalError {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        let path = path.to_owned();
+        match error.kind() {
+            StorageFull => JournalError::DiskFull { what, path },
+            PermissionDenied | ReadOnlyFilesystem => JournalError::ReadOnly { what, path },
+            _ => JournalError::Open {
+                path,
+                why: error.to_string(),
+            },
         }
     }
 
@@ -122,6 +178,11 @@ impl JournalError {
                 detail: source.to_string(),
             },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Busy { what, path },
+            Some(ErrorCode::SystemIoFailure) => JournalError::Device {
+                what,
+                path,
+                detail: source.to_string(),
+            },
             Some(ErrorCode::CannotOpen) => JournalError::Open {
                 path,
                 why: source.to_string(),

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Unknown(String),
     /// A column holds what this program never writes.
     Malformed(String),
+    /// More than this program keeps.
+    TooMuch(String),
     /// SQLite refused.
     Sqlite(rusqlite::Error),
 }

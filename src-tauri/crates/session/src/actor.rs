@@ -2,7 +2,8 @@
 //! what its own work has brought.
 //!
 //! `run` decides which; `observe` hands what is seen to the follower, which judges; `held` keeps what a person is
-//! asked; `ending` carries turns and the session to their reports. One piece of work runs at a time: a submission, the
+//! asked; `ending` carries turns and the session to their reports; `left` takes up what another process has left, and
+//! leaves what another one is to take up. One piece of work runs at a time: a submission, a line in the journal, the
 //! gathering of evidence, or the end.
 
 use std::collections::VecDeque;
@@ -14,8 +15,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use domain::session::SessionState;
-use domain::turn::Verdict;
+use domain::turn::{TurnStage, Verdict};
 use domain::{AskId, Clock, SessionId, Timestamp, TurnId};
+use journal::Journal;
 use provider::claude::{TranscriptReader, transcript_path};
 use provider::detect::{Detector, OfficePatterns};
 use terminal::{StopProof, Terminal, TerminalError};
@@ -26,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 use crate::ending::end_program;
 use crate::error::SessionError;
 use crate::follow::{Expected, Follower, News, Observation, Witnesses};
-use crate::git::{Before, GitTold, git_before};
+use crate::git::{Before, BeforeRead, GitTold, git_before};
 use crate::handle::{Control, HookIn, QueuedTurn, SessionSpec, StartMode, WhichTurn};
 use crate::held::Held;
+use crate::left::Left;
+use crate::mark::{Mark, Stages, Taken};
 use crate::report::SessionNote;
 use crate::submission::{Keyboard, NotSubmitted, Submission, Submitted};
 
@@ -45,6 +49,7 @@ const LOOK_IDLE_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct ActorParts {
     pub(crate) terminal: Terminal,
     pub(crate) state: watch::Sender<SessionState>,
+    pub(crate) conversation: watch::Sender<SessionId>,
     pub(crate) control: mpsc::Receiver<Control>,
     pub(crate) hooks: mpsc::Receiver<HookIn>,
     pub(crate) notes: mpsc::Sender<SessionNote>,
@@ -58,6 +63,8 @@ pub(crate) enum Done {
         result: Result<Submitted, NotSubmitted>,
         before: Option<Before>,
     },
+    /// The journal has been told that the prompt was taken.
+    Noted,
     Gathered {
         verdict: Verdict,
         ended_at: Timestamp,
@@ -80,6 +87,8 @@ pub(crate) struct Carried {
     /// What git said when it began.
     pub(crate) before: Option<Before>,
     pub(crate) submitted: Option<Submitted>,
+    /// What the journal has of it, once it was begun.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Carried {
@@ -92,6 +101,7 @@ impl Carried {
             timed_out: false,
             before: None,
             submitted: None,
+            mark: None,
         }
     }
 
@@ -126,6 +136,7 @@ pub(crate) struct Actor {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) detector: watch::Receiver<Arc<Detector>>,
     patterns: watch::Receiver<OfficePatterns>,
+    journal: Arc<Journal>,
     pub(crate) parts: ActorParts,
     pub(crate) follower: Follower,
     /// The zero of the follower's time.
@@ -146,6 +157,10 @@ pub(crate) struct Actor {
     /// What is wrong with a conversation that was taken up again.
     pub(crate) resume_fault: Option<String>,
     pub(crate) enders: Vec<oneshot::Sender<Result<StopProof, SessionError>>>,
+    /// Who waits for the session to be left to its holder.
+    pub(crate) leavers: Vec<oneshot::Sender<()>>,
+    /// It is to be left to its holder.
+    pub(crate) leaving: bool,
     /// Notes that the owner has not taken yet. Bounded: states replace each other, turns and asks are bounded.
     pub(crate) outbox: VecDeque<SessionNote>,
     /// Open asks whose note was taken: their end must be told too.
@@ -183,6 +198,7 @@ impl Actor {
             clock: spec.clock,
             detector: spec.detector,
             patterns: spec.patterns,
+            journal: spec.journal,
             parts,
             follower: Follower::new(Witnesses::ALL),
             began: Instant::now(),
@@ -198,6 +214,8 @@ impl Actor {
             end_wanted: false,
             resume_fault: None,
             enders: Vec::new(),
+            leavers: Vec::new(),
+            leaving: false,
             outbox: VecDeque::new(),
             told_asks: Vec::new(),
             last_look: Instant::now(),
@@ -205,11 +223,19 @@ impl Actor {
         }
     }
 
-    pub(crate) async fn run(mut self) {
+    /// `joined`: the program was started by another process, and this is the turn it has left.
+    pub(crate) async fn run(mut self, joined: Option<Option<Left>>) {
+        if let Some(left) = joined {
+            self.join(left).await;
+        }
         let mut changed = self.parts.terminal.changed();
         let mut exited = self.parts.terminal.exited();
         let mut look_at = Instant::now();
         loop {
+            // A session that is being ended is ended.
+            if self.leaving && self.ending == Ending::No {
+                return self.leave();
+            }
             look_at = look_at.min(self.last_look + self.look_every());
             if std::mem::take(&mut self.look_soon) {
                 look_at = Instant::now();
@@ -227,8 +253,8 @@ impl Actor {
                     self.look_soon = true;
                 }
                 Wake::Control(Some(control)) => self.control(control).await,
-                // Nobody is left who could ask for anything.
-                Wake::Control(None) => self.want_end(),
+                // Nobody is left who could ask for anything; who comes next finds it with its holder.
+                Wake::Control(None) => self.leaving = true,
                 Wake::Exit => {
                     // Its children may have moved out of its sight: they are ended too, and that is proven.
                     self.work = None;
@@ -299,6 +325,10 @@ impl Actor {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.explanation());
             }
+            Control::Detach(reply) => {
+                self.leavers.push(reply);
+                self.leaving = true;
+            }
             Control::Terminate(reply) => {
                 self.enders.push(reply);
                 self.want_end();
@@ -362,8 +392,38 @@ impl Actor {
     }
 
     fn begin_turn(&mut self, queued: QueuedTurn) {
-        let carried = Carried::new(queued);
-        let submission = Submission {
+        let mut carried = Carried::new(queued);
+        tracing::info!(turn = %carried.id(), "turn begins");
+        self.skip_transcript();
+        let expected = self.expected(&carried.queued);
+        self.observe(Observation::Began(expected));
+        let mark = Mark {
+            transcript: self.transcript.place(),
+            conversation: self.conversation.clone(),
+            memo: self.follower.memo(),
+            before: None,
+            entered: None,
+            taken: None,
+        };
+        carried.mark = Some(mark.clone());
+        let reading = watch::Sender::new(BeforeRead::default());
+        let submission = self.submission(&carried, mark, reading.subscribe());
+        let worktree = self.worktree.clone();
+        self.carried = Some(carried);
+        self.interrupt = None;
+        self.work = Some(Box::pin(async move {
+            let (result, before) = git_before(&worktree, &reading, submission.run()).await;
+            Done::Submitted { result, before }
+        }));
+    }
+
+    pub(crate) fn submission(
+        &self,
+        carried: &Carried,
+        mark: Mark,
+        before: watch::Receiver<BeforeRead>,
+    ) -> Submission {
+        Submission {
             terminal: self.parts.terminal.clone(),
             guarded: carried.queued.guarded.clone(),
             acknowledged: carried.acknowledged.subscribe(),
@@ -372,18 +432,20 @@ impl Actor {
             config_dir: self.config_dir.clone(),
             detector: self.detector.clone(),
             clock: Arc::clone(&self.clock),
-        };
-        let worktree = self.worktree.clone();
-        tracing::info!(turn = %carried.id(), "turn begins");
-        self.skip_transcript();
-        let expected = self.expected(&carried.queued);
-        self.observe(Observation::Began(expected));
-        self.carried = Some(carried);
-        self.interrupt = None;
-        self.work = Some(Box::pin(async move {
-            let (result, before) = git_before(&worktree, submission.run()).await;
-            Done::Submitted { result, before }
-        }));
+            requested: carried.queued.requested,
+            requested_at: carried.queued.requested_at,
+            stages: self.stages(carried.id()),
+            mark,
+            before,
+        }
+    }
+
+    fn stages(&self, turn: TurnId) -> Stages {
+        Stages {
+            journal: Arc::clone(&self.journal),
+            turn,
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     pub(crate) fn expected(&self, queued: &QueuedTurn) -> Expected {
@@ -403,13 +465,13 @@ impl Actor {
                 ended_at,
                 git,
             } => self.report(&verdict, ended_at, git),
-            Done::Ended(_) => {}
+            Done::Noted | Done::Ended(_) => {}
         }
     }
 
     fn submitted(&mut self, result: Result<Submitted, NotSubmitted>, before: Option<Before>) {
         let Some(carried) = &mut self.carried else { return };
-        carried.before = before;
+        carried.before = before.or(carried.before.take());
         match result {
             Ok(submitted) => {
                 carried.deadline = Some(Instant::now() + carried.queued.request.timeout);
@@ -421,12 +483,41 @@ impl Actor {
                     source: submitted.source,
                     enters: submitted.enters,
                 });
+                self.note_taken(submitted);
             }
             Err(why) => {
                 tracing::warn!(turn = %carried.id(), %why, "a prompt was not submitted");
                 self.observe(why.observation());
             }
         }
+    }
+
+    /// Writes down that the prompt was taken. Where that fails nothing is lost: the transcript tells it again.
+    fn note_taken(&mut self, submitted: Submitted) {
+        let memo = self.follower.memo();
+        let Some(carried) = &mut self.carried else { return };
+        let before = carried.before.clone();
+        let Some(mark) = &mut carried.mark else { return };
+        (mark.memo.ids, mark.before, mark.entered) = (memo.ids, before, submitted.entered);
+        mark.taken = Some(Taken {
+            at: submitted.acknowledged_at,
+            source: submitted.source.to_owned(),
+            enters: submitted.enters,
+        });
+        let (mark, turn) = (mark.clone(), carried.id());
+        let stages = self.stages(turn);
+        self.work = Some(Box::pin(async move {
+            if let Err(error) = stages.write(TurnStage::Taken, &mark).await {
+                tracing::warn!(%turn, error, "the journal does not know that a prompt was taken");
+            }
+            fail::fail_point!("taken");
+            Done::Noted
+        }));
+    }
+
+    /// The conversation's id, where it is one of the usual form.
+    pub(crate) fn conversation_id(&self) -> Option<SessionId> {
+        self.conversation.parse().ok()
     }
 
     /// Hands an observation to the follower, and on what it makes of it.

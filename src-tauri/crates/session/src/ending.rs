@@ -49,6 +49,7 @@ impl Actor {
             return;
         };
         tracing::info!(turn = %carried.id(), rule = verdict.rule, "turn ended");
+        fail::fail_point!("judged");
         let ended_at = self.clock.now();
         let worktree = self.worktree.clone();
         let before = carried.before.clone();
@@ -98,6 +99,7 @@ impl Actor {
             git.add_to(&mut evidence);
         }
         let submitted = carried.submitted;
+        let entered = submitted.and_then(|submitted| submitted.entered);
         let report = TurnReport {
             turn: carried.id(),
             outcome: finished.verdict.outcome,
@@ -105,15 +107,9 @@ impl Actor {
             evidence,
             timings: TurnTimings {
                 requested_at: carried.queued.requested_at,
-                first_byte_at: submitted.map(|submitted| submitted.first_byte.at),
-                first_byte_after_us: submitted.map(|submitted| {
-                    let after = submitted
-                        .first_byte
-                        .instant
-                        .saturating_duration_since(carried.queued.requested);
-                    u64::try_from(after.as_micros()).unwrap_or(u64::MAX)
-                }),
-                submitted_at: submitted.map(|submitted| submitted.submitted_at),
+                first_byte_at: entered.map(|entered| entered.first_byte_at),
+                first_byte_after_us: entered.map(|entered| entered.first_byte_after_us),
+                submitted_at: entered.map(|entered| entered.submitted_at),
                 acknowledged_at: submitted.map(|submitted| submitted.acknowledged_at),
                 ended_at,
             },
@@ -206,7 +202,7 @@ impl Actor {
                     let _ = reply.send(self.explanation());
                 }
                 // Their callers see that nobody is left to answer.
-                Control::Answer(_) | Control::Cancel(_) | Control::Terminate(_) => {}
+                Control::Answer(_) | Control::Cancel(_) | Control::Detach(_) | Control::Terminate(_) => {}
             }
         }
         let why = match &words {
@@ -225,7 +221,7 @@ impl Actor {
                 code: exit.code,
                 signal: exit.signal,
                 wanted: self.end_wanted && self.resume_fault.is_none(),
-                conversation: self.conversation.parse().ok().filter(|its| *its != self.id),
+                conversation: self.conversation_id().filter(|its| *its != self.id),
                 words,
             },
         });

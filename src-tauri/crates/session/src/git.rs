@@ -7,7 +7,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use domain::evidence::{Evidence, Tier};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use worktree::{Changes, CommitFact, GitFacts, WorktreeError};
 
@@ -17,11 +19,27 @@ const GIT_WAIT_MAX: Duration = Duration::from_secs(15);
 const BEFORE_LATE_MAX: Duration = Duration::from_millis(200);
 
 /// A worktree when a turn began.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Before {
     head: Option<String>,
     /// All its files; `None` where they were too many to be read in time.
     tree: Option<String>,
+}
+
+/// What is known of that state while it is being read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BeforeRead {
+    /// The commit; the inner one is absent where there is none yet.
+    head: Option<Option<String>>,
+    tree: Option<String>,
+}
+
+impl BeforeRead {
+    /// The state, as soon as its commit is known.
+    pub(crate) fn known(&self) -> Option<Before> {
+        let tree = self.tree.clone();
+        self.head.clone().map(|head| Before { head, tree })
+    }
 }
 
 /// A worktree when a turn has ended.
@@ -33,21 +51,34 @@ pub(crate) struct GitTold {
 }
 
 /// Reads the state while `submission` brings the prompt to the agent: in most cases that is long enough. Files that are
-/// read later may be the turn's own.
+/// read later may be the turn's own. `read` shows what is known meanwhile.
 pub(crate) async fn git_before<T>(
     worktree: &Path,
+    read: &watch::Sender<BeforeRead>,
     submission: impl Future<Output = T>,
 ) -> (T, Option<Before>) {
-    let head = said(worktree::head(worktree));
+    let head = async {
+        let head = said(worktree::head(worktree)).await;
+        read.send_modify(|read| read.head = head);
+    };
+    let tree = async {
+        let tree = said(worktree::tree(worktree)).await;
+        read.send_modify(|read| read.tree = tree);
+    };
     let with_tree = async {
-        let (mut submission, mut tree) = (pin!(submission), pin!(said(worktree::tree(worktree))));
+        let (mut submission, mut tree) = (pin!(submission), pin!(tree));
         tokio::select! {
-            result = &mut submission => (result, timeout(BEFORE_LATE_MAX, tree).await.ok().flatten()),
-            tree = &mut tree => (submission.await, tree),
+            result = &mut submission => {
+                // Left out when it comes too late.
+                let _ = timeout(BEFORE_LATE_MAX, tree).await;
+                result
+            }
+            () = &mut tree => submission.await,
         }
     };
-    let (head, (result, tree)) = tokio::join!(head, with_tree);
-    (result, head.map(|head| Before { head, tree }))
+    let ((), result) = tokio::join!(head, with_tree);
+    let before = read.borrow().known();
+    (result, before)
 }
 
 /// What git says now, compared with `before`.
@@ -144,7 +175,9 @@ mod tests {
             evidence
         };
         // The prompt is on its way until git has answered.
-        let (_, before) = git_before(&path, tokio::time::sleep(Duration::from_secs(3))).await;
+        let read = watch::Sender::default();
+        let (_, before) = git_before(&path, &read, tokio::time::sleep(Duration::from_secs(3))).await;
+        assert_eq!(read.borrow().known(), before);
         let before = before.unwrap();
         let idle = told(Some(before.clone())).await;
         assert_eq!(
@@ -180,7 +213,7 @@ mod tests {
         std::fs::write(&config, text + slow).unwrap();
         std::fs::write(path.join(".gitattributes"), "*.slow filter=slow\n").unwrap();
         std::fs::write(path.join("a.slow"), "a\n").unwrap();
-        let (_, before) = git_before(&path, async {}).await;
+        let (_, before) = git_before(&path, &watch::Sender::default(), async {}).await;
         let before = before.unwrap();
         assert!(before.head.is_some(), "the commit is waited for");
         assert_eq!(before.tree, None);

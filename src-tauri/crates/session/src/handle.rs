@@ -11,12 +11,14 @@ use domain::ask::{Answerer, AskAnswer};
 use domain::marker::Marker;
 use domain::session::{Ask, SessionState};
 use domain::{AgentId, AskId, Clock, OfficeId, SessionId, Timestamp, TurnId};
+use journal::Journal;
 use provider::claude::{
-    ClaudeLaunch, Conversation, HookEvent, HookKind, SIGN_IN_HINT, guard_prompt, parse_hook,
+    ClaudeLaunch, Conversation, HookEvent, HookKind, PromptFault, SIGN_IN_HINT, guard_prompt, parse_hook,
 };
 use provider::detect::{Detector, OfficePatterns};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use terminal::{Size, StopProof, Terminal};
+use terminal::{Holders, Size, StopProof, Terminal};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -26,6 +28,7 @@ use crate::actor::{Actor, ActorParts};
 use crate::error::SessionError;
 use crate::follow::Explanation;
 use crate::held::{Answering, HookReply};
+use crate::left::{Left, LeftTurn};
 use crate::report::SessionNote;
 use crate::submission::Keyboard;
 
@@ -70,6 +73,10 @@ pub struct SessionSpec {
     pub patterns: watch::Receiver<OfficePatterns>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What its terminal is held by.
+    pub holders: Holders,
+    /// Where the stages of its turns are written; each turn has its row there before it is submitted.
+    pub journal: Arc<Journal>,
 }
 
 /// How a session begins.
@@ -99,8 +106,8 @@ pub(crate) struct HookIn {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-/// One prompt to be carried to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One prompt to be carried to its end. The journal keeps it as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnRequest {
     /// The turn.
     pub id: TurnId,
@@ -127,16 +134,18 @@ pub(crate) enum Control {
     Cancel(WhichTurn),
     Answer(Box<Answering>),
     Explain(oneshot::Sender<Explanation>),
+    Detach(oneshot::Sender<()>),
     Terminate(oneshot::Sender<Result<StopProof, SessionError>>),
 }
 
-/// A running session. Cheap to clone. When the last handle is dropped, the session is ended.
+/// A running session. Cheap to clone. When the last handle is dropped, the session is left to its holder.
 #[derive(Clone)]
 pub struct Session {
     id: SessionId,
     terminal: Terminal,
     clock: Arc<dyn Clock>,
     state: watch::Receiver<SessionState>,
+    conversation: watch::Receiver<SessionId>,
     control: mpsc::Sender<Control>,
     hooks: mpsc::Sender<HookIn>,
     /// Bytes that the waiting hook reports may still take.
@@ -150,7 +159,7 @@ pub struct Session {
 
 impl Session {
     /// Starts the agent program and the actor that looks after it, on `tasks`. Must be called inside a runtime.
-    pub fn start(
+    pub async fn start(
         spec: SessionSpec,
         tasks: &TaskTracker,
         notes: mpsc::Sender<SessionNote>,
@@ -167,26 +176,60 @@ impl Session {
             .launch
             .prepare(id, &spec.title, &spec.worktree, spec.size, conversation)
             .map_err(|source| SessionError::Provider { session: id, source })?;
-        let terminal = Terminal::spawn(&plan, &id.to_string())
-            .map_err(|source| SessionError::Terminal { session: id, source })?;
+        let terminal = spec.holders.start(&plan, &id.to_string()).await;
+        let terminal = terminal.map_err(|source| SessionError::Terminal { session: id, source })?;
+        Ok(Session::looked_after(spec, terminal, None, tasks, notes))
+    }
+
+    /// Takes up a program that another process of ours has started, and the turn that is open in it. Must be called
+    /// inside a runtime. The program may have ended meanwhile: then its last notes come at once. [`StartMode::Resume`] is
+    /// for a program that was to take up a conversation and has not been ready since: another one is a fault then.
+    pub fn attach(
+        spec: SessionSpec,
+        terminal: Terminal,
+        left: Option<LeftTurn>,
+        tasks: &TaskTracker,
+        notes: mpsc::Sender<SessionNote>,
+    ) -> Result<Session, SessionError> {
+        let session = spec.id;
+        let left = left
+            .map(|left| guarded_text(&left.request).map(|guarded| Left::new(left, guarded)))
+            .transpose()
+            .map_err(|source| SessionError::Prompt { session, source })?;
+        Ok(Session::looked_after(spec, terminal, Some(left), tasks, notes))
+    }
+
+    fn looked_after(
+        spec: SessionSpec,
+        terminal: Terminal,
+        joined: Option<Option<Left>>,
+        tasks: &TaskTracker,
+        notes: mpsc::Sender<SessionNote>,
+    ) -> Session {
+        let id = spec.id;
         let state = watch::Sender::new(SessionState::Starting);
+        let conversation = watch::Sender::new(spec.conversation);
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (hooks, hook_queue) = mpsc::channel(HOOK_QUEUE_MAX);
+        let open_turns = usize::from(matches!(joined, Some(Some(_))));
         let session = Session {
             id,
             terminal: terminal.clone(),
             clock: Arc::clone(&spec.clock),
             state: state.subscribe(),
+            conversation: conversation.subscribe(),
             control,
             hooks,
             hook_room: Arc::new(Semaphore::new(HOOK_QUEUE_BYTES_MAX)),
-            open_turns: Arc::default(),
-            keyboard: Arc::default(),
-            touched: Arc::default(),
+            open_turns: Arc::new(AtomicUsize::new(open_turns)),
+            keyboard: Arc::new(Mutex::new(Keyboard::new(joined.is_some()))),
+            // Nobody knows who typed before.
+            touched: Arc::new(AtomicBool::new(joined.is_some())),
         };
         let parts = ActorParts {
             terminal,
             state,
+            conversation,
             control: control_queue,
             hooks: hook_queue,
             notes,
@@ -194,8 +237,8 @@ impl Session {
             keyboard: Arc::clone(&session.keyboard),
         };
         let span = tracing::info_span!("session", session = %id, agent = %spec.agent, office = %spec.office);
-        tasks.spawn(Actor::new(spec, parts).run().instrument(span));
-        Ok(session)
+        tasks.spawn(Actor::new(spec, parts).run(joined).instrument(span));
+        session
     }
 
     /// The session's id.
@@ -219,13 +262,7 @@ impl Session {
             | SessionState::Working { .. }
             | SessionState::AwaitingPerson { turn: Some(_), .. } => {}
         }
-        let text = match request.marker.instruction() {
-            Some(instruction) => format!("{}\n\n{instruction}", request.prompt.trim_end()),
-            None => request.prompt.clone(),
-        };
-        // The prompt alone must stand the test: the instruction must not make an empty one acceptable.
-        guard_prompt(&request.prompt)
-            .and_then(|_| guard_prompt(&text))
+        guarded_text(&request)
             .map_err(|source| SessionError::Prompt { session, source })
             .and_then(|guarded| self.queue(request, guarded))
     }
@@ -280,7 +317,7 @@ impl Session {
         })
     }
 
-    /// Whether anybody has pressed a key in it since its program was started.
+    /// Whether anybody has pressed a key in it since its program was started, or may have, before it was taken up.
     pub fn touched(&self) -> bool {
         self.touched.load(Relaxed)
     }
@@ -369,6 +406,21 @@ impl Session {
             })
     }
 
+    /// Leaves the program and its turn to their holder: the actor ends, nothing is reported of what still runs, and the
+    /// journal keeps its turn open. A session that is being ended already is ended first.
+    pub async fn detach(&self) {
+        let (reply, left) = oneshot::channel();
+        if self.control.send(Control::Detach(reply)).await.is_ok() {
+            // An error means that the actor has ended, which is as good.
+            let _ = left.await;
+        }
+    }
+
+    /// The program's own id of its conversation: the one it was started with, until `/clear` has begun another.
+    pub fn conversation(&self) -> SessionId {
+        *self.conversation.borrow()
+    }
+
     /// The session's state, now and as it changes.
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.state.clone()
@@ -378,6 +430,16 @@ impl Session {
     pub fn terminal(&self) -> &Terminal {
         &self.terminal
     }
+}
+
+/// The prompt as it is typed: with the marker's instruction, guarded.
+pub(crate) fn guarded_text(request: &TurnRequest) -> Result<String, PromptFault> {
+    let text = match request.marker.instruction() {
+        Some(instruction) => format!("{}\n\n{instruction}", request.prompt.trim_end()),
+        None => request.prompt.clone(),
+    };
+    // The prompt alone must stand the test: the instruction must not make an empty one acceptable.
+    guard_prompt(&request.prompt).and_then(|_| guard_prompt(&text))
 }
 
 /// A conversation can only be taken up again where its transcript is: the program would otherwise end, or begin anew.

@@ -53,6 +53,9 @@ impl Actor {
         self.left_transcripts.push_back(self.transcript.path().to_owned());
         self.transcript = TranscriptReader::new(path.to_owned());
         conversation.clone_into(&mut self.conversation);
+        if let Some(id) = self.conversation_id() {
+            self.parts.conversation.send_replace(id);
+        }
     }
 
     /// Looks at everything that does not report by itself.

@@ -2,12 +2,14 @@
 //!
 //! The measured way: wait until the box is ready, empty it, paste, wait for the echo, press Enter alone, wait for the
 //! acknowledgement, press Enter again when the prompt still stands in the box. Enter right behind a paste is
-//! swallowed in a fresh session; a second Enter on an empty box does nothing. Nothing is typed into a dialog.
+//! swallowed in a fresh session; a second Enter on an empty box does nothing. Nothing is typed into a dialog. Enter is
+//! pressed only when the journal says that it may have been: whatever happens then, nobody sends the prompt again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::turn::TurnStage;
 use domain::{Clock, Timestamp};
 use provider::claude::{self, Activity, Echo, SIGN_IN_HINT, read_status};
 use provider::detect::{Detector, Dialog, InputBox, ScreenMeaning};
@@ -17,6 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::Observation;
+use crate::git::BeforeRead;
+use crate::mark::{Entered, Mark, Stages};
 
 /// How long the input box may take to be ready: a cold start of many sessions at once, or a person's own turn.
 const READY_WAIT_MAX: Duration = Duration::from_secs(90);
@@ -28,6 +32,8 @@ const ECHO_LATE_MAX: Duration = Duration::from_secs(15);
 const SECOND_SETTLE: Duration = Duration::from_secs(1);
 /// How long after Enter a prompt that still stands in the box counts as not taken.
 const STANDS_AFTER: Duration = Duration::from_millis(500);
+/// Behind a box that was emptied: how long an Enter from before may take to show that it was taken after all.
+const TAKEN_LATE_MAX: Duration = Duration::from_secs(1);
 /// How long the box may take to show that it is empty again.
 const CLEAR_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Between two Ctrl+C: a second one within the program's own two seconds would end it.
@@ -42,6 +48,9 @@ const ENTERS_MAX: u32 = 4;
 const ACK_WAIT_MAX: Duration = Duration::from_secs(20);
 /// A busy program without a hook for this long has taken the prompt: the hook was lost.
 const BUSY_IS_ACK_AFTER: Duration = Duration::from_secs(1);
+/// The wall clock may run ahead of the monotonic one, which stands still while the machine sleeps, by as much as this
+/// from the moment a turn is handed over: after a longer sleep its order may be another one's, or not wanted any more.
+const SLEPT_MAX: Duration = Duration::from_secs(30);
 /// The screen is looked at when it changes, and at least this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A burst of output is looked at once it pauses for this long.
@@ -61,32 +70,41 @@ pub(crate) struct Submission {
     pub(crate) config_dir: PathBuf,
     pub(crate) detector: watch::Receiver<Arc<Detector>>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When the turn was handed over.
+    pub(crate) requested: Instant,
+    /// The same on the wall clock.
+    pub(crate) requested_at: Timestamp,
+    pub(crate) stages: Stages,
+    /// What is written down of it, but for what this brings.
+    pub(crate) mark: Mark,
+    pub(crate) before: watch::Receiver<BeforeRead>,
 }
 
 /// Who holds it may type.
-#[derive(Default)]
 pub(crate) struct Keyboard {
     /// When Ctrl+C was last pressed by us: a second one soon after would end the program.
     cleared_at: Option<Instant>,
 }
 
-/// A prompt that was taken, or that was at least sent.
+impl Keyboard {
+    /// `joined`: another process may have pressed Ctrl+C a moment ago.
+    pub(crate) fn new(joined: bool) -> Keyboard {
+        Keyboard {
+            cleared_at: joined.then(Instant::now),
+        }
+    }
+}
+
+/// A prompt that was taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Submitted {
-    pub(crate) first_byte: FirstByte,
-    pub(crate) submitted_at: Timestamp,
+    /// Not known of one that was entered by another process, when the journal did not keep it.
+    pub(crate) entered: Option<Entered>,
     pub(crate) acknowledged_at: Timestamp,
     /// Where the acknowledgement came from.
     pub(crate) source: &'static str,
     /// How often Enter was pressed.
     pub(crate) enters: u32,
-}
-
-/// When the first byte of the prompt was written.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FirstByte {
-    pub(crate) at: Timestamp,
-    pub(crate) instant: Instant,
 }
 
 /// Why a prompt was not taken.
@@ -108,6 +126,29 @@ pub(crate) enum NotSubmitted {
          whether it was taken is not known", ACK_WAIT_MAX.as_secs()
     )]
     NoAcknowledgement { enters: u32 },
+    #[error(
+        "Enter may have been pressed before this program was ended, and nothing tells whether the agent took the prompt"
+    )]
+    NoSign,
+    #[error(
+        "this program was ended, or the machine fell asleep, as Enter was about to be pressed, and the agent did not get \
+         it: the prompt still stood in its input box and was taken out of it; it can be sent again"
+    )]
+    Withdrawn,
+    #[error(
+        "Enter was pressed, and then the terminal failed ({0}); whether the prompt was taken is not known"
+    )]
+    Lost(TerminalError),
+    #[error(
+        "the machine slept between the order and its Enter, so Enter was not pressed; send the prompt again if it is \
+         still wanted"
+    )]
+    Slept,
+    #[error(
+        "the turn could not be written into the journal ({0}), and nothing is done that is not written there; see to \
+         the disk and send the prompt again"
+    )]
+    NotWritten(String),
     #[error(transparent)]
     Terminal(#[from] TerminalError),
 }
@@ -120,28 +161,58 @@ impl NotSubmitted {
             NotSubmitted::NotReady(_)
             | NotSubmitted::NotCleared
             | NotSubmitted::NoEcho
-            | NotSubmitted::NoAcknowledgement { .. }
+            | NotSubmitted::NotWritten(_)
+            | NotSubmitted::Slept
             | NotSubmitted::Terminal(_) => Observation::NotSubmitted {
                 why: self.to_string(),
             },
+            NotSubmitted::Withdrawn => Observation::NeverEntered {
+                why: self.to_string(),
+            },
+            NotSubmitted::NoAcknowledgement { .. } | NotSubmitted::NoSign | NotSubmitted::Lost(_) => {
+                Observation::EffectUnknown {
+                    why: self.to_string(),
+                }
+            }
         }
     }
 }
 
 impl Submission {
     pub(crate) async fn run(mut self) -> Result<Submitted, NotSubmitted> {
-        let first_byte = self.type_prompt().await?;
-        self.acknowledgement(first_byte, self.clock.now()).await
+        let (begun, ready) = tokio::join!(self.write(TurnStage::Begun), self.ready_box());
+        fail::fail_point!("begun");
+        begun?;
+        ready?;
+        let entered = self.type_prompt().await?;
+        self.acknowledgement(Some(entered), 1).await
+    }
+
+    /// For a prompt of which another process has written down that Enter may have been pressed: types nothing. One that
+    /// still stands in the box is taken out of it: whether it is still wanted is for others to say.
+    pub(crate) async fn go_on(mut self) -> Result<Submitted, NotSubmitted> {
+        let entered = self.mark.entered;
+        match self.acknowledgement(entered, 0).await {
+            Err(NotSubmitted::NoAcknowledgement { enters: 0 }) => Err(NotSubmitted::NoSign),
+            Err(NotSubmitted::Terminal(error)) => Err(NotSubmitted::Lost(error)),
+            result => result,
+        }
+    }
+
+    async fn write(&self, stage: TurnStage) -> Result<(), NotSubmitted> {
+        let written = self.stages.write(stage, &self.mark).await;
+        written.map_err(NotSubmitted::NotWritten)
     }
 
     /// Brings the prompt into the box and presses Enter, undisturbed by a person's keys. Enter is pressed only while
     /// the prompt stands in the box once and alone.
-    async fn type_prompt(&self) -> Result<FirstByte, NotSubmitted> {
+    async fn type_prompt(&mut self) -> Result<Entered, NotSubmitted> {
+        let lock = Arc::clone(&self.keyboard);
         let mut pastes = 0;
         while pastes < TRIES_MAX {
             // A person may need the keyboard until the box is free.
             self.ready_box().await?;
-            let mut keyboard = self.keyboard.lock().await;
+            let mut keyboard = lock.lock().await;
             let ScreenMeaning::Ready(input) = self.meaning() else {
                 continue;
             };
@@ -149,10 +220,13 @@ impl Submission {
                 self.empty_box(&mut keyboard).await?;
             }
             let written = self.terminal.write(claude::paste(&self.guarded)).await?;
+            fail::fail_point!("pasted");
             let since = i64::try_from(written.started.elapsed().as_millis()).unwrap_or(0);
-            let first_byte = FirstByte {
-                at: self.clock.now().plus_ms(-since),
-                instant: written.started,
+            let after = written.started.saturating_duration_since(self.requested);
+            let entered = Entered {
+                first_byte_at: self.clock.now().plus_ms(-since),
+                first_byte_after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
+                submitted_at: self.clock.now(),
             };
             let mut echo = self.echoed(ECHO_WAIT_MAX).await;
             if echo == Echo::Absent && !self.cancel.is_cancelled() {
@@ -166,13 +240,15 @@ impl Submission {
             if pastes > 0 && echo == Echo::Shown {
                 echo = self.settled_echo().await;
             }
+            if echo == Echo::Shown && !self.cancel.is_cancelled() {
+                if let Some(entered) = self.enter(entered).await? {
+                    return Ok(entered);
+                }
+                echo = self.echo();
+            }
             if self.cancel.is_cancelled() {
                 self.empty_box(&mut keyboard).await?;
                 return Err(NotSubmitted::Cancelled);
-            }
-            if echo == Echo::Shown {
-                self.terminal.write(claude::ENTER).await?;
-                return Ok(first_byte);
             }
             pastes += 1;
             tracing::warn!(
@@ -185,6 +261,28 @@ impl Submission {
             }
         }
         Err(NotSubmitted::NoEcho)
+    }
+
+    /// Presses Enter, written down before; not when the prompt does not stand in the box any more then.
+    async fn enter(&mut self, mut entered: Entered) -> Result<Option<Entered>, NotSubmitted> {
+        entered.submitted_at = self.clock.now();
+        (self.mark.entered, self.mark.before) = (Some(entered), self.before.borrow().known());
+        let written = self.write(TurnStage::Entering).await;
+        fail::fail_point!("entering");
+        written?;
+        if self.has_slept() {
+            return Err(NotSubmitted::Slept);
+        }
+        // The disk may have taken its time.
+        if self.cancel.is_cancelled() || self.echo() != Echo::Shown {
+            return Ok(None);
+        }
+        self.terminal
+            .write(claude::ENTER)
+            .await
+            .map_err(NotSubmitted::Lost)?;
+        fail::fail_point!("entered");
+        Ok(Some(entered))
     }
 
     /// Empties the box if there is anything in it. Enter was not pressed: whoever cancels has it cancelled, also with a
@@ -278,13 +376,14 @@ impl Submission {
         self.echo()
     }
 
-    /// Waits until the prompt is taken; presses Enter again while it stands in the box.
+    /// Waits until the prompt is taken; presses Enter again while it stands in the box. `enters`: how often it was
+    /// pressed by us; never again without a first time.
     async fn acknowledgement(
         &mut self,
-        first_byte: FirstByte,
-        submitted_at: Timestamp,
+        entered: Option<Entered>,
+        mut enters: u32,
     ) -> Result<Submitted, NotSubmitted> {
-        let (mut enters, mut pressed) = (1, Instant::now());
+        let mut pressed = Instant::now();
         let deadline = pressed + ACK_WAIT_MAX;
         let mut busy_since = None;
         loop {
@@ -297,11 +396,10 @@ impl Submission {
             let source = seen.or(busy.then_some("status"));
             if let Some(source) = source {
                 return Ok(Submitted {
-                    first_byte,
-                    submitted_at,
+                    entered,
                     acknowledged_at: self.clock.now(),
                     source,
-                    enters,
+                    enters: enters.max(1),
                 });
             }
             if Instant::now() >= deadline {
@@ -310,6 +408,10 @@ impl Submission {
             if self.cancel.is_cancelled() {
                 if self.taken_back(pressed).await? {
                     return Err(NotSubmitted::Cancelled);
+                }
+            } else if enters == 0 || self.has_slept() {
+                if pressed.elapsed() >= ENTER_AGAIN_AFTER && self.taken_back(pressed).await? {
+                    return Err(NotSubmitted::Withdrawn);
                 }
             } else if enters < ENTERS_MAX
                 && pressed.elapsed() >= ENTER_AGAIN_AFTER
@@ -328,24 +430,38 @@ impl Submission {
         if !self.stands() {
             return Ok(false);
         }
-        self.terminal.write(claude::ENTER).await?;
+        self.terminal
+            .write(claude::ENTER)
+            .await
+            .map_err(NotSubmitted::Lost)?;
         Ok(true)
     }
 
-    /// Behind a cancel: takes a prompt that was not taken out of the box. False when it may have been taken.
-    async fn taken_back(&self, pressed: Instant) -> Result<bool, NotSubmitted> {
+    /// Takes a prompt that was not taken out of the box. False when it may have been taken.
+    async fn taken_back(&mut self, pressed: Instant) -> Result<bool, NotSubmitted> {
         if pressed.elapsed() < STANDS_AFTER || !self.stands() {
             return Ok(false);
         }
-        let Ok(mut keyboard) = self.keyboard.try_lock() else {
+        let lock = Arc::clone(&self.keyboard);
+        let Ok(mut keyboard) = lock.try_lock() else {
             return Ok(false);
         };
         match self.clear_box(&mut keyboard).await {
-            // Enter may have been taken late, before what cleared the box: then the turn is to be interrupted.
-            Ok(()) => Ok(self.acknowledged.borrow().is_none()),
-            Err(NotSubmitted::NotCleared) => Ok(false),
-            Err(why) => Err(why),
+            Ok(()) => {}
+            Err(NotSubmitted::NotCleared) => return Ok(false),
+            Err(NotSubmitted::Terminal(error)) => return Err(NotSubmitted::Lost(error)),
+            Err(why) => return Err(why),
         }
+        // Enter may have been taken late, before what cleared the box: then the turn is to be followed, or interrupted.
+        let taken = timeout(TAKEN_LATE_MAX, self.acknowledged.wait_for(Option::is_some)).await;
+        let taken = taken.is_ok_and(|known| known.is_ok());
+        Ok(!taken && !self.is_busy())
+    }
+
+    /// Whether the machine has slept for long since the turn was handed over.
+    fn has_slept(&self) -> bool {
+        let wall = Duration::from_millis(self.clock.now().ms_since(self.requested_at));
+        slept(wall, self.requested.elapsed())
     }
 
     /// Whether our prompt stands in the free box, alone.
@@ -375,6 +491,11 @@ impl Submission {
     }
 }
 
+/// Whether so much time on both clocks tells of a long sleep, or of a wall clock that was set forward: the same for us.
+fn slept(wall: Duration, awake: Duration) -> bool {
+    wall.saturating_sub(awake) > SLEPT_MAX
+}
+
 /// Waits for the screen to change, or for a while.
 async fn look_again(changed: &mut watch::Receiver<u64>) {
     // A closed channel means that the terminal is gone: the actor notices and drops us.
@@ -382,4 +503,18 @@ async fn look_again(changed: &mut watch::Receiver<u64>) {
         sleep(LOOK_PAUSE).await;
     }
     changed.borrow_and_update();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sleep_is_told_from_a_long_wait() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        assert!(!slept(hours(2), hours(2)));
+        assert!(!slept(hours(2) + SLEPT_MAX, hours(2)));
+        assert!(slept(hours(2), Duration::from_secs(5)));
+        assert!(!slept(Duration::ZERO, hours(2)), "a clock that was set back");
+    }
 }

@@ -17,9 +17,9 @@ mod stub;
 
 pub use auth::{Auth, AuthError, FileTokenStore, MemoryTokenStore, StoreError, TokenStore, Tokens};
 pub use office::{
-    AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, CancelAnswer, ClaimedCommand,
-    ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus, NO_SUCH_FUNCTION, NewCommand,
-    OfficeRow, Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
+    AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer,
+    ClaimedCommand, ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus,
+    NO_SUCH_FUNCTION, NewCommand, OfficeRow, Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
 };
 pub use project::{Project, ProjectError};
 pub use realtime::{

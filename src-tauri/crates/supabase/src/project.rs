@@ -11,6 +11,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Idle connections are closed before a proxy or a sleeping machine makes half-open ones of them.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an idle connection is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Largest answer that is read; a row is at most 1 MiB, and lists here are of at most 50 rows of that size.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest key or URL that is accepted: both travel in headers and request lines.
@@ -135,6 +137,7 @@ impl Project {
             .timeout(REQUEST_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .tcp_nodelay(true)
+            .tcp_keepalive(KEEP_ALIVE)
             .redirect(reqwest::redirect::Policy::none());
         if self.is_loopback() {
             builder.no_proxy()
@@ -155,6 +158,30 @@ pub(crate) async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Is it a web page? The office never answers with one: it is of something in between (a sign-in page of the network, a
+/// company's proxy, a gateway in trouble).
+pub(crate) fn is_page(content_type: Option<&str>, body: &[u8]) -> bool {
+    let is_html = content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
+    is_html || body.trim_ascii_start().starts_with(b"<")
+}
+
+/// Whatever the status says: was it something in between that answered, and not the office? Says so in words.
+pub(crate) fn in_between(status: u16, content_type: Option<&str>, body: &[u8]) -> Option<String> {
+    if status == 407 {
+        let words = "the proxy of this machine wants a name and a password (407); put them into HTTPS_PROXY as http://name:password@host:port";
+        return Some(words.to_owned());
+    }
+    let page = is_page(content_type, body);
+    // Nothing in the office sends elsewhere.
+    if page && !matches!(status, 500..=510 | 512..=599) || matches!(status, 300..=399 | 511) {
+        let what = if page { ", a web page" } else { "" };
+        return Some(format!(
+            "not the office but something in between answered ({status}{what}): a sign-in page of this network, or a proxy? Open a browser and look"
+        ));
+    }
+    None
 }
 
 /// Why a body could not be read.
@@ -215,6 +242,26 @@ mod tests {
     fn the_key_is_not_in_debug_output() {
         let project = Project::new("http://127.0.0.1:1", "sb_publishable_hidden").expect("a good project");
         assert!(!format!("{project:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_page_in_the_offices_place_is_known_whatever_its_status() {
+        let html = Some("text/html; charset=utf-8");
+        for (status, kind, body, expected) in [
+            (200, html, "", true),
+            (200, None, "  <!DOCTYPE html>", true),
+            (200, Some("application/json"), "[]", false),
+            (302, None, "", true),
+            (511, None, "", true),
+            (403, html, "<h1>blocked</h1>", true),
+            (407, None, "{}", true),
+            (403, Some("application/json"), "{}", false),
+            (503, html, "<h1>maintenance</h1>", false),
+            (204, None, "", false),
+        ] {
+            let found = in_between(status, kind, body.as_bytes()).is_some();
+            assert_eq!(found, expected, "{status} {kind:?} {body}");
+        }
     }
 
     #[test]

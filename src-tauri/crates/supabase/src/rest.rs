@@ -6,6 +6,7 @@
 //!
 //! Called by [`crate::office`]; other crates use that.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postgrest::Builder;
@@ -13,12 +14,16 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::auth::{Auth, AuthError};
-use crate::project::{BodyError, Project, ProjectError, read_body, root_cause};
+use crate::project::{BodyError, Project, ProjectError, in_between, read_body, root_cause};
 
 /// Longest wait that a server's `Retry-After` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// Longest time that an office which asked to be left alone is not asked anything: leases are renewed more often than
+/// they end, and only just.
+const QUIET_MAX: Duration = Duration::from_secs(30);
 /// Most rows that one [`Select`] asks for when it names no limit.
 const ROWS_DEFAULT: usize = 1000;
 
@@ -27,6 +32,8 @@ const ROWS_DEFAULT: usize = 1000;
 pub struct Rest {
     project: Project,
     auth: Auth,
+    /// Until when the office asked to be left alone.
+    quiet: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Why a request did not do what was wanted.
@@ -237,7 +244,11 @@ struct Answer {
 impl Rest {
     /// Speaks to `project` with `auth`'s tokens and HTTP client. No network.
     pub fn new(project: Project, auth: Auth) -> Rest {
-        Rest { project, auth }
+        Rest {
+            project,
+            auth,
+            quiet: Arc::default(),
+        }
     }
 
     /// The session behind it.
@@ -354,6 +365,17 @@ impl Rest {
             reason,
             retry_after: None,
         };
+        let left = self.quiet_left();
+        if !left.is_zero() {
+            return Err(RestError::Unreachable {
+                attempted: attempted(),
+                reason: format!(
+                    "the office asked to be left alone; it is asked again in {} s",
+                    left.as_secs().max(1)
+                ),
+                retry_after: Some(left),
+            });
+        }
         let url = &self.project.url;
         let response = build(headers)
             .send()
@@ -361,6 +383,7 @@ impl Rest {
             .map_err(|error| unreachable(format!("no connection to {url}: {}", root_cause(&error))))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
+        let content_type = content_type(response.headers());
         let body = read_body(response).await.map_err(|error| match error {
             BodyError::Broken(_) => unreachable(error.to_string()),
             BodyError::TooLarge => RestError::Malformed {
@@ -368,11 +391,30 @@ impl Rest {
                 why: error.to_string(),
             },
         })?;
+        if let Some(why) = in_between(status, content_type.as_deref(), &body) {
+            return Err(unreachable(why));
+        }
+        if let (429 | 503, Some(wait)) = (status, retry_after) {
+            self.be_quiet(wait);
+        }
         Ok(Answer {
             status,
             retry_after,
             body,
         })
+    }
+
+    fn be_quiet(&self, wait: Duration) {
+        let until = Instant::now() + wait.min(QUIET_MAX);
+        *self.quiet.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// For how long the office is not to be asked anything.
+    fn quiet_left(&self) -> Duration {
+        let until = *self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        until
+            .map(|until| until.saturating_duration_since(Instant::now()))
+            .unwrap_or_default()
     }
 
     /// Made here and not by the crate, whose `auth` panics on a token with a line end.
@@ -503,6 +545,14 @@ fn refusal(attempted: String, answer: &Answer) -> RestError {
             hint,
         },
     }
+}
+
+/// The kind of an answer, as text.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
+    headers
+        .get(reqwest::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// `Retry-After` in seconds, up to [`RETRY_AFTER_MAX`]; the date form is not used by Supabase.

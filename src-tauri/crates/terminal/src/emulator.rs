@@ -14,6 +14,7 @@ use crate::engine::{Beside, Engine};
 use crate::history::History;
 use crate::painted::PaintedRow;
 use crate::ring::Ring;
+use crate::wire::Painting;
 
 /// Longest window title that is kept, in characters.
 pub const TITLE_CHARS_MAX: usize = 256;
@@ -186,6 +187,46 @@ impl Emulator {
         }
         // What the old output scrolls off once more is in the history already.
         *self.engine.beside_mut() = beside;
+    }
+
+    /// Output goes on at `offset`, and what was before it is not known: nothing of the screen is to be trusted. The
+    /// history stays.
+    pub(crate) fn skip_to(&mut self, offset: u64, ring: &Ring) {
+        self.catch_up(self.offset, ring);
+        let beside = std::mem::take(self.engine.beside_mut());
+        self.engine = Engine::new(self.size, beside);
+        self.offset = offset;
+        self.repaint_from = offset;
+    }
+
+    /// What shows this screen, with its modes, on one that may show anything.
+    pub(crate) fn painting(&self) -> Painting {
+        let title = &self.engine.beside().title;
+        let mut ansi = String::from("\x18\x1b[?6l\x1b[4l\x1b[r");
+        ansi.push_str(match self.engine.is_alternate() {
+            true => "\x1b[?1049h",
+            false => "\x1b[?1049l",
+        });
+        ansi.push_str(&format!("\x1b]2;{title}\x07"));
+        ansi.push_str(&caught(|| self.engine.painting()).unwrap_or_default());
+        ansi.push_str(&self.engine.margins_and_cursor());
+        Painting {
+            offset: self.offset,
+            ansi: ansi.into_bytes(),
+        }
+    }
+
+    /// Shows what was on the screen at this very offset; false when it does not fit, or cannot be shown.
+    pub(crate) fn show(&mut self, painting: &Painting, ring: &Ring) -> bool {
+        if painting.offset != self.offset {
+            return false;
+        }
+        self.catch_up(self.offset, ring);
+        let shown = self.process(&painting.ansi);
+        if !shown {
+            self.repaint(self.offset, ring);
+        }
+        shown
     }
 
     pub(crate) fn size(&self) -> Size {

@@ -218,6 +218,18 @@ impl Engine {
         ink.change(Ink::of(&cursor.template), ansi);
     }
 
+    /// Where only some rows scroll: which, and once more where the cursor is, because setting them moves it.
+    pub(crate) fn margins_and_cursor(&self) -> String {
+        let rows = i32::try_from(self.surface.term.screen_lines()).unwrap_or(0);
+        let (top, bottom) = self.surface.margins;
+        if (top, bottom) == (0, rows) {
+            return String::new();
+        }
+        let cursor = self.surface.term.grid().cursor.point;
+        let (row, col) = (cursor.line.0 + 1, cursor.column.0 + 1);
+        format!("\x1b[{};{bottom}r\x1b[{row};{col}H", top + 1)
+    }
+
     fn write_modes(&self, ansi: &mut String) {
         let mode = |mode| self.has_mode(mode);
         ansi.push_str(if mode(TermMode::APP_KEYPAD) {

@@ -53,6 +53,30 @@ pub enum TerminalError {
         /// The process.
         pid: u32,
     },
+    /// We have let go of the terminal, or another core holds it now.
+    #[error("the terminal of process {pid} is held by another core, or by none; this one has let go of it")]
+    LetGo {
+        /// The process.
+        pid: u32,
+    },
+    /// No holder could be started.
+    #[error("could not start a holder for {tag} with {}: {reason}", program.display())]
+    Holder {
+        /// The terminal it was for.
+        tag: String,
+        /// The holder's program.
+        program: PathBuf,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// The folder of the holders could not be read.
+    #[error("could not list the holders in {}", dir.display())]
+    Holders {
+        /// The folder.
+        dir: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Input could not be written.
     #[error("could not write to the terminal of process {pid}")]
     Write {

@@ -6,17 +6,25 @@
 //! reach the clipboard, a log or another window. This crate knows no agent program and no office. `session` is its
 //! caller; `provider` reads the [`Screen`]s it makes.
 //!
-//! The API speaks in commands, bytes and offsets only, so that it can be served by another process over a socket.
+//! The program, its PTY and its output belong to a holder ([`Holders`], binary `semo-holder`), which outlives this
+//! process; a [`Terminal`] is our end of the connection to it, with a copy of the output and the screen it paints.
 
 mod caught;
 mod cells;
 mod emulator;
 mod engine;
 mod error;
+pub mod failpoints;
+mod finding;
 mod flood;
+mod folder;
+mod follow;
 #[cfg(test)]
 mod fuzz;
+mod greeting;
 mod history;
+mod holder;
+mod holders;
 mod memory;
 mod once;
 #[cfg(test)]
@@ -25,13 +33,16 @@ mod painted;
 mod process;
 mod pty;
 mod ring;
+mod starting;
 mod stop;
 mod subscription;
-mod threads;
+mod wire;
 
 pub use emulator::{Cursor, Screen, Size, Snapshot, TITLE_CHARS_MAX, paint};
 pub use error::TerminalError;
 pub use history::{HISTORY_BYTES_MAX, HISTORY_ROWS_MAX};
+pub use holder::{hold, holder_version};
+pub use holders::{ATTACH_WAIT_MAX, Held, Holders};
 pub use memory::{TreeMemory, memory_of};
 pub use once::{ONCE_OUTPUT_BYTES_MAX, OnceOutput, run_once};
 pub use painted::{Colour, PaintedRow, Painter, Run, Style};

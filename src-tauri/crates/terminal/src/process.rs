@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// Environment variable that carries a terminal's tag to all descendants of its program.
 pub const TREE_TAG_VARIABLE: &str = "SEMO_TERMINAL";
+/// Environment variable of a holder that says which terminal it holds. Not [`TREE_TAG_VARIABLE`]: a holder is not a
+/// part of the tree that is ended.
+pub(crate) const HOLDER_TAG_VARIABLE: &str = "SEMO_HOLDER_OF";
 /// Most bytes of a process's environment that are searched for the tag.
 const ENVIRON_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -41,9 +44,19 @@ pub(crate) fn identify(pid: u32) -> ProcessId {
     read_stat(pid).map_or(ProcessId { pid, start_ticks: 0 }, |listed| listed.id)
 }
 
+/// Whether this very process runs now; one that has ended and was not collected yet does not.
+pub(crate) fn lives(process: ProcessId) -> bool {
+    read_stat(process.pid).is_some_and(|listed| listed.id == process && !listed.dead)
+}
+
 /// Adds to `known` every living process of the tree, and returns those that live now. `known` holds the root (and
-/// whatever was found before).
-pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Result<Vec<ProcessId>> {
+/// whatever was found before). Everything below `above` belongs to the tree, but not that process itself: a holder, to
+/// which comes back whatever has left its parents.
+pub(crate) fn living_tree(
+    known: &mut HashSet<ProcessId>,
+    tag: &str,
+    above: Option<ProcessId>,
+) -> io::Result<Vec<ProcessId>> {
     let listed = list()?;
     // A known process that is gone has no children any more: whoever has its pid now is somebody else.
     let now: HashMap<u32, ProcessId> = listed
@@ -55,7 +68,7 @@ pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Resu
         for process in &listed {
             if now
                 .get(&process.parent)
-                .is_some_and(|parent| known.contains(parent))
+                .is_some_and(|parent| known.contains(parent) || Some(*parent) == above)
             {
                 known.insert(process.id);
             }
@@ -72,19 +85,21 @@ pub(crate) fn living_tree(known: &mut HashSet<ProcessId>, tag: &str) -> io::Resu
     }
     Ok(listed
         .iter()
-        .filter(|process| !process.dead && known.contains(&process.id))
+        .filter(|process| !process.dead && process.id.pid != own && known.contains(&process.id))
         .map(|process| process.id)
         .collect())
 }
 
-/// The living processes that belong to one of `tags`, each with its tag: by its own environment, else by that of its
-/// nearest parent that carries one.
+/// The living processes that belong to one of `tags`, their holders among them, each with its tag: by its own
+/// environment, else by that of its nearest parent that carries one.
 pub(crate) fn by_tag<'a>(listed: &'a [Listed], tags: &'a [String]) -> Vec<(&'a Listed, &'a str)> {
     let own = std::process::id();
     let by_pid: HashMap<u32, &Listed> = listed.iter().map(|process| (process.id.pid, process)).collect();
     let mut of: HashMap<u32, &str> = HashMap::new();
     for process in listed.iter().filter(|process| process.id.pid != own) {
-        if let Some(tag) = tag_of(process.id.pid).and_then(|tag| tags.iter().find(|its| **its == tag)) {
+        let variables = [TREE_TAG_VARIABLE, HOLDER_TAG_VARIABLE];
+        let tag = variable_of(process.id.pid, &variables);
+        if let Some(tag) = tag.and_then(|tag| tags.iter().find(|its| **its == tag)) {
             of.insert(process.id.pid, tag);
         }
     }
@@ -143,11 +158,11 @@ fn parse_stat(pid: u32, stat: &[u8]) -> Option<Listed> {
 }
 
 fn has_tag(pid: u32, tag: &str) -> bool {
-    tag_of(pid).is_some_and(|its| its == tag)
+    variable_of(pid, &[TREE_TAG_VARIABLE]).is_some_and(|its| its == tag)
 }
 
-/// The tag in a process's environment.
-fn tag_of(pid: u32) -> Option<String> {
+/// The value of the first of these variables in a process's environment.
+fn variable_of(pid: u32, names: &[&str]) -> Option<String> {
     use std::io::Read;
     let mut environ = Vec::new();
     // Processes of other users cannot be read, and are none of ours.
@@ -156,7 +171,7 @@ fn tag_of(pid: u32) -> Option<String> {
         .ok()?;
     environ
         .split(|byte| *byte == 0)
-        .filter_map(|entry| entry.strip_prefix(TREE_TAG_VARIABLE.as_bytes()))
+        .filter_map(|entry| names.iter().find_map(|name| entry.strip_prefix(name.as_bytes())))
         .find_map(|rest| rest.strip_prefix(b"="))
         .map(|tag| String::from_utf8_lossy(tag).into_owned())
 }

@@ -1,23 +1,27 @@
-//! [`Terminal`]: the handle that callers hold, and how a program gets into a PTY.
+//! [`Terminal`]: the handle that callers hold.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
-use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::emulator::{Emulator, Screen, Size, Snapshot};
 use crate::error::TerminalError;
+use crate::folder::Folder;
+use crate::follow::{self, Line, Saying, Welcomed};
+use crate::holder::monotonic_ns;
 use crate::painted::PaintedRow;
-use crate::process::{self, ProcessId, TREE_TAG_VARIABLE};
+use crate::process;
 use crate::ring::{Output, RING_BYTES_MAX, Ring};
 use crate::stop::{self, StopProof};
 use crate::subscription::Subscription;
-use crate::threads::{self, Threads, WriteRequest};
+use crate::wire::{PAINTING_BYTES_MAX, Painting, Typed};
 
 /// Writes that may wait for the program to take its input; further writers wait in [`Terminal::write`].
 pub const WRITE_QUEUE_MAX: usize = 64;
@@ -25,6 +29,8 @@ pub const WRITE_QUEUE_MAX: usize = 64;
 pub const WRITE_BYTES_MAX: usize = 128 * 1024;
 /// How long a write waits for a program that does not read its input.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long the holder may take for its last words, and to be gone, once the process tree is.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
 /// What to start, and where.
 #[derive(Clone)]
@@ -73,18 +79,21 @@ pub struct Written {
     pub finished: Instant,
 }
 
-/// A program in a PTY. Cheap to clone; the program is killed when the last handle goes without a
-/// [`stop`](Terminal::stop).
+/// A program in a PTY, as its holder shows it to us. Cheap to clone. When the last handle goes, the holder keeps the
+/// program for the next core; one on a thread of this process ends it.
 #[derive(Clone)]
 pub struct Terminal {
     inner: Arc<Inner>,
 }
 
-/// What the reader thread and all handles look at.
+/// What the follower and all handles look at.
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) end: watch::Sender<u64>,
     pub(crate) exit: watch::Sender<Option<Exit>>,
+    pub(crate) lost: watch::Sender<bool>,
+    /// What the holder had kept when we came is all here.
+    pub(crate) caught_up: watch::Sender<bool>,
 }
 
 /// Output and the screen it paints, always in step.
@@ -93,7 +102,30 @@ pub(crate) struct State {
     pub(crate) emulator: Emulator,
 }
 
+impl State {
+    /// Output goes on at `offset`. Returns whether there is a gap.
+    pub(crate) fn skip_to(&mut self, offset: u64) -> bool {
+        let is_gap = offset > self.ring.end();
+        if is_gap {
+            // The rows that scrolled off before the gap are made while their output is there.
+            self.emulator.skip_to(offset, &self.ring);
+            self.ring.skip_to(offset);
+        }
+        is_gap
+    }
+}
+
 impl Shared {
+    /// What shows the screen of now; nothing while our own may still be wrong (the holder's is right then), or when it is
+    /// larger than a holder takes.
+    pub(crate) fn painting(&self) -> Option<Painting> {
+        if !*self.caught_up.borrow() {
+            return None;
+        }
+        let painting = self.state().emulator.painting();
+        (painting.ansi.len() <= PAINTING_BYTES_MAX).then_some(painting)
+    }
+
     /// No code panics while it holds this lock (the engine is caught), so a poisoned one is still in order.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,82 +143,54 @@ impl Shared {
 
 struct Inner {
     shared: Arc<Shared>,
-    root: ProcessId,
-    tag: String,
-    writes: mpsc::Sender<WriteRequest>,
-    master: Mutex<Box<dyn MasterPty + Send>>,
-    threads: Mutex<Option<Threads>>,
+    line: Arc<Line>,
+    /// Where the holder is found; absent for one on a thread of this process.
+    folder: Option<Folder>,
+    following: Mutex<Option<JoinHandle<()>>>,
     stopping: tokio::sync::Mutex<Option<StopProof>>,
 }
 
 impl Terminal {
-    /// Starts a program in a new PTY. `tag` is unique to this terminal (a session's id): it is put into the
-    /// program's environment, so that a descendant is recognised even when its parents are gone.
-    pub fn spawn(spec: &SpawnSpec, tag: &str) -> Result<Terminal, TerminalError> {
-        let size = spec.size.clamped();
-        let open_failed = |error: String| TerminalError::Open { reason: error };
-        let pair = native_pty_system()
-            .openpty(pty_size(size))
-            .map_err(|error| open_failed(format!("{error:#}")))?;
-        let reader = pair
-            .master
-            .try_clone_reader()
-            .map_err(|error| open_failed(format!("{error:#}")))?;
-        let writer = pair
-            .master
-            .take_writer()
-            .map_err(|error| open_failed(format!("{error:#}")))?;
-        let spawn_failed = |reason: String| TerminalError::Spawn {
-            program: spec.program.clone(),
-            cwd: spec.cwd.clone(),
-            reason,
+    /// The terminal at the other end of a connection.
+    pub(crate) fn of(
+        welcomed: Welcomed,
+        size: Size,
+        folder: Option<Folder>,
+    ) -> Result<Terminal, TerminalError> {
+        let pid = welcomed.by.root.pid;
+        let mut state = State {
+            ring: Ring::new(RING_BYTES_MAX),
+            emulator: Emulator::new(size),
         };
-        if !spec.cwd.is_dir() {
-            return Err(spawn_failed("the working folder does not exist".to_owned()));
-        }
-        let child = pair
-            .slave
-            .spawn_command(command(spec, tag))
-            .map_err(|error| spawn_failed(format!("{error:#}")))?;
-        // Our end of the slave must go, or the output never ends.
-        drop(pair.slave);
-        let pid = child
-            .process_id()
-            .ok_or_else(|| spawn_failed("it has no process id".to_owned()))?;
-        let root = process::identify(pid);
-
+        state.skip_to(welcomed.start);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                ring: Ring::new(RING_BYTES_MAX),
-                emulator: Emulator::new(size),
-            }),
-            end: watch::Sender::new(0),
+            state: Mutex::new(state),
+            end: watch::Sender::new(welcomed.start),
             exit: watch::Sender::new(None),
+            lost: watch::Sender::new(false),
+            caught_up: watch::Sender::new(false),
         });
-        let (writes, write_queue) = mpsc::channel(WRITE_QUEUE_MAX);
-        let mut killer = child.clone_killer();
-        let threads = threads::start(Arc::clone(&shared), reader, writer, write_queue, child, pid);
-        let threads = threads.map_err(|source| {
-            // Best effort: the caller gets the error that matters.
-            let _ = killer.kill();
-            TerminalError::Thread { pid, source }
-        })?;
+        let (line, following) = follow::start(&shared, welcomed, WRITE_QUEUE_MAX)
+            .map_err(|source| TerminalError::Thread { pid, source })?;
         Ok(Terminal {
             inner: Arc::new(Inner {
                 shared,
-                root,
-                tag: tag.to_owned(),
-                writes,
-                master: Mutex::new(pair.master),
-                threads: Mutex::new(Some(threads)),
+                line,
+                folder,
+                following: Mutex::new(Some(following)),
                 stopping: tokio::sync::Mutex::new(None),
             }),
         })
     }
 
+    /// Becomes true when all that the holder had kept when we came is here: output, screen and exit.
+    pub(crate) fn caught_up(&self) -> watch::Receiver<bool> {
+        self.inner.shared.caught_up.subscribe()
+    }
+
     /// Id of the program's process.
     pub fn pid(&self) -> u32 {
-        self.inner.root.pid
+        self.inner.line.by.root.pid
     }
 
     /// Types `bytes` into the terminal, and returns when the kernel has them. Writes of several callers do not mix.
@@ -203,22 +207,37 @@ impl Terminal {
         if self.inner.shared.exit.borrow().is_some() {
             return Err(TerminalError::Closed { pid });
         }
-        let (done, written) = oneshot::channel();
+        let (id, typed) = self.inner.line.expect();
         let whole = async {
-            let request = WriteRequest { bytes, done };
-            let closed = || TerminalError::Closed { pid };
-            self.inner.writes.send(request).await.map_err(|_| closed())?;
-            written
-                .await
-                .map_err(|_| closed())?
-                .map_err(|source| TerminalError::Write { pid, source })
+            let saying = Saying::Input { id, bytes };
+            let closed = || self.no_longer(pid);
+            self.inner.line.sayings.send(saying).await.map_err(|_| closed())?;
+            match typed.await.map_err(|_| closed())? {
+                Typed::Done {
+                    started_ns,
+                    finished_ns,
+                } => Ok(written(started_ns, finished_ns)),
+                Typed::Not { .. } if self.inner.shared.exit.borrow().is_some() => Err(closed()),
+                Typed::Not { why } => Err(TerminalError::Write {
+                    pid,
+                    source: std::io::Error::other(why),
+                }),
+            }
         };
-        tokio::time::timeout(WRITE_WAIT_MAX, whole)
-            .await
-            .unwrap_or(Err(TerminalError::Stuck {
-                pid,
-                waited: WRITE_WAIT_MAX,
-            }))
+        let result = tokio::time::timeout(WRITE_WAIT_MAX, whole).await;
+        self.inner.line.forget(id);
+        result.unwrap_or(Err(TerminalError::Stuck {
+            pid,
+            waited: WRITE_WAIT_MAX,
+        }))
+    }
+
+    /// Why nothing can be said to the program any more.
+    fn no_longer(&self, pid: u32) -> TerminalError {
+        match self.inner.line.let_go.load(Ordering::SeqCst) && self.inner.shared.exit.borrow().is_none() {
+            true => TerminalError::LetGo { pid },
+            false => TerminalError::Closed { pid },
+        }
     }
 
     /// Changes the window size; the program is told by the kernel.
@@ -229,15 +248,18 @@ impl Terminal {
             let State { ring, emulator } = &mut *state;
             emulator.resize(size, ring);
         }
-        let master = self.inner.master.lock().unwrap_or_else(PoisonError::into_inner);
-        master
-            .resize(pty_size(size))
-            .map_err(|error| TerminalError::Resize {
-                pid: self.pid(),
-                cols: size.cols,
-                rows: size.rows,
-                reason: format!("{error:#}"),
-            })
+        let failed = |reason: &str| TerminalError::Resize {
+            pid: self.pid(),
+            cols: size.cols,
+            rows: size.rows,
+            reason: reason.to_owned(),
+        };
+        use tokio::sync::mpsc::error::TrySendError;
+        match self.inner.line.sayings.try_send(Saying::Resize(size)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(failed("its holder does not answer")),
+            Err(TrySendError::Closed(_)) => Err(failed("the terminal is closed")),
+        }
     }
 
     /// The window size.
@@ -287,59 +309,123 @@ impl Terminal {
         self.inner.shared.exit.subscribe()
     }
 
+    /// Lets go: the holder keeps program and output for the next core, and this handle sees nothing more of them. The
+    /// holder on a thread of this process ends its program.
+    pub fn detach(&self) {
+        self.inner.let_go();
+    }
+
+    /// Becomes true when the holder itself has died. Its program is then ended and proven gone before
+    /// [`exited`](Self::exited) becomes `Some`, with neither code nor signal.
+    pub fn lost(&self) -> watch::Receiver<bool> {
+        self.inner.shared.lost.subscribe()
+    }
+
     /// Ends the program and everything it started, wherever that moved itself: TERM, `grace`, KILL, until it is
-    /// proven gone or a limit is reached, which the proof says. Calling it again is harmless.
+    /// proven gone or a limit is reached, which the proof says. Then the holder goes too. Calling it again is harmless.
     pub async fn stop(&self, grace: Duration) -> Result<StopProof, TerminalError> {
         let mut last = self.inner.stopping.lock().await;
         if let Some(proof) = last.as_ref().filter(|proof| proof.is_proven()) {
             return Ok(proof.clone());
         }
-        let proof = stop::stop_tree(self.inner.root, &self.inner.tag, grace).await?;
+        let line = &self.inner.line;
+        if line.let_go.load(Ordering::SeqCst) {
+            return Err(TerminalError::LetGo { pid: self.pid() });
+        }
+        let by = &line.by;
+        let proof = stop::stop_beside(Some(by.root), &by.tag, by.holder, grace).await?;
         if proof.is_proven() {
-            let threads = self
-                .inner
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            if let Some(threads) = threads {
-                threads.join().await;
-            }
+            self.release().await;
         }
         *last = Some(proof.clone());
         Ok(proof)
+    }
+
+    /// The program is gone: hears the holder's last words, and lets it go with all it has.
+    async fn release(&self) {
+        let by = &self.inner.line.by;
+        let mut exited = self.inner.shared.exit.subscribe();
+        let heard = tokio::time::timeout(LAST_WORDS_MAX, exited.wait_for(Option::is_some))
+            .await
+            .is_ok();
+        if !heard {
+            tracing::warn!(tag = by.tag, "a holder does not tell how its program ended");
+        }
+        // It may be gone already.
+        let _ = self.inner.line.sayings.try_send(Saying::Release);
+        let following = self
+            .inner
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let line = Arc::clone(&self.inner.line);
+        let ended = tokio::task::spawn_blocking(move || {
+            let deadline = StdInstant::now() + LAST_WORDS_MAX;
+            let following = following.as_ref();
+            while following.is_some_and(|thread| !thread.is_finished()) {
+                if StdInstant::now() >= deadline {
+                    line.hang_up();
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            true
+        });
+        if !ended.await.unwrap_or(false) {
+            tracing::warn!(tag = by.tag, "a holder that was released has not ended");
+        } else if let Some(folder) = &self.inner.folder
+            // Another core may have taken it from us meanwhile: then it is in use.
+            && !by.holder.is_some_and(process::lives)
+            && let Err(error) = folder.remove()
+        {
+            tracing::warn!(tag = by.tag, %error, "the folder of a holder that is gone could not be removed");
+        }
+    }
+}
+
+/// The moments that a holder tells, on the clock of this process.
+fn written(started_ns: u64, finished_ns: u64) -> Written {
+    // In this order: a moment may be taken for a bit later than it was, never for earlier.
+    let now_ns = monotonic_ns();
+    let now = Instant::now();
+    let ago = |ns: u64| {
+        now.checked_sub(Duration::from_nanos(now_ns.saturating_sub(ns)))
+            .unwrap_or(now)
+    };
+    Written {
+        started: ago(started_ns),
+        finished: ago(finished_ns),
+    }
+}
+
+impl Inner {
+    fn let_go(&self) {
+        let Line {
+            by, sayings, let_go, ..
+        } = &*self.line;
+        if by.holder.is_none() && self.shared.exit.borrow().is_none() {
+            tracing::warn!(
+                pid = by.root.pid,
+                "a terminal of this process was let go while its program ran; killing it"
+            );
+            stop::kill_tree_now(by.root, &by.tag);
+        }
+        if let_go.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // The next core may come when the beginning of the output is gone. Where there is no room, an older one does.
+        if let Some(painting) = self.shared.painting() {
+            let _ = sayings.try_send(Saying::Painting(painting));
+        }
+        if sayings.try_send(Saying::Bye).is_err() {
+            self.line.hang_up();
+        }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.shared.exit.borrow().is_none() {
-            tracing::warn!(
-                pid = self.root.pid,
-                "a terminal was dropped while its program ran; killing it"
-            );
-            stop::kill_tree_now(self.root, &self.tag);
-        }
-    }
-}
-
-fn command(spec: &SpawnSpec, tag: &str) -> CommandBuilder {
-    let mut command = CommandBuilder::new(&spec.program);
-    command.args(&spec.args);
-    command.cwd(&spec.cwd);
-    command.env_clear();
-    for (name, value) in &spec.env {
-        command.env(name, value);
-    }
-    command.env(TREE_TAG_VARIABLE, tag);
-    command
-}
-
-fn pty_size(size: Size) -> PtySize {
-    PtySize {
-        rows: size.rows,
-        cols: size.cols,
-        pixel_width: 0,
-        pixel_height: 0,
+        self.let_go();
     }
 }

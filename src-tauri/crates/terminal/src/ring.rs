@@ -43,6 +43,12 @@ impl Ring {
         self.end += chunk.len() as u64;
     }
 
+    /// Output goes on at `offset`, further on than it came to: what was kept is forgotten, so that no hole is hidden.
+    pub(crate) fn skip_to(&mut self, offset: u64) {
+        self.bytes.clear();
+        self.end = offset;
+    }
+
     /// Offset of the oldest byte that is kept.
     pub(crate) fn start(&self) -> u64 {
         self.end - self.bytes.len() as u64

@@ -1,11 +1,10 @@
 //! Ending a process tree until it is proven gone.
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::error::TerminalError;
 use crate::process::{self, ProcessId};
@@ -16,7 +15,7 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(5);
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(100);
 /// Looks in a row that must find nothing: a process that was being forked during one is seen by the next.
-const EMPTY_LOOKS: u32 = 2;
+pub(crate) const EMPTY_LOOKS: u32 = 2;
 
 /// What is known after a stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,40 +39,23 @@ impl StopProof {
     }
 }
 
-/// TERM to all, `grace`, KILL to what is left, until nothing is found or [`KILL_WAIT_MAX`] is over.
-pub(crate) async fn stop_tree(
-    root: ProcessId,
+/// TERM to all, `grace`, KILL to what is left, until nothing is found or [`KILL_WAIT_MAX`] is over. `above` is the
+/// holder of the tree. Takes its time: not on a thread that serves others.
+pub(crate) fn stop_tree(
+    root: Option<ProcessId>,
     tag: &str,
-    grace: Duration,
-) -> Result<StopProof, TerminalError> {
-    let mut proof = stop_known(HashSet::from([root]), tag, grace).await?;
-    proof.root = Some(root);
-    Ok(proof)
-}
-
-/// Ends what a terminal of an earlier process of ours left behind: everything that carries its tag, TERM first. Used
-/// at start, before anything that those programs may still use is touched.
-pub async fn stop_left_behind(tag: &str, grace: Duration) -> Result<StopProof, TerminalError> {
-    stop_known(HashSet::new(), tag, grace).await
-}
-
-async fn stop_known(
-    known: HashSet<ProcessId>,
-    tag: &str,
+    above: Option<ProcessId>,
     grace: Duration,
 ) -> Result<StopProof, TerminalError> {
     let started = Instant::now();
-    let mut tree = Tree {
-        known,
-        tag: tag.to_owned(),
-    };
+    let mut known: HashSet<ProcessId> = root.into_iter().collect();
     let mut killed = BTreeSet::new();
     let mut terminated = HashSet::new();
     let mut empty_looks = 0;
     let mut look_every = LOOK_EVERY_MIN;
     let survivors = loop {
-        let (next, living) = tree.look().await?;
-        tree = next;
+        let living = process::living_tree(&mut known, tag, above)
+            .map_err(|source| TerminalError::Processes { source })?;
         empty_looks = if living.is_empty() { empty_looks + 1 } else { 0 };
         if empty_looks >= EMPTY_LOOKS {
             break Vec::new();
@@ -90,12 +72,12 @@ async fn stop_known(
                 signal(process, Signal::TERM);
             }
         }
-        tokio::time::sleep(look_every).await;
+        std::thread::sleep(look_every);
         look_every = (look_every * 2).min(LOOK_EVERY_MAX);
     };
-    let seen: BTreeSet<ProcessId> = tree.known.into_iter().collect();
+    let seen: BTreeSet<ProcessId> = known.into_iter().collect();
     Ok(StopProof {
-        root: None,
+        root,
         seen: seen.into_iter().collect(),
         killed: killed.into_iter().collect(),
         survivors,
@@ -103,41 +85,54 @@ async fn stop_known(
     })
 }
 
-/// What has been seen of the tree so far.
-struct Tree {
-    known: HashSet<ProcessId>,
-    tag: String,
+/// The same, beside the threads that serve others.
+pub(crate) async fn stop_beside(
+    root: Option<ProcessId>,
+    tag: &str,
+    above: Option<ProcessId>,
+    grace: Duration,
+) -> Result<StopProof, TerminalError> {
+    let tag = tag.to_owned();
+    tokio::task::spawn_blocking(move || stop_tree(root, &tag, above, grace))
+        .await
+        .unwrap_or_else(|error| {
+            Err(TerminalError::Processes {
+                source: std::io::Error::other(error),
+            })
+        })
 }
 
-impl Tree {
-    /// Reading the list takes milliseconds: not on a thread that serves others.
-    async fn look(mut self) -> Result<(Tree, Vec<ProcessId>), TerminalError> {
-        tokio::task::spawn_blocking(move || {
-            let living = process::living_tree(&mut self.known, &self.tag)?;
-            Ok((self, living))
-        })
-        .await
-        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-        .map_err(|source| TerminalError::Processes { source })
-    }
+/// Ends what a terminal of an earlier process of ours left behind: everything that carries its tag, TERM first. Used
+/// at start, before anything that those programs may still use is touched.
+pub async fn stop_left_behind(tag: &str, grace: Duration) -> Result<StopProof, TerminalError> {
+    stop_beside(None, tag, None, grace).await
 }
 
 /// For a terminal that is dropped without a stop: kills what is found now, and proves nothing.
 pub(crate) fn kill_tree_now(root: ProcessId, tag: &str) {
     let mut known = HashSet::from([root]);
-    for process in process::living_tree(&mut known, tag).unwrap_or_default() {
+    for process in process::living_tree(&mut known, tag, None).unwrap_or_default() {
         signal(process, Signal::KILL);
     }
 }
 
-fn signal(process: ProcessId, signal: Signal) {
-    // Pids come again: the process that was looked at must still be the one.
+/// Signals this very process, and nobody who has its pid by now.
+pub(crate) fn signal(process: ProcessId, signal: Signal) {
+    let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    // Pids come again: the process that was looked at must still be the one. What was opened before the look stays the
+    // one; on a kernel that cannot open a process, the pid has to do for the moment between.
+    let opened = pidfd_open(pid, PidfdFlags::empty());
     if process::identify(process.pid) != process {
         return;
     }
-    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    let sent = match opened {
+        Ok(opened) => pidfd_send_signal(&opened, signal),
+        Err(_) => kill_process(pid, signal),
+    };
     // Between the look and the signal the process may have gone: that is what we want.
-    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+    if let Err(error) = sent {
         tracing::debug!(pid = process.pid, %error, "a signal found no process");
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use terminal::{Seen, Size, SpawnSpec, Terminal};
+use terminal::{Holders, Seen, Size, SpawnSpec};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -38,7 +38,10 @@ async fn what_a_program_wrote_before_its_exit_arrives_whole_every_time() {
             env: Vec::new(),
             size: Size { cols: 120, rows: 40 },
         };
-        let terminal = Terminal::spawn(&spec, &format!("lossless-{}-{run}", std::process::id())).unwrap();
+        let terminal = Holders::in_this_process()
+            .start(&spec, &format!("lossless-{}-{run}", std::process::id()))
+            .await
+            .unwrap();
         let mut subscription = terminal.subscribe(0);
         let mut at = 0;
         let mut lagged = false;

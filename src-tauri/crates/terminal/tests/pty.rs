@@ -1,4 +1,4 @@
-//! Real programs in real terminals.
+//! Real programs in real terminals, held by processes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside a test function")]
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use terminal::{
-    RING_BYTES_MAX, Seen, Size, SpawnSpec, Terminal, TerminalError, WRITE_BYTES_MAX, paint, run_once,
+    Holders, RING_BYTES_MAX, Seen, Size, SpawnSpec, Terminal, TerminalError, WRITE_BYTES_MAX, paint, run_once,
 };
 use tokio::time::{Instant, timeout};
 
@@ -14,10 +14,22 @@ use tokio::time::{Instant, timeout};
 const LIMIT: Duration = Duration::from_secs(30);
 const SIZE: Size = Size { cols: 80, rows: 24 };
 
-fn shell(script: &str) -> Terminal {
+/// Holders in a folder that is removed at the end of the test process.
+fn holders() -> Holders {
+    static DIR: std::sync::LazyLock<tempfile::TempDir> =
+        std::sync::LazyLock::new(|| tempfile::tempdir().unwrap());
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_semo-holder"));
+    Holders::of_processes(program, DIR.path().join("holders"), 1, LIMIT)
+}
+
+fn tag() -> String {
     static TAG: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = TAG.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let spec = SpawnSpec {
+    format!("test-{}-{number}", std::process::id())
+}
+
+fn plan(script: &str) -> SpawnSpec {
+    SpawnSpec {
         program: PathBuf::from("/bin/sh"),
         args: vec!["-c".into(), script.into()],
         cwd: PathBuf::from("/tmp"),
@@ -26,8 +38,11 @@ fn shell(script: &str) -> Terminal {
             ("GREETING".into(), "hello".into()),
         ],
         size: SIZE,
-    };
-    Terminal::spawn(&spec, &format!("test-{}-{number}", std::process::id())).unwrap()
+    }
+}
+
+async fn shell(script: &str) -> Terminal {
+    holders().start(&plan(script), &tag()).await.unwrap()
 }
 
 /// Waits until the screen shows `text`.
@@ -71,7 +86,7 @@ fn number(terminal: &Terminal, name: &str) -> u32 {
 
 #[tokio::test]
 async fn a_program_sees_its_environment_and_nothing_else_and_its_exit_is_told() {
-    let terminal = shell("env | cut -d= -f1 | sort | tr '\\n' ' '; exit 7");
+    let terminal = shell("env | cut -d= -f1 | sort | tr '\\n' ' '; exit 7").await;
     assert_eq!(exit_code(&terminal).await, Some(7));
     let names = terminal.screen().rows.join(" ");
     assert!(
@@ -83,7 +98,7 @@ async fn a_program_sees_its_environment_and_nothing_else_and_its_exit_is_told() 
 
 #[tokio::test]
 async fn typed_text_arrives_and_what_it_changes_is_seen() {
-    let terminal = shell("stty -echo; echo ready; read line; echo \"got:$line:\"");
+    let terminal = shell("stty -echo; echo ready; read line; echo \"got:$line:\"").await;
     shows(&terminal, "ready").await;
     let before = Instant::now();
     let written = terminal.write("안녕 semo\r").await.unwrap();
@@ -100,7 +115,7 @@ async fn typed_text_arrives_and_what_it_changes_is_seen() {
 #[tokio::test]
 async fn all_output_before_an_exit_is_there_when_the_exit_is_told() {
     for round in 0..8 {
-        let terminal = shell("stty -opost; head -c 700000 /dev/zero | tr '\\0' x; printf THE-END");
+        let terminal = shell("stty -opost; head -c 700000 /dev/zero | tr '\\0' x; printf THE-END").await;
         assert_eq!(exit_code(&terminal).await, Some(0));
         let output = terminal.output_since(0);
         assert_eq!(output.end, 700_007, "round {round}");
@@ -111,7 +126,7 @@ async fn all_output_before_an_exit_is_there_when_the_exit_is_told() {
 #[tokio::test]
 async fn a_flood_is_followed_without_loss_or_the_viewer_is_told_of_the_gap() {
     let lines = 100_000;
-    let terminal = shell(&format!("stty -opost; seq 1 {lines}"));
+    let terminal = shell(&format!("stty -opost; seq 1 {lines}")).await;
     let expected: u64 = (1..=lines).map(|n: u64| n.to_string().len() as u64 + 1).sum();
     let mut viewer = terminal.subscribe(0);
     let (mut position, mut lagged) = (0, 0);
@@ -137,9 +152,8 @@ async fn a_flood_is_followed_without_loss_or_the_viewer_is_told_of_the_gap() {
 
 #[tokio::test]
 async fn a_viewer_that_slept_is_told_so_and_catches_up_from_a_snapshot() {
-    let terminal = shell(
-        "stty -opost; echo first; read x; head -c 6000000 /dev/zero | tr '\\0' y; printf '\\r\\nlast'; read x",
-    );
+    let terminal = shell("stty -opost; echo first; read x; head -c 6000000 /dev/zero | tr '\\0' y; printf '\\r\\nlast'; read x",
+    ).await;
     let mut sleeper = terminal.subscribe(0);
     assert!(matches!(sleeper.next().await, Seen::Chunk { offset: 0, .. }));
     shows(&terminal, "first").await;
@@ -168,7 +182,7 @@ async fn a_viewer_that_slept_is_told_so_and_catches_up_from_a_snapshot() {
 
 #[tokio::test]
 async fn a_new_size_reaches_the_program_and_the_screen() {
-    let terminal = shell("trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done");
+    let terminal = shell("trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done").await;
     shows(&terminal, "ready").await;
     terminal.resize(Size { cols: 132, rows: 43 }).unwrap();
     shows(&terminal, "43 132").await;
@@ -193,7 +207,8 @@ async fn a_stop_reaches_children_that_hid_in_sessions_of_their_own() {
         "setsid sh -c 'echo a=$$; trap \"\" TERM; sleep 31536' & \
          sh -c 'setsid sh -c \"echo b=\\$\\$; sleep 31537\" & sleep 0.2' ; \
          echo all; wait",
-    );
+    )
+    .await;
     shows(&terminal, "a=").await;
     shows(&terminal, "b=").await;
     shows(&terminal, "all").await;
@@ -220,7 +235,7 @@ async fn a_stop_reaches_children_that_hid_in_sessions_of_their_own() {
 
 #[tokio::test]
 async fn an_exit_is_told_although_a_child_holds_the_terminal_open() {
-    let terminal = shell("setsid sh -c 'trap \"\" HUP; echo a=$$; sleep 31538' & sleep 0.3; exit 3");
+    let terminal = shell("setsid sh -c 'trap \"\" HUP; echo a=$$; sleep 31538' & sleep 0.3; exit 3").await;
     shows(&terminal, "a=").await;
     let child = number(&terminal, "a");
     assert_eq!(exit_code(&terminal).await, Some(3));
@@ -230,8 +245,12 @@ async fn an_exit_is_told_although_a_child_holds_the_terminal_open() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_is_dropped_leaves_nothing_running() {
-    let terminal = shell("echo a=$$; sleep 31539");
+async fn a_terminal_of_this_process_that_is_dropped_leaves_nothing_running() {
+    let on_thread = Holders::in_this_process();
+    let terminal = on_thread
+        .start(&plan("echo a=$$; sleep 31539"), &tag())
+        .await
+        .unwrap();
     shows(&terminal, "a=").await;
     let pid = number(&terminal, "a");
     drop(terminal);
@@ -247,7 +266,7 @@ async fn hostile_output_harms_neither_screen_nor_title() {
     let long = "t".repeat(5_000);
     let terminal = shell(&format!(
         "printf '\\033]0;%s\\007' {long}; printf '\\033]52;c;aGk=\\007\\377\\376\\300after\\033[999999999;1Hend'"
-    ));
+    )).await;
     assert_eq!(exit_code(&terminal).await, Some(0));
     let screen = terminal.screen();
     assert!(screen.title.chars().count() <= terminal::TITLE_CHARS_MAX && screen.title.starts_with("ttt"));
@@ -334,21 +353,21 @@ async fn what_cannot_be_started_says_what_and_why() {
         env: vec![("SECRET".into(), "hush".into())],
         size: SIZE,
     };
-    let error = Terminal::spawn(&spec, "t").err().unwrap().to_string();
+    let error = holders().start(&spec, &tag()).await.err().unwrap().to_string();
     assert!(
         error.contains("/nonexistent/claude") && error.contains("/tmp"),
         "{error}"
     );
     spec.program = PathBuf::from("/bin/sh");
     spec.cwd = PathBuf::from("/nonexistent");
-    let error = Terminal::spawn(&spec, "t").err().unwrap().to_string();
+    let error = holders().start(&spec, &tag()).await.err().unwrap().to_string();
     assert!(error.contains("working folder does not exist"), "{error}");
     assert!(!format!("{spec:?}").contains("hush"));
 }
 
 #[tokio::test]
 async fn a_write_has_a_limit() {
-    let terminal = shell("sleep 31540");
+    let terminal = shell("sleep 31540").await;
     let error = terminal.write(vec![b'x'; WRITE_BYTES_MAX + 1]).await.unwrap_err();
     assert!(matches!(error, TerminalError::TooMuch { .. }), "{error}");
     assert!(terminal.stop(Duration::from_secs(1)).await.unwrap().is_proven());
@@ -369,7 +388,7 @@ async fn a_program_is_run_once_with_bounded_output_and_time() {
         .await
         .unwrap();
     assert_eq!(flood.stdout.len() as u64, terminal::ONCE_OUTPUT_BYTES_MAX);
-    let hung = run_once(sh, &["-c", "sleep 31541"], &env, Duration::from_millis(200)).await;
+    let hung = run_once(sh, &["-c", "exec sleep 31541"], &env, Duration::from_millis(200)).await;
     assert!(matches!(hung, Err(TerminalError::TimedOut { .. })), "{hung:?}");
     let missing = run_once(Path::new("/nonexistent/x"), &[], &env, LIMIT).await;
     assert!(matches!(missing, Err(TerminalError::Spawn { .. })), "{missing:?}");

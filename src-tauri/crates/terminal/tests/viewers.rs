@@ -4,14 +4,14 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use terminal::{Seen, Size, SpawnSpec, Terminal, memory_of};
+use terminal::{Holders, Seen, Size, SpawnSpec, Terminal, memory_of};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIZE: Size = Size { cols: 100, rows: 30 };
 const VIEWERS: u64 = 24;
 
-fn shell(script: &str, tag: &str) -> Terminal {
+async fn shell(script: &str, tag: &str) -> Terminal {
     let spec = SpawnSpec {
         program: PathBuf::from("/bin/sh"),
         args: vec!["-c".into(), script.into()],
@@ -19,12 +19,17 @@ fn shell(script: &str, tag: &str) -> Terminal {
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         size: SIZE,
     };
-    Terminal::spawn(&spec, tag).unwrap_or_else(|error| panic!("{error}"))
+    Holders::in_this_process()
+        .start(&spec, tag)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A viewer with a terminal of its own: snapshot, then the output that follows it, and a snapshot again whenever it
-/// was too slow. Returns the rows it shows at the end, and how often it had to begin anew.
-async fn view(terminal: Terminal, pace: Duration) -> (Vec<String>, u32) {
+/// was too slow. It looks only when it is `behind` bytes behind, or when the program has ended. Returns the rows it
+/// shows at the end, and how often it had to begin anew.
+async fn view(terminal: Terminal, behind: u64) -> (Vec<String>, u32) {
+    let (mut changed, mut exited) = (terminal.changed(), terminal.exited());
     let side = |cells| NonZeroU16::new(cells).unwrap_or(NonZeroU16::MIN);
     let mut began = 0;
     'anew: loop {
@@ -40,7 +45,10 @@ async fn view(terminal: Terminal, pace: Duration) -> (Vec<String>, u32) {
                     assert_eq!(offset, at, "no hole and no repetition");
                     at += bytes.len() as u64;
                     screen.process(&bytes);
-                    tokio::time::sleep(pace).await;
+                    tokio::select! {
+                        _ = changed.wait_for(|end| *end >= at + behind) => {}
+                        _ = exited.wait_for(Option::is_some) => {}
+                    }
                 }
                 Seen::Lagged => continue 'anew,
                 Seen::Ended(_) => {
@@ -56,11 +64,11 @@ async fn view(terminal: Terminal, pace: Duration) -> (Vec<String>, u32) {
 async fn viewers_of_every_pace_end_with_the_same_screen_and_none_slows_the_program() {
     let script = "i=0; while [ $i -lt 300 ]; do printf '\\033[3%dmround %d\\033[m ' $((i % 8)) $i; seq 1 6000; i=$((i+1)); done; \
                   printf '\\033[5;10Hthe end'";
-    let terminal = shell(script, &format!("viewers-{}", std::process::id()));
+    let terminal = shell(script, &format!("viewers-{}", std::process::id())).await;
     let mut viewers = tokio::task::JoinSet::new();
     for n in 0..VIEWERS {
         // From as fast as it goes to hopelessly slow.
-        viewers.spawn(view(terminal.clone(), Duration::from_micros(n * n * 400)));
+        viewers.spawn(view(terminal.clone(), n * n * 16 * 1024));
     }
     let mut exited = terminal.exited();
     let exit = timeout(LIMIT, exited.wait_for(Option::is_some)).await;
@@ -85,9 +93,10 @@ async fn the_memory_of_a_terminal_is_that_of_its_whole_tree_wherever_that_hid() 
     // A child of a session of its own holds 60 MB; its parent has gone.
     let hog = "head -c 60000000 /dev/zero | tail -c 60000000 | (sleep 600; cat) >/dev/null";
     let terminal = shell(
-        &format!("setsid sh -c '{hog}' & sleep 0.1; echo ready; exec sleep 600"),
+        &format!("setsid sh -c '{hog}' & echo ready; exec sleep 600"),
         &tag,
-    );
+    )
+    .await;
     let nobody = format!("nobody-{tag}");
     let look = async {
         loop {
@@ -98,7 +107,8 @@ async fn the_memory_of_a_terminal_is_that_of_its_whole_tree_wherever_that_hid() 
                 assert!(!memory.contains_key(&nobody));
                 break *tree;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Each look is one over all processes of the machine, on a thread of its own: this is no busy loop.
+            tokio::task::yield_now().await;
         }
     };
     let tree = timeout(LIMIT, look).await;

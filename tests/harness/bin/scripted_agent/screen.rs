@@ -169,7 +169,9 @@ impl State {
             return;
         }
         let cols = tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col.max(8)));
-        let sign = if self.working { '⠂' } else { '✳' };
+        // As the real one: at rest, and without a cursor, while it waits for a person.
+        let asks = self.dialog.is_some();
+        let sign = if self.working && !asks { '⠂' } else { '✳' };
         let mut out = format!(
             "\x1b[?25l{}{finished}\x1b]0;{sign} {}\x07",
             self.away(),
@@ -224,7 +226,8 @@ impl State {
         if below > 0 {
             out.push_str(&format!("\x1b[{below}A"));
         }
-        out.push_str(&format!("\r\x1b[{cursor_col}C\x1b[?25h{behind}"));
+        let cursor = if asks { "" } else { "\x1b[?25h" };
+        out.push_str(&format!("\r\x1b[{cursor_col}C{cursor}{behind}"));
         self.above = cursor_row;
         let mut stdout = std::io::stdout().lock();
         let _ = stdout.write_all(out.as_bytes());

@@ -182,8 +182,8 @@ impl Turn<'_> {
         Err(Stopped::Failed)
     }
 
-    /// Runs a command in a session of its own, as the real program does.
-    fn tool(&mut self, command: &str, agent: Option<&str>) -> Result<(), Stopped> {
+    /// Writes down that a command is wanted, as the real program does before it asks or runs.
+    fn wants(&mut self, command: &str, agent: Option<&str>) -> Value {
         self.answered = true;
         self.tools += 1;
         let mut fields = json!({
@@ -200,6 +200,17 @@ impl Turn<'_> {
             ]},
         }));
         self.agent.report.hook("PreToolUse", fields.clone());
+        fields
+    }
+
+    fn tool(&mut self, command: &str, agent: Option<&str>) -> Result<(), Stopped> {
+        let fields = self.wants(command, agent);
+        self.run_tool(command, agent, fields)
+    }
+
+    /// Runs a command in a session of its own, as the real program does.
+    fn run_tool(&mut self, command: &str, agent: Option<&str>, mut fields: Value) -> Result<(), Stopped> {
+        let id = fields["tool_use_id"].clone();
         let started = Instant::now();
         let child = Command::new("setsid")
             .args(["sh", "-c", command])
@@ -241,10 +252,11 @@ impl Turn<'_> {
     }
 
     fn permission(&mut self, command: &str) -> Result<(), Stopped> {
+        let wanted = self.wants(command, None);
         let answer = self.ask(permission_rows(command), permission_fields(command));
         let decision = &answer["hookSpecificOutput"]["decision"];
         if is_allowed(&answer) {
-            return self.tool(command, None);
+            return self.run_tool(command, None, wanted);
         }
         match decision["message"].as_str() {
             Some(message) => {

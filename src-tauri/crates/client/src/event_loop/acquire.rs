@@ -55,8 +55,10 @@ impl EventLoop {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
-        let (Some(session), Some(place)) = (live.session.clone(), live.place.clone()) else {
-            return;
+        let Some(session) = live.session.clone() else { return };
+        let Some(place) = live.place.clone() else {
+            // Of an earlier core, and its folder cannot be used.
+            return self.lose(id, "its worktree cannot be used");
         };
         if std::mem::replace(&mut live.checking, true) {
             return;
@@ -120,7 +122,8 @@ impl EventLoop {
             self.give_up(id, "it stood ready but is not fit for work");
             self.advance_line();
         } else if live.unchecked {
-            let words = format!("it was started again, but {why}");
+            let begun = if live.taken_up { "it was taken up" } else { "it was started" };
+            let words = format!("{begun} again, but {why}");
             self.lose(id, &words);
         } else {
             self.renew(id, "it is not fit for work");

@@ -140,6 +140,11 @@ impl News {
         self.untaken.len() != before
     }
 
+    /// Whether anything is still to be told.
+    fn is_quiet(&self) -> bool {
+        self.telling.is_none() && self.waiting.is_empty()
+    }
+
     /// After a new sign-in, what was refused may be possible.
     pub(super) fn forget_refusals(&mut self) {
         self.refused_ends.clear();
@@ -274,6 +279,11 @@ impl EventLoop {
             }
         }
         self.tell_asks();
+    }
+
+    /// Whether the office has still to hear of asks, and can.
+    pub(super) fn has_ask_news(&self) -> bool {
+        self.office.is_some() && self.asks.news.again_at.is_none() && !self.asks.news.is_quiet()
     }
 
     /// The problem is over when no ask is left that the office had no room for.

@@ -236,6 +236,14 @@ impl EventLoop {
         self.asks.hand_over_answers(report.turn, &mut report.evidence);
     }
 
+    /// The core leaves its sessions: what they ask is asked anew by the next one, and no dead question stays open.
+    pub(super) fn withdraw_asks_on_leaving(&mut self) {
+        for id in self.asks.pending.keys().copied().collect::<Vec<_>>() {
+            let why = "SEMO Office was closed on that workstation; it is asked again when it is opened".to_owned();
+            self.ask_closed(id, AskEnd::Withdrawn { why });
+        }
+    }
+
     /// A session that is gone asks for nothing any more.
     pub(super) fn withdraw_asks_of_gone_sessions(&mut self) {
         let here = |session: SessionId| {

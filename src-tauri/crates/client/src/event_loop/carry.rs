@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, SendPrompt, TURN_TIMEOUT_S_DEFAULT};
+use domain::command::{Cancel, GetOutput, OutputFormat, SendKeys, TURN_TIMEOUT_S_DEFAULT};
 use domain::fault::chain;
 use domain::marker::Marker;
 use domain::policy::Decision;
@@ -13,7 +13,7 @@ use domain::{Command, CommandId, SessionId, TurnId};
 use journal::{NewTurn, TurnEnd};
 use provider::detect::ScreenMeaning;
 use serde_json::{Value, json};
-use session::{Session, TurnRequest, WhichTurn};
+use session::{Session, SessionError, TurnRequest, WhichTurn};
 use sha2::{Digest, Sha256};
 use supabase::{CancelAnswer, RestError};
 use tokio::time::Instant;
@@ -30,6 +30,9 @@ const CODE_DIGITS: usize = 6;
 impl EventLoop {
     /// Begins a command that is parsed, allowed and in the journal.
     pub(super) fn carry_out(&mut self, id: CommandId) {
+        if let Some(session) = self.named_and_unsettled(id) {
+            return self.wait_for(id, Stage::UntilSettled { session });
+        }
         let Some(work) = self.work.get(&id) else { return };
         match work.command.clone() {
             Command::SendPrompt(args) => match args.session.or(work.row.session_id) {
@@ -49,8 +52,15 @@ impl EventLoop {
     /// Notes in the journal that an effect may happen from now on. Without that note nothing is done.
     pub(super) fn mark_started(&mut self, id: CommandId) -> bool {
         let now = self.now();
-        match self.ground.journal.mark_started(id, now) {
+        let marked = if self.leftovers.never_entered(id) {
+            // The journal has it as started; nothing of it has reached an agent.
+            Ok(true)
+        } else {
+            self.ground.journal.mark_started(id, now)
+        };
+        match marked {
             Ok(true) => {
+                fail::fail_point!("started");
                 if let Some(work) = self.work.get_mut(&id) {
                     work.started_at = Some(now);
                 }
@@ -97,7 +107,7 @@ impl EventLoop {
 
     /// Ends what waited in vain: for a session's start, or in line past its own expiry.
     pub(super) fn end_what_waited_too_long(&mut self, now: Instant) {
-        let clock = self.now();
+        let moment = self.moment();
         let mut over = Vec::new();
         for (id, work) in &self.work {
             match work.stage {
@@ -107,7 +117,7 @@ impl EventLoop {
                     let message = format!("its session was not ready in time: {why}");
                     over.push((*id, End::failed("timeout", message)));
                 }
-                Stage::InLine if work.row.expires_at.is_some_and(|at| at <= clock) => {
+                Stage::InLine if self.desk.is_expired(*id, moment) => {
                     over.push((
                         *id,
                         End::failed("expired", "it expired while it waited for a free session"),
@@ -130,10 +140,10 @@ impl EventLoop {
         let Some(handle) = self.session_of(id, session) else {
             return self.no_such_session(id, session);
         };
-        let turn = TurnId(Uuid::new_v4());
-        if !self.mark_started(id) || !self.note_turn(id, session, turn, &args) {
+        if !self.may_begin(id, session) {
             return;
         }
+        let turn = TurnId(Uuid::new_v4());
         let code = Uuid::new_v4().simple().to_string()[..CODE_DIGITS].to_owned();
         let request = TurnRequest {
             id: turn,
@@ -141,6 +151,9 @@ impl EventLoop {
             marker: Marker::for_wish(args.marker, &code),
             timeout: Duration::from_secs(args.timeout_s.unwrap_or(TURN_TIMEOUT_S_DEFAULT)),
         };
+        if !self.mark_started(id) || !self.note_turn(id, session, &request) {
+            return;
+        }
         tracing::debug!(command = %id, "the prompt goes to the session");
         match handle.submit(request) {
             Ok(()) => {
@@ -176,19 +189,23 @@ impl EventLoop {
         }
     }
 
-    fn note_turn(&mut self, id: CommandId, session: SessionId, turn: TurnId, args: &SendPrompt) -> bool {
-        let prompt_sha256 = Sha256::digest(args.prompt.as_bytes())
+    fn note_turn(&mut self, id: CommandId, session: SessionId, request: &TurnRequest) -> bool {
+        let prompt_sha256 = Sha256::digest(request.prompt.as_bytes())
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let note = NewTurn {
-            id: turn,
+            id: request.id,
             session,
             command: Some(id),
             prompt_sha256,
+            request: serde_json::to_value(request).unwrap_or_default(),
         };
         match self.ground.journal.start_turn(&note, self.now()) {
-            Ok(()) => true,
+            Ok(()) => {
+                fail::fail_point!("turn-row");
+                true
+            }
             Err(error) => {
                 self.problem("journal", error.to_string(), "");
                 self.end(id, End::failed("journal", format!("it was not begun: {error}")));
@@ -218,12 +235,30 @@ impl EventLoop {
             bytes.extend_from_slice(key.bytes());
         }
         // Typing waits for a program that does not read its input; the loop does not.
-        self.ground.tasks.spawn(async move {
-            if let Err(error) = handle.keys(Bytes::from(bytes)).await {
-                tracing::warn!(%error, "keys were not taken");
+        self.wait_for(id, Stage::Answering);
+        let session = args.session;
+        self.start(async move {
+            let result = handle.keys(Bytes::from(bytes)).await;
+            Event::KeysPressed {
+                command: id,
+                session,
+                result,
             }
         });
-        self.end(id, End::ok(json!({ "session_id": args.session })));
+    }
+
+    /// The program has taken keys, or has not.
+    pub(super) fn keys_pressed(
+        &mut self,
+        id: CommandId,
+        session: SessionId,
+        result: Result<(), SessionError>,
+    ) {
+        let end = match result {
+            Ok(()) => End::ok(json!({ "session_id": session })),
+            Err(error) => End::failed("not_pressed", chain(&error)),
+        };
+        self.end(id, end);
     }
 
     /// By what the session has told, and by its screen: that is ahead of it.
@@ -253,7 +288,7 @@ impl EventLoop {
     }
 
     /// Stops a command: here where it is carried out here, else by asking the office.
-    fn cancel_command(&mut self, id: CommandId, target: CommandId) {
+    pub(super) fn cancel_command(&mut self, id: CommandId, target: CommandId) {
         let office = self.work.get(&id).map(|work| work.row.office_id);
         let here = self.work.get(&target).is_some_and(|work| {
             work.stage != Stage::Ended && Some(work.row.office_id) == office && target != id
@@ -291,7 +326,7 @@ impl EventLoop {
     }
 
     /// Stops what runs in a session.
-    fn cancel_in(&mut self, id: CommandId, session: SessionId) {
+    pub(super) fn cancel_in(&mut self, id: CommandId, session: SessionId) {
         let Some(handle) = self.session_of(id, session) else {
             return self.no_such_session(id, session);
         };
@@ -336,7 +371,16 @@ impl EventLoop {
                     tracing::warn!(command = %id, %error, "a turn could not be cancelled; its end will tell");
                 }
             }
-            Stage::UntilEnded { .. }
+            Stage::UntilSettled { .. } => self.end(
+                id,
+                End::cancelled("it was cancelled while its session was looked for"),
+            ),
+            Stage::Recovering if self.has_had_no_effect(id) => {
+                self.end(id, End::cancelled("it was cancelled before it was begun"));
+            }
+            // What runs of it, or may, is stopped when its session is found.
+            Stage::Recovering
+            | Stage::UntilEnded { .. }
             | Stage::UntilGone { .. }
             | Stage::Asking
             | Stage::Answering

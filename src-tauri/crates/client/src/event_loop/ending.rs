@@ -6,25 +6,20 @@ use std::time::Duration;
 use domain::SessionId;
 use domain::fault::chain;
 use domain::session::SessionState;
-use journal::SessionRow;
 use provider::claude;
 use serde_json::json;
 use session::Session;
 use tokio::time::Instant;
-use worktree::{Repository, Worktree};
+use worktree::Worktree;
 
 use super::finish::End;
 use super::opening::START_DEADLINE;
 use super::seats::Live;
-use super::{Event, EventLoop, Stage, Work};
+use super::{Event, EventLoop, Stage};
 
-/// How long a shutdown waits for sessions to be gone.
-const SHUT_DOWN_WAIT: Duration = Duration::from_secs(15);
 /// How often the end of a session is tried, and how long after a try that proved nothing.
 const END_TRIES_MAX: u32 = 5;
 const END_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// What programs of an earlier core get to end in order.
-const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
 /// What becomes of a session's worktree when its program is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +61,8 @@ impl EventLoop {
         self.changed = true;
         if live.restart.is_some() {
             self.forget_restart(id);
+        } else if live.resumes {
+            self.clear_place(id);
         } else if live.session.is_some() {
             self.end_process(id, After::ClearAway);
         }
@@ -120,7 +117,7 @@ impl EventLoop {
 
     /// Unknown is not dead: the session keeps its place, and its end is tried again.
     fn not_gone(&mut self, id: SessionId, unproven: Unproven) {
-        let stopping = self.ground.stop.is_cancelled();
+        let stopping = self.is_at_its_end();
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -201,7 +198,7 @@ impl EventLoop {
             live.state = SessionState::Exited { code: None };
         }
         self.record_end(id, &live);
-        if !self.ground.stop.is_cancelled() {
+        if !self.is_stopping() {
             self.end_what_waited_for_start(id, live.asks);
         }
         self.release_terminators(id, left);
@@ -243,7 +240,7 @@ impl EventLoop {
         self.end_all_waiting_for(id, &End::ok(output));
     }
 
-    fn end_all_waiting_for(&mut self, session: SessionId, end: &End) {
+    pub(super) fn end_all_waiting_for(&mut self, session: SessionId, end: &End) {
         let waiting: Vec<_> = self
             .work
             .iter()
@@ -301,82 +298,6 @@ impl EventLoop {
             self.give_up(id, "it did not become ready");
             self.advance_line();
         }
-    }
-
-    /// Ends everything: interrupts and reports what runs, proves every process gone. What has not begun stays in the
-    /// journal as it is; its lease runs out and it is given out again.
-    pub(super) async fn shut_down(mut self) {
-        let open: Vec<_> = self.sessions.keys().copied().collect();
-        for id in open {
-            self.end_process(id, After::ClearAway);
-        }
-        let deadline = Instant::now() + SHUT_DOWN_WAIT;
-        while !self.sessions.is_empty() || self.telling {
-            tokio::select! {
-                biased;
-                // What a session says of its last turn comes before the news that it is gone.
-                Some(note) = self.notes.recv() => self.take_note(note),
-                Some(event) = self.events.recv() => match event {
-                    Event::Gone { .. }
-                    | Event::Opened { .. }
-                    | Event::Reported { .. }
-                    | Event::Told { .. }
-                    | Event::AskTold { .. } => {
-                        self.handle(event);
-                    }
-                    _ => {}
-                },
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::error!(sessions = self.sessions.len(), "not everything ended in time");
-                    break;
-                }
-            }
-        }
-        while let Ok(note) = self.notes.try_recv() {
-            self.take_note(note);
-        }
-        let begun = |work: &&Work| work.started_at.is_some();
-        let held: Vec<_> = self.work.values().filter(begun).map(|work| work.row.id).collect();
-        for id in held {
-            self.end(id, End::unknown());
-        }
-        self.write_endings();
-        self.publish();
-    }
-}
-
-/// At start: ends what a session of an earlier core left running, then looks after its worktree. Nothing is waiting
-/// for this; what cannot be done now stays as it is.
-pub(super) async fn clear_after_crash(row: SessionRow, repository: Option<PathBuf>, start_files: PathBuf) {
-    let id = row.id;
-    match terminal::stop_left_behind(&id.to_string(), LEFT_BEHIND_GRACE).await {
-        Ok(proof) if proof.is_proven() => {
-            if !proof.seen.is_empty() {
-                tracing::warn!(session = %id, processes = proof.seen.len(), "ended what an earlier core left running");
-            }
-        }
-        Ok(proof) => {
-            tracing::error!(session = %id, survivors = ?proof.survivors, "processes of an earlier core cannot be ended");
-            return;
-        }
-        Err(error) => {
-            tracing::error!(session = %id, %error, "what an earlier core left running cannot be told");
-            return;
-        }
-    }
-    remove_start_files(id, &start_files).await;
-    let Some(repository) = repository.filter(|_| row.worktree.is_dir()) else {
-        return;
-    };
-    let found = match Repository::open(&repository).await {
-        Ok(repository) => repository.worktree(&row.worktree).await,
-        Err(error) => Err(error),
-    };
-    match found {
-        Ok(worktree) => {
-            clear_away(id, Some(worktree)).await;
-        }
-        Err(error) => tracing::warn!(session = %id, %error, "a worktree of an earlier core is left"),
     }
 }
 

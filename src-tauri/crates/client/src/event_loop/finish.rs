@@ -137,6 +137,12 @@ impl End {
         }
     }
 
+    /// Its reason for people, where it has one.
+    pub fn reason(&self) -> Option<String> {
+        let message = self.error.as_ref()?.get("message")?;
+        message.as_str().map(str::to_owned)
+    }
+
     fn ending(&self) -> Ending {
         let text = |value: &Option<Value>, key: &str| {
             value
@@ -185,7 +191,9 @@ impl EventLoop {
             return;
         }
         tracing::info!(command = %id, outcome = end.outcome, "a command ended");
+        let session = work.stage.session();
         work.stage = Stage::Ended;
+        self.leftovers.forget(id);
         self.line.retain(|waiting| *waiting != id);
         for live in self.sessions.values_mut().filter(|live| live.holder == Some(id)) {
             live.holder = None;
@@ -195,6 +203,9 @@ impl EventLoop {
         self.changed = true;
         self.write_endings();
         self.release_waiters(id);
+        if let Some(session) = session {
+            self.hand_over_rested(session);
+        }
         self.advance_line();
         self.claim("a command ended");
     }
@@ -207,12 +218,15 @@ impl EventLoop {
                 result: end.result(),
                 turn: end.turn.clone(),
             };
+            fail::fail_point!("finished-before");
             match self.ground.journal.finish(&finish, self.ground.clock.now()) {
                 Ok(Finished::Recorded | Finished::Already) => {
+                    fail::fail_point!("finished-after");
                     let id = *id;
                     tracing::debug!(command = %id, "the outcome is in the journal");
                     self.endings.pop_front();
                     self.work.remove(&id);
+                    self.desk.release(id);
                     self.outbox_bell.notify_one();
                     if self.endings.is_empty() {
                         self.solved("journal");
@@ -244,7 +258,7 @@ impl EventLoop {
     }
 
     /// Commands that waited for this one's end have theirs now.
-    fn release_waiters(&mut self, ended: CommandId) {
+    pub(super) fn release_waiters(&mut self, ended: CommandId) {
         let waiters: Vec<_> = self
             .work
             .iter()

@@ -1,34 +1,46 @@
-//! Keeping the leases of what we hold. An answer "not held" stops the work; no answer does not: unknown is not lost.
+//! Keeping the leases of what we hold, and asking the office before a command has its first effect. The rules are
+//! `rules::lease`'s and `rules::desk`'s.
 
-use std::time::Duration;
-
-use domain::CommandId;
+use domain::session::SessionState;
+use domain::{CommandId, SessionId};
 use serde_json::json;
-use supabase::{Renewal, RestError};
+use supabase::{BeginAnswer, ClaimedCommand, NO_SUCH_FUNCTION, Renewal, RestError};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Event, EventLoop};
+use super::finish::End;
+use super::{Event, EventLoop, Stage, Work};
+use crate::rules::lease::{BeginStep, LEASE_S, Means};
+use crate::rules::moment::Moment;
 
-/// Length of a lease, by the database's clock.
-pub(super) const LEASE_S: u32 = 60;
-/// How often it is renewed.
-pub(super) const RENEW_EVERY: Duration = Duration::from_secs(20);
+impl Work {
+    /// A command that has just come into our hands; its lease is the desk's.
+    pub(super) fn new(row: ClaimedCommand, command: domain::Command) -> Work {
+        Work {
+            cancel_wanted: row.cancel_requested_at.is_some(),
+            row,
+            command,
+            stage: Stage::InLine,
+            started_at: None,
+            cancelled_by: None,
+            start_limit: None,
+            passed_over: 0,
+            waits_because: None,
+        }
+    }
+}
 
 impl EventLoop {
-    /// Also for work that has ended but whose end the journal does not take yet: nobody else shall begin it anew.
-    pub(super) fn renew_leases(&mut self, now: Instant) {
-        let due: Vec<_> = self
-            .work
-            .iter_mut()
-            .filter(|(_, work)| work.renew_at <= now && !work.renewing && !work.lease_lost)
-            .map(|(id, work)| {
-                work.renewing = true;
-                work.renew_at = now + RENEW_EVERY;
-                (*id, work.row.lease_token)
-            })
-            .collect();
-        for (command, token) in due {
+    /// Now, on both clocks.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            at: Instant::now(),
+            wall: self.now(),
+        }
+    }
+
+    pub(super) fn renew_leases(&mut self) {
+        for (command, token) in self.desk.renew(self.moment()) {
             let rest = self.ground.rest.clone();
             self.start(async move {
                 let result = rest.renew_lease(command, token, LEASE_S).await;
@@ -42,52 +54,175 @@ impl EventLoop {
     }
 
     pub(super) fn renewed(&mut self, command: CommandId, token: Uuid, result: Result<Renewal, RestError>) {
-        if let Some(work) = self.work.get_mut(&command)
-            && work.row.lease_token == token
-        {
-            work.renewing = false;
-            match result {
-                Ok(Renewal {
-                    held: true,
-                    cancel: false,
-                }) => {}
-                Ok(Renewal {
-                    held: true,
-                    cancel: true,
-                }) => self.cancel_work(command, json!({ "way": "office" })),
-                Ok(Renewal { held: false, .. }) => {
-                    tracing::warn!(%command, "the lease is lost; a claim shows whether it comes back to us");
-                    work.lease_lost = true;
-                    self.claim_wanted = true;
-                }
-                Err(error) => {
-                    tracing::warn!(%command, %error, "a lease could not be renewed; the work goes on");
-                    work.renew_at = Instant::now() + RENEW_EVERY / 4;
-                }
+        if let Err(error) = &result {
+            tracing::warn!(%command, %error, "a lease could not be renewed; the work goes on");
+        }
+        let now = self.moment();
+        let means = self.desk.renewed(command, token, result.ok(), now);
+        self.follow_lease(command, means);
+    }
+
+    /// Before the first effect of a prompt: whether the office knows that we begin it. If not, the command waits for that
+    /// with its session, and is submitted when the answer is here.
+    pub(super) fn may_begin(&mut self, id: CommandId, session: SessionId) -> bool {
+        if self.has_turn(session) {
+            // Its end hands the session over.
+            self.wait_for_start(id, session);
+            return false;
+        }
+        match self.desk.begin(id, self.moment()) {
+            BeginStep::Go => return true,
+            BeginStep::Ask { token } => {
+                self.wait_for_start(id, session);
+                self.ask_to_begin(id, token);
+            }
+            BeginStep::Wait => self.wait_for_start(id, session),
+            BeginStep::Expired => self.end_expired(id),
+        }
+        false
+    }
+
+    /// Asks early, while the session is looked at.
+    pub(super) fn ask_to_begin_early(&mut self, id: CommandId) {
+        match self.desk.begin(id, self.moment()) {
+            BeginStep::Ask { token } => self.ask_to_begin(id, token),
+            BeginStep::Expired => self.end_expired(id),
+            BeginStep::Go | BeginStep::Wait => {}
+        }
+    }
+
+    pub(super) fn ask_to_begin(&mut self, command: CommandId, token: Uuid) {
+        let rest = self.ground.rest.clone();
+        self.start(async move {
+            let result = rest.begin_command(command, token, LEASE_S).await;
+            Event::BeginAnswered {
+                command,
+                token,
+                result,
+            }
+        });
+    }
+
+    pub(super) fn begin_answered(
+        &mut self,
+        command: CommandId,
+        token: Uuid,
+        result: Result<BeginAnswer, RestError>,
+    ) {
+        match &result {
+            Ok(_) => self.solved("office_begins"),
+            Err(RestError::NotFound { code, .. }) if code == NO_SUCH_FUNCTION => {
+                let message = "the office's database does not know `begin_command`: prompts wait";
+                let hint = "Apply the files of migrations/supabase to the project anew, from 0003 on.";
+                self.problem("office_begins", message, hint);
+            }
+            Err(error) => {
+                tracing::warn!(%command, %error, "the office could not be asked; it is asked again")
             }
         }
-        if self.claim_wanted && !self.is_renewing() {
-            self.claim_wanted = false;
-            self.claim("leases were renewed");
+        let now = self.moment();
+        let means = self.desk.begin_answered(command, token, result.ok(), now);
+        self.follow_lease(command, means);
+    }
+
+    fn follow_lease(&mut self, command: CommandId, means: Means) {
+        match means {
+            Means::GoOn => {}
+            Means::Proceed => self.proceed(command),
+            Means::Cancel => self.cancel_work(command, json!({ "way": "office" })),
+            Means::Expired => self.end_expired(command),
+            Means::Doubt => {
+                tracing::warn!(%command, "the lease is lost; a claim shows whether it comes back to us");
+            }
+        }
+        self.claim_what_was_wished();
+    }
+
+    pub(super) fn end_expired(&mut self, id: CommandId) {
+        self.end(id, End::failed("expired", "it expired before it could be begun"));
+    }
+
+    /// Goes on with a command that waited for the office's word, where nothing else keeps it.
+    pub(super) fn proceed(&mut self, id: CommandId) {
+        self.lease_is_ours(id);
+        let Some(Stage::Starting { session }) = self.work.get(&id).map(|work| work.stage.clone()) else {
+            return;
+        };
+        if self.is_stopping() {
+            return;
+        }
+        // While it starts, works or stops, the end of that goes on with what waits for it.
+        if self
+            .sessions
+            .get(&session)
+            .is_some_and(|live| live.state == SessionState::Idle)
+        {
+            self.session_is_idle(session);
         }
     }
 
-    /// Whether an answer about a lease of ours is on its way. A claim meanwhile could take our own work from us.
-    pub(super) fn is_renewing(&self) -> bool {
-        self.work.values().any(|work| work.renewing)
+    /// A command of ours has its turn in this session.
+    fn has_turn(&self, session: SessionId) -> bool {
+        self.work
+            .values()
+            .any(|work| matches!(work.stage, Stage::Turn { session: its, .. } if its == session))
     }
 
-    /// After a claim: what was lost and has not come back is somebody else's now.
+    /// A command has left this session: those that wait for it go on where it rests already.
+    pub(super) fn hand_over_rested(&mut self, session: SessionId) {
+        let rests = self
+            .sessions
+            .get(&session)
+            .is_some_and(|live| live.state == SessionState::Idle);
+        if rests && !self.waiting_for_start(session).is_empty() {
+            self.session_is_idle(session);
+        }
+    }
+
+    /// Asks again what was asked in vain.
+    pub(super) fn ask_to_begin_again(&mut self) {
+        for id in self.desk.ask_again(self.moment()) {
+            self.proceed(id);
+        }
+    }
+
+    /// After a claim: what was lost and has not come back is somebody else's now, or over. Work that has begun is
+    /// stopped, and its result will count as late; what has not is let go, so that it is new should it come back.
     pub(super) fn stop_lost_work(&mut self) {
-        let lost: Vec<_> = self
-            .work
-            .iter()
-            .filter(|(_, work)| work.lease_lost)
-            .map(|(id, _)| *id)
-            .collect();
-        for command in lost {
-            tracing::warn!(%command, "the lease is lost for good; the work is stopped and its result will count as late");
-            self.cancel_work(command, json!({ "way": "lease_lost" }));
+        for command in self.desk.lost() {
+            let untouched = self
+                .work
+                .get(&command)
+                .is_some_and(|work| work.started_at.is_none() && work.stage != Stage::Ended);
+            let let_go = if untouched {
+                self.ground.journal.let_go(command)
+            } else {
+                Ok(false)
+            };
+            tracing::warn!(%command, ?let_go, "the lease is lost for good");
+            match let_go {
+                Ok(true) => self.let_go(command),
+                Ok(false) => self.cancel_work(command, json!({ "way": "lease_lost" })),
+                // Nothing of it begins as it is; it is looked at again after the next claim.
+                Err(error) => self.problem("journal", error.to_string(), ""),
+            }
         }
+    }
+
+    /// It is out of our hands, as if it had never come.
+    fn let_go(&mut self, id: CommandId) {
+        let session = self.work.remove(&id).and_then(|work| work.stage.session());
+        self.desk.release(id);
+        self.leftovers.forget(id);
+        self.line.retain(|waiting| *waiting != id);
+        for live in self.sessions.values_mut().filter(|live| live.holder == Some(id)) {
+            live.holder = None;
+        }
+        self.changed = true;
+        self.release_waiters(id);
+        if let Some(session) = session {
+            self.hand_over_rested(session);
+        }
+        self.advance_line();
     }
 }

@@ -56,7 +56,7 @@ impl EventLoop {
 
     /// Places what waits, in a fair order. What cannot be served does not hold up the others.
     pub(super) fn advance_line(&mut self) {
-        if self.ground.stop.is_cancelled() || self.line.is_empty() {
+        if self.is_stopping() || self.line.is_empty() {
             return;
         }
         for id in order(&self.waiting(), &self.pool.served) {
@@ -199,7 +199,7 @@ impl EventLoop {
 
     /// Gives a command to a session: when it is found fit where it is idle, when it is ready where it starts, behind
     /// its other turns where it works.
-    fn use_session(&mut self, id: CommandId, session: SessionId) {
+    pub(super) fn use_session(&mut self, id: CommandId, session: SessionId) {
         let Some(live) = self.sessions.get_mut(&session) else {
             return self.no_such_session(id, session);
         };
@@ -214,9 +214,13 @@ impl EventLoop {
             SessionState::Idle => {
                 live.holder.get_or_insert(id);
                 self.wait_for_start(id, session);
+                self.ask_to_begin_early(id);
                 self.check(session);
             }
-            SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => self.submit(id, session),
+            // Nothing is queued in a session: the office's word to begin would grow old there.
+            SessionState::Working { .. } | SessionState::AwaitingPerson { .. } => {
+                self.wait_for_start(id, session);
+            }
         }
     }
 
@@ -226,6 +230,7 @@ impl EventLoop {
             return;
         };
         work.stage = Stage::Starting { session };
+        let makes_it = matches!(work.command, Command::CreateSession(_));
         let limit = match &work.command {
             Command::SendPrompt(args) => {
                 Duration::from_secs(args.timeout_s.unwrap_or(TURN_TIMEOUT_S_DEFAULT))
@@ -233,6 +238,9 @@ impl EventLoop {
             _ => CREATE_WAIT_MAX,
         };
         work.start_limit.get_or_insert(Instant::now() + limit);
+        if makes_it && let Err(error) = self.ground.journal.bind_session(id, session) {
+            tracing::warn!(command = %id, %error, "which session a command has is not in the journal");
+        }
     }
 }
 

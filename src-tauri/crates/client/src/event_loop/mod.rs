@@ -4,7 +4,7 @@
 //! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
 //! `line` (who gets which session), `carry` (what each command does), `asks`, `answers` and `ask_news` (what agents ask
 //! of people), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is kept ready, limits,
-//! memory), `finish` (ends and their record), `lease`, `requests` and `preserved` (people at windows), `publish` (what
+//! memory), `finish` (ends and their record), `stop` (the ways to end), `lease`, `requests` and `preserved` (people at windows), `publish` (what
 //! windows see).
 
 mod acquire;
@@ -12,6 +12,7 @@ mod answers;
 mod ask_news;
 mod asks;
 mod carry;
+mod detail;
 mod ending;
 mod finish;
 mod intake;
@@ -21,9 +22,13 @@ mod office;
 mod opening;
 mod preserved;
 mod publish;
+mod recover;
 mod requests;
 mod restart;
 mod seats;
+mod settle;
+mod stop;
+mod take_up;
 mod warm;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -36,7 +41,7 @@ use journal::{Acknowledgement, Journal};
 use provider::detect::{DetectorFault, Detectors, OfficePatterns};
 use session::SessionNote;
 use supabase::{
-    Auth, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal,
+    Auth, BeginAnswer, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal,
     Rest, RestError, SessionDraft,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -50,12 +55,15 @@ use crate::directory::Directory;
 use crate::identity::{Account, Identity};
 use crate::paths::Paths;
 use crate::request::{Answer, Request, RequestError};
+use crate::rules::desk::Desk;
 use crate::settings::Settings;
 use crate::start::{FirstOffice, Machine};
+use crate::stopping::StopHow;
 use crate::view::{Problem, ProfileView, State};
 
 use acquire::{Fit, Unfit};
 use finish::End;
+pub(crate) use detail::hook_secret;
 pub(crate) use finish::Ending;
 use office::{OfficeData, Trouble};
 use opening::{OpenFault, Opened};
@@ -92,6 +100,7 @@ pub(crate) enum Event {
     /// `claim_commands` answered.
     Claimed {
         office: OfficeId,
+        cause: &'static str,
         result: Result<Vec<ClaimedCommand>, RestError>,
     },
     /// `renew_lease` answered, for the lease with this token.
@@ -99,6 +108,12 @@ pub(crate) enum Event {
         command: CommandId,
         token: Uuid,
         result: Result<Renewal, RestError>,
+    },
+    /// `begin_command` answered, for the lease with this token.
+    BeginAnswered {
+        command: CommandId,
+        token: Uuid,
+        result: Result<BeginAnswer, RestError>,
     },
     /// A session was started, or was not.
     Opened {
@@ -109,6 +124,17 @@ pub(crate) enum Event {
     Gone {
         session: SessionId,
         left: Result<ending::Left, ending::Unproven>,
+    },
+    /// A session of an earlier core was looked for.
+    TakenUp {
+        session: SessionId,
+        found: Box<take_up::Found>,
+    },
+    /// What ran without a session was ended, or was not; by the holders' tags.
+    StraysEnded(Vec<(String, Result<(), String>)>),
+    /// A session was left to its holder.
+    Detached {
+        session: SessionId,
     },
     /// A session was looked at before it is given work.
     Checked {
@@ -127,6 +153,12 @@ pub(crate) enum Event {
     Told {
         draft: SessionDraft,
         result: Result<(), RestError>,
+    },
+    /// A program has taken keys, or has not.
+    KeysPressed {
+        command: CommandId,
+        session: SessionId,
+        result: Result<(), session::SessionError>,
     },
     /// A session took an answer to an ask, or did not.
     AnswerGiven(Box<answers::Given>),
@@ -165,6 +197,7 @@ pub(crate) struct Ground {
     pub rest: Rest,
     pub hook_url: String,
     pub environment: Vec<(String, String)>,
+    pub holders: terminal::Holders,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
 }
@@ -175,15 +208,10 @@ struct Work {
     command: domain::Command,
     stage: Stage,
     started_at: Option<Timestamp>,
-    renew_at: Instant,
-    /// A renewal is under way.
-    renewing: bool,
     /// Somebody wants it stopped.
     cancel_wanted: bool,
     /// Who, where that is known.
     cancelled_by: Option<serde_json::Value>,
-    /// The office says that the lease is not ours any more; the next claim shows whether it comes back to us.
-    lease_lost: bool,
     /// When its wait for a session's start is over.
     start_limit: Option<Instant>,
     /// How often commands that came later were placed before it while it waited in line.
@@ -195,6 +223,10 @@ struct Work {
 /// How far a command has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
+    /// Of an earlier core: until it is known what became of it, and that its lease is ours.
+    Recovering,
+    /// It names a session that is still being looked for.
+    UntilSettled { session: SessionId },
     /// In the line for a session.
     InLine,
     /// Its session starts.
@@ -208,7 +240,7 @@ enum Stage {
     UntilEnded { command: CommandId },
     /// The office was asked to cancel another command.
     Asking,
-    /// Its answer is on the way to a session that asks.
+    /// Its answer, or its keys, are on the way to a session.
     Answering,
     /// It waits for a session to be gone.
     UntilGone { session: SessionId },
@@ -220,12 +252,16 @@ impl Stage {
     /// The session that is not free because of it.
     fn session(&self) -> Option<SessionId> {
         match self {
-            Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
-                Some(*session)
-            }
-            Stage::InLine | Stage::UntilEnded { .. } | Stage::Asking | Stage::Answering | Stage::Ended => {
-                None
-            }
+            Stage::Starting { session }
+            | Stage::Turn { session, .. }
+            | Stage::UntilGone { session }
+            | Stage::UntilSettled { session } => Some(*session),
+            Stage::Recovering
+            | Stage::InLine
+            | Stage::UntilEnded { .. }
+            | Stage::Asking
+            | Stage::Answering
+            | Stage::Ended => None,
         }
     }
 }
@@ -251,11 +287,9 @@ pub(crate) struct EventLoop {
     realtime: Option<(RealtimeHandle, mpsc::Receiver<RealtimeEvent>, CancellationToken)>,
     connection: (ConnectionState, Timestamp),
 
-    claiming: bool,
-    claim_wanted: bool,
+    /// What is in our hands, under which lease; what may be claimed and begun.
+    desk: Desk,
     poll_at: Instant,
-    /// Claimed, but the journal did not take them yet; nothing more is claimed meanwhile.
-    unwritten: Vec<(ClaimedCommand, Instant)>,
 
     work: HashMap<CommandId, Work>,
     line: VecDeque<CommandId>,
@@ -277,6 +311,12 @@ pub(crate) struct EventLoop {
     program_looked_for: bool,
     problems: BTreeMap<&'static str, Problem>,
 
+    leftovers: recover::Leftovers,
+    /// The wish to end, as it is put from outside.
+    wish: watch::Receiver<Option<StopHow>>,
+    /// The end that is under way: nothing new is taken.
+    stopping: Option<StopHow>,
+
     view: watch::Sender<Arc<State>>,
     changed: bool,
 }
@@ -287,6 +327,7 @@ impl EventLoop {
         events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
         directory: Directory,
         outbox_bell: Arc<Notify>,
+        wish: watch::Receiver<Option<StopHow>>,
     ) -> (EventLoop, watch::Receiver<Arc<State>>) {
         let (notes_in, notes) = mpsc::channel(NOTE_QUEUE_MAX);
         let now = ground.clock.now();
@@ -308,10 +349,8 @@ impl EventLoop {
             refresh_wanted: false,
             realtime: None,
             connection: (ConnectionState::Connecting, now),
-            claiming: false,
-            claim_wanted: false,
+            desk: Desk::default(),
             poll_at: Instant::now(),
-            unwritten: Vec::new(),
             work: HashMap::new(),
             line: VecDeque::new(),
             endings: VecDeque::new(),
@@ -327,6 +366,9 @@ impl EventLoop {
             program: None,
             program_looked_for: false,
             problems: BTreeMap::new(),
+            leftovers: recover::Leftovers::none(),
+            wish,
+            stopping: None,
             view,
             changed: true,
             ground,
@@ -334,7 +376,7 @@ impl EventLoop {
         (core, seen)
     }
 
-    /// Runs until the stop token fires; then ends every session, writes what is known, and returns.
+    /// Runs until it is asked to end, or the stop token fires, which is the wish to end now.
     pub(crate) async fn run(mut self) {
         self.recover();
         self.check_program();
@@ -344,13 +386,18 @@ impl EventLoop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let stop = self.ground.stop.clone();
         loop {
+            self.keep_details();
             self.publish();
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => self.stopping = Some(StopHow::Now),
+                Ok(()) = self.wish.changed() => self.stop_wanted(),
                 Some(event) = self.events.recv() => self.handle(event),
                 Some(note) = self.notes.recv() => self.take_note(note),
                 event = next_doorbell(&mut self.realtime) => self.take_doorbell(event),
                 _ = tick.tick() => self.tick(),
+            }
+            if self.may_end() {
+                break;
             }
         }
         self.shut_down().await;
@@ -364,6 +411,8 @@ impl EventLoop {
                 self.joined(*data);
                 self.office_was_read();
                 self.renew_patterns();
+                self.resume_those_that_wait();
+                self.go_on_with_what_is_ours();
             }
             Event::NotJoined(trouble) => self.not_joined(trouble),
             Event::Refreshed { office, data } => {
@@ -371,14 +420,26 @@ impl EventLoop {
                 self.office_was_read();
                 self.renew_patterns();
             }
-            Event::Claimed { office, result } => self.claimed(office, result),
+            Event::Claimed {
+                office,
+                cause,
+                result,
+            } => self.claimed(office, cause, result),
             Event::Renewed {
                 command,
                 token,
                 result,
             } => self.renewed(command, token, result),
+            Event::BeginAnswered {
+                command,
+                token,
+                result,
+            } => self.begin_answered(command, token, result),
             Event::Opened { session, result } => self.opened(session, result),
             Event::Gone { session, left } => self.gone(session, left),
+            Event::TakenUp { session, found } => self.taken_up(session, *found),
+            Event::StraysEnded(strays) => self.strays_ended(&strays),
+            Event::Detached { session } => self.detached(session),
             Event::Checked { session, result } => self.checked(session, result),
             Event::Measured(memory_mb) => self.measured(&memory_mb),
             Event::CancelAnswered {
@@ -387,6 +448,11 @@ impl EventLoop {
                 result,
             } => self.cancel_answered(command, target, result),
             Event::Told { draft, result } => self.told(draft, result),
+            Event::KeysPressed {
+                command,
+                session,
+                result,
+            } => self.keys_pressed(command, session, result),
             Event::AnswerGiven(given) => self.answer_given(*given),
             Event::AskTold { ask, result } => self.ask_told(ask, result),
             Event::Reported { command, how } => self.reported(command, how),
@@ -398,24 +464,27 @@ impl EventLoop {
     fn tick(&mut self) {
         let now = Instant::now();
         // Before any claim: a claim gives out again what we hold when its lease has run out.
-        self.renew_leases(now);
+        self.renew_leases();
+        self.ask_to_begin_again();
         if self.join_again_at.is_some_and(|at| at <= now) {
             self.join();
         }
         if self.poll_at <= now {
             self.poll_at = now + self.poll_interval();
-            self.claim("poll");
+            self.claim(intake::POLL);
             self.refresh();
             self.tell_next();
         }
         self.withdraw_asks_of_gone_sessions();
         self.tell_asks();
-        self.receive_unwritten(now);
+        self.write_down_claimed();
+        self.claim_what_was_wished();
         self.write_endings();
         self.end_what_waited_too_long(now);
         self.give_up_idle_sessions();
         self.give_up_stuck_starts(now);
         self.end_again(now);
+        self.look_again(now);
         self.give_up_stuck_restarts(now);
         self.look_at_pauses();
         self.measure_memory(now);

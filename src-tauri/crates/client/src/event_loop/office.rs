@@ -189,7 +189,7 @@ impl EventLoop {
             None => {
                 // It ends only with the core or by a fault of its own: the poll carries on, a new join opens it again.
                 self.realtime = None;
-                if !self.ground.stop.is_cancelled() {
+                if !self.is_stopping() {
                     self.join();
                 }
             }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use worktree::{Repository, Worktree, WorktreeSpec, persona_hash};
 
+use super::detail::Detail;
 use super::ending::{After, Left, remove_start_files};
 use super::finish::End;
 use super::seats::{Live, title_of};
@@ -121,6 +122,7 @@ impl EventLoop {
             Err(problem) => self.problem("claude_missing", problem.message, problem.hint),
         }
         if !std::mem::replace(&mut self.program_looked_for, true) {
+            self.go_on_with_what_is_ours();
             self.claim("the agent program was looked for");
         }
     }
@@ -167,6 +169,12 @@ impl EventLoop {
 
     fn open(&mut self, live: Live, opening: Opening) {
         let (id, holder) = (opening.session.id, live.holder);
+        let row = SessionRow {
+            detail: live.detail().value(),
+            ..opening.row
+        };
+        let opening = Opening { row, ..opening };
+        self.directory.expect(id, live.secret.clone());
         tracing::info!(session = %id, title = %live.title, warm = live.warm, "starting a session");
         self.sessions.insert(id, live);
         if let Some(holder) = holder {
@@ -248,6 +256,7 @@ impl EventLoop {
         live.was_ready = false;
         live.unchecked = true;
         live.start_deadline = Some(Instant::now() + START_DEADLINE);
+        self.directory.expect(id, live.secret.clone());
         match self.sessions.get(&id) {
             Some(live) => self.opening(live, &agent, row, site, mode),
             None => Err(gone()),
@@ -267,29 +276,59 @@ impl EventLoop {
             fault("not_ready", message.to_owned())
         })?;
         let (start, conversation) = conversation_of(start, row.id, live, &config_dir);
+        let launch = self.launch(&agent.provider, self.program_of(agent)?, row.id, &live.secret);
         Ok(Opening {
             site,
             persona: agent.persona().render(),
             session: SessionSpec {
-                id: row.id,
-                office: live.office,
-                agent: live.agent,
-                title: live.title.clone(),
-                worktree: live.worktree.clone(),
-                launch: self.launch(agent, row.id, &live.secret)?,
-                size: FIRST_SIZE,
-                config_dir,
                 start,
                 conversation,
-                detector: self.detectors.reader(),
-                patterns: self.patterns.subscribe(),
-                clock: self.ground.clock.clone(),
+                ..self.session_spec(row.id, live, launch, config_dir)
             },
             row,
             journal: self.ground.journal.clone(),
             tasks: self.ground.tasks.clone(),
             notes: self.notes_in.clone(),
         })
+    }
+
+    fn session_spec(
+        &self,
+        id: SessionId,
+        live: &Live,
+        launch: ClaudeLaunch,
+        config_dir: PathBuf,
+    ) -> SessionSpec {
+        SessionSpec {
+            id,
+            office: live.office,
+            agent: live.agent,
+            title: live.title.clone(),
+            worktree: live.worktree.clone(),
+            launch,
+            size: FIRST_SIZE,
+            config_dir,
+            start: StartMode::New,
+            conversation: live.conversation.unwrap_or(id),
+            detector: self.detectors.reader(),
+            patterns: self.patterns.subscribe(),
+            clock: self.ground.clock.clone(),
+            holders: self.ground.holders.clone(),
+            journal: self.ground.journal.clone(),
+        }
+    }
+
+    /// What taking up a session of an earlier core needs. Its program runs: which one that is does not matter any more.
+    pub(super) fn spec_of_left(&self, id: SessionId, live: &Live) -> SessionSpec {
+        let settings = &self.ground.settings;
+        let (program, name) = match live.provider.as_str() {
+            scripted::PROVIDER => (&settings.scripted.program, scripted::PROVIDER),
+            _ => (&settings.claude.program, "claude"),
+        };
+        let program = program.clone().unwrap_or_else(|| name.into());
+        let launch = self.launch(&live.provider, program, id, &live.secret);
+        let config_dir = claude::config_dir(&self.ground.environment).unwrap_or_default();
+        self.session_spec(id, live, launch, config_dir)
     }
 
     /// The program of an agent.
@@ -310,9 +349,8 @@ impl EventLoop {
         }
     }
 
-    fn launch(&self, agent: &AgentRow, id: SessionId, secret: &str) -> Result<ClaudeLaunch, OpenFault> {
+    fn launch(&self, provider: &str, program: PathBuf, id: SessionId, secret: &str) -> ClaudeLaunch {
         let settings = &self.ground.settings;
-        let program = self.program_of(agent)?;
         let launch = ClaudeLaunch {
             program: program.clone(),
             base_env: self.ground.environment.clone(),
@@ -324,10 +362,10 @@ impl EventLoop {
             permission_mode: PermissionMode::AsConfigured,
             extra_args: settings.claude.args.clone(),
         };
-        Ok(match agent.provider.as_str() {
+        match provider {
             scripted::PROVIDER => scripted::launch(program, settings.scripted.args.clone(), &launch),
             _ => launch,
-        })
+        }
     }
 
     fn no_program(&self) -> OpenFault {
@@ -368,6 +406,8 @@ impl EventLoop {
         match result {
             Ok(opened) => {
                 self.directory.add(opened.session.clone(), live.secret.clone());
+                // Its row is in the journal.
+                live.kept = Some(Detail::default());
                 live.branch = opened.worktree.branch.clone();
                 live.worktree = opened.worktree.path.clone();
                 live.place = Some(opened.worktree);
@@ -412,6 +452,7 @@ impl EventLoop {
             // Its worktree holds its work: that is looked after as at every end.
             return self.lose(id, &fault.message);
         }
+        self.directory.remove(id);
         self.sessions.remove(&id);
         self.release_terminators(id, &Left::Nothing);
         for command in self.waiting_for_start(id) {
@@ -423,6 +464,22 @@ impl EventLoop {
 
 impl Opening {
     pub(super) async fn run(self) -> Result<Opened, OpenFault> {
+        // First, so that a crash leaves nothing half-made that is not found again.
+        self.note(self.row.clone())?;
+        let (id, began, journal) = (self.row.id, self.row.started_at, self.journal.clone());
+        let is_new = matches!(self.site, Site::New { .. });
+        let opened = self.make().await;
+        // The loop looks after one that was to be started again.
+        if is_new && opened.is_err() {
+            let over = SessionState::Exited { code: None };
+            if let Err(error) = journal.set_session_state(id, &over, began) {
+                tracing::warn!(session = %id, %error, "a session that did not start stands open in the journal");
+            }
+        }
+        opened
+    }
+
+    async fn make(self) -> Result<Opened, OpenFault> {
         let (id, start_files) = (self.session.id, self.session.launch.runtime_dir.clone());
         let (worktree, is_new) = match &self.site {
             Site::New { repository, spec } => {
@@ -454,22 +511,22 @@ impl Opening {
         let row = SessionRow {
             worktree: worktree.path.clone(),
             base: worktree.base.clone(),
-            ..self.row
+            ..self.row.clone()
         };
-        self.journal
-            .save_session(&row)
-            .map_err(|error| open_fault("journal", &error))?;
+        self.note(row)?;
+        fail::fail_point!("session-row");
         let spec = SessionSpec {
             worktree: worktree.path.clone(),
             ..self.session
         };
-        Session::start(spec, &self.tasks, self.notes).map_err(|error| {
-            let over = SessionState::Exited { code: None };
-            if let Err(error) = self.journal.set_session_state(row.id, &over, row.started_at) {
-                tracing::warn!(session = %row.id, %error, "a session that did not start stands open in the journal");
-            }
-            open_fault("agent_program", &error)
-        })
+        let started = Session::start(spec, &self.tasks, self.notes).await;
+        started.map_err(|error| open_fault("agent_program", &error))
+    }
+
+    fn note(&self, row: SessionRow) -> Result<(), OpenFault> {
+        self.journal
+            .save_session(&row)
+            .map_err(|error| open_fault("journal", &error))
     }
 }
 

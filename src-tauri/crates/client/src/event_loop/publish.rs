@@ -10,9 +10,10 @@ use serde_json::Value;
 use supabase::{CommandRow, CommandState, ConnectionState, ResultRow};
 
 use super::ask_news::ask_view;
+use super::seats::Hold;
 use super::{EventLoop, Ground, Stage};
 use crate::view::{
-    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LimitsView, OfficeView,
+    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LaunchView, LimitsView, OfficeView,
     PausedAgentView, PoolView, RepositoryView, SessionView, State,
 };
 
@@ -57,6 +58,8 @@ pub(super) fn empty(ground: &Ground, now: Timestamp) -> State {
             idle_minutes: ground.settings.limits.idle_minutes,
             ..PoolView::default()
         },
+        launch: LaunchView::default(),
+        ending: None,
     }
 }
 
@@ -84,6 +87,8 @@ impl EventLoop {
         state.asks = self.ask_views();
         state.closed_asks = self.closed_ask_views();
         state.commands = self.command_views();
+        state.ending = self.ending_view();
+        state.launch = self.leftovers.view();
         self.view.send_replace(Arc::new(state));
     }
 
@@ -111,6 +116,8 @@ impl EventLoop {
                 retrying: live.retrying.clone(),
                 memory_mb: live.memory_mb.map(number),
                 restarts: live.restarts,
+                hold: live.hold.map(hold_word).map(str::to_owned),
+                taken_up: live.taken_up,
                 repository: Some(live.repository.clone()),
                 branch: Some(live.branch.clone()),
                 worktree: live.worktree.display().to_string(),
@@ -220,6 +227,7 @@ impl EventLoop {
                 .office
                 .as_ref()
                 .is_some_and(|data| row.client_id == Some(data.client)),
+            recovered: self.leftovers.fate_of(row.id).map(|fate| fate.as_str().to_owned()),
         };
         if view.session_id.is_none() {
             view.session_id = result.and_then(|row| text(row.output.as_ref(), "session_id"));
@@ -235,7 +243,9 @@ impl EventLoop {
             view.started_at = work.started_at.map(|at| at.0);
             view.status = match &work.stage {
                 Stage::InLine => CommandStatus::Waiting,
-                Stage::Starting { .. } => CommandStatus::Claimed,
+                Stage::Starting { .. } | Stage::Recovering | Stage::UntilSettled { .. } => {
+                    CommandStatus::Claimed
+                }
                 Stage::Turn { .. }
                 | Stage::UntilEnded { .. }
                 | Stage::UntilGone { .. }
@@ -243,22 +253,13 @@ impl EventLoop {
                 | Stage::Answering => CommandStatus::Running,
                 Stage::Ended => CommandStatus::Reporting,
             };
-            let session = match &work.stage {
-                Stage::Starting { session } | Stage::Turn { session, .. } | Stage::UntilGone { session } => {
-                    Some(session)
-                }
-                Stage::InLine
-                | Stage::UntilEnded { .. }
-                | Stage::Asking
-                | Stage::Answering
-                | Stage::Ended => None,
-            };
+            let session = work.stage.session();
             if work.stage == Stage::InLine {
                 view.reason.clone_from(&work.waits_because);
             }
             if let Some(session) = session {
                 view.session_id = Some(session.to_string());
-                view.reason = self.sessions.get(session).and_then(|live| live.asks.clone());
+                view.reason = self.sessions.get(&session).and_then(|live| live.asks.clone());
             }
         }
         if let Some(ending) = self.reporting.get(&id)
@@ -276,6 +277,13 @@ impl EventLoop {
             view.class = ending.class.clone();
             view.evidence = ending.evidence.clone();
         }
+    }
+}
+
+fn hold_word(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Recovering => "recovering",
+        Hold::Held => "held",
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::ending::After;
 use super::seats::Live;
 use super::{Event, EventLoop};
+use crate::stopping::StopHow;
 
 /// How long the old program may take to be proven gone and to send its last reports.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -27,10 +28,14 @@ pub(crate) struct Restart {
 impl EventLoop {
     /// A program has ended, whoever wanted it.
     pub(super) fn program_ended(&mut self, id: SessionId, exit: SessionExit) {
-        let stopping = self.ground.stop.is_cancelled();
+        let stopping = self.is_stopping();
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
+        if self.stopping == Some(StopHow::Leave) && live.session.is_none() && !live.ending {
+            // It is left already: its holder tells the next core the same.
+            return;
+        }
         if let Some(restart) = &mut live.restart {
             restart.heard = true;
             live.conversation = exit.conversation;
@@ -136,7 +141,7 @@ impl EventLoop {
     }
 
     fn go_on_with_restart(&mut self, id: SessionId) {
-        let stopping = self.ground.stop.is_cancelled();
+        let stopping = self.is_stopping();
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -148,9 +153,16 @@ impl EventLoop {
             return;
         };
         self.directory.remove(id);
-        if stopping {
-            return self.clear_place(id);
+        match self.stopping {
+            // The next core starts it again.
+            Some(StopHow::Leave) => self.detached(id),
+            _ if stopping => self.clear_place(id),
+            _ => self.start_again(id, mode),
         }
+    }
+
+    /// Starts a session's program again, in its place.
+    pub(super) fn start_again(&mut self, id: SessionId, mode: StartMode) {
         match self.plan_restart(id, mode) {
             Ok(opening) => {
                 tracing::info!(session = %id, ?mode, "starting a session again");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use domain::evidence::{Evidence, Tier};
+use domain::evidence::Tier;
 use domain::session::{Ask, SessionState};
 use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
@@ -15,7 +15,7 @@ use supabase::{AgentRow, RestError, SessionDraft};
 use tokio::time::Instant;
 use worktree::{Worktree, WorktreeSpec, persona_hash};
 
-use super::ending::clear_after_crash;
+use super::detail::Detail;
 use super::finish::End;
 use super::office::client_in;
 use super::publish::retry_words;
@@ -76,6 +76,25 @@ pub(crate) struct Live {
     pub conversation: Option<SessionId>,
     /// A restart that is under way.
     pub restart: Option<Restart>,
+    /// Program of its agent: `claude`, `scripted`.
+    pub provider: String,
+    /// What is not settled about it after a start of the core.
+    pub hold: Option<Hold>,
+    /// An earlier core had begun it.
+    pub taken_up: bool,
+    /// Its program is to be started again with its conversation as soon as the office is joined.
+    pub resumes: bool,
+    /// What the journal has of it for a later core; nothing while it has no row yet.
+    pub kept: Option<Detail>,
+}
+
+/// What is not settled about a session of an earlier core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Its holder is being looked for.
+    Recovering,
+    /// Its holder does not answer.
+    Held,
 }
 
 impl Live {
@@ -132,6 +151,55 @@ impl Live {
             rested: false,
             conversation: None,
             restart: None,
+            provider: agent.provider.clone(),
+            hold: None,
+            taken_up: false,
+            resumes: false,
+            kept: None,
+        }
+    }
+
+    /// A session of an earlier core, as far as the journal knows it.
+    pub(super) fn left(row: &SessionRow, detail: &Detail) -> Live {
+        Live {
+            agent: row.agent,
+            office: row.office,
+            title: row.title.clone(),
+            repository: row.repository.clone(),
+            branch: row.branch.clone(),
+            worktree: row.worktree.clone(),
+            place: None,
+            session: None,
+            // What it is now, it tells itself.
+            state: SessionState::Starting,
+            started_at: row.started_at,
+            idle_since: detail.idle_since,
+            holder: None,
+            start_deadline: None,
+            asks: None,
+            retrying: None,
+            ending: detail.ending,
+            unproven: None,
+            secret: detail.secret.clone(),
+            warm: detail.warm,
+            persona_hash: detail.persona_hash.clone(),
+            stale: detail.stale,
+            orphaned: false,
+            memory_mb: None,
+            restarts: detail.restarts,
+            talked: detail.talked,
+            was_ready: detail.was_ready,
+            unchecked: detail.unchecked,
+            checking: false,
+            look_again: false,
+            rested: false,
+            conversation: detail.conversation,
+            restart: None,
+            provider: detail.provider.clone(),
+            hold: Some(Hold::Recovering),
+            taken_up: false,
+            resumes: false,
+            kept: Some(detail.clone()),
         }
     }
 
@@ -149,6 +217,7 @@ impl Live {
             state: self.state.clone(),
             started_at: self.started_at,
             ended_at: None,
+            detail: self.detail().value(),
         }
     }
 }
@@ -179,7 +248,7 @@ impl EventLoop {
             } else {
                 live.state.clone()
             },
-            taken: live.holder.is_some() || busy.contains(id),
+            taken: live.holder.is_some() || live.hold.is_some() || busy.contains(id),
             warm: live.warm,
             stale: live.stale,
             started_at: live.started_at,
@@ -199,6 +268,9 @@ impl EventLoop {
     }
 
     pub(super) fn take_note(&mut self, note: SessionNote) {
+        let Some(note) = self.kept_until_settled(note) else {
+            return;
+        };
         self.changed = true;
         match note {
             // The end is told by the last note, which says more.
@@ -300,6 +372,9 @@ impl EventLoop {
             // The news that it was started is still on its way.
             return;
         }
+        if self.is_stopping() {
+            return self.end_what_rests();
+        }
         if live.checking {
             // That look's end hands it over, or looks again.
         } else if live.unchecked || (live.look_again || live.warm) && self.is_busy(id) {
@@ -362,6 +437,9 @@ impl EventLoop {
             }
         }
         match carried {
+            Some(command) if self.was_never_entered(command, &report) => {
+                self.goes_back(command, session, turn);
+            }
             Some(command) => self.end(command, End::of_turn(report, session)),
             None => tracing::warn!(%session, %turn, "a turn ended that no command waits for"),
         }
@@ -449,74 +527,6 @@ impl EventLoop {
             }
         }
     }
-
-    /// At start: what an earlier core left behind. Its agent programs ended with it.
-    pub(super) fn recover(&mut self) {
-        let now = self.now();
-        let unfinished = self.ground.journal.unfinished().unwrap_or_default();
-        let turns = self.ground.journal.open_turns().unwrap_or_default();
-        for row in unfinished
-            .into_iter()
-            .filter(|row| row.phase == journal::Phase::Started)
-        {
-            tracing::warn!(command = %row.command.id, "an earlier core ended while it carried this out");
-            let turn = turns
-                .iter()
-                .find(|turn| turn.turn.command == Some(row.command.id));
-            let session = turn.and_then(|turn| self.ground.journal.session(turn.turn.session).ok().flatten());
-            let end = End {
-                evidence: session.map(|session| left_by_crash(&session)),
-                ..End::unknown()
-            };
-            let finish = journal::Finish {
-                command: row.command.id,
-                result: end.result(),
-                turn: None,
-            };
-            if let Err(error) = self.ground.journal.finish(&finish, now) {
-                self.problem("journal", error.to_string(), "");
-            }
-        }
-        for row in self.ground.journal.open_sessions().unwrap_or_default() {
-            let over = SessionState::Exited { code: None };
-            if let Err(error) = self.ground.journal.set_session_state(row.id, &over, now) {
-                self.problem("journal", error.to_string(), "");
-            }
-            self.tell(SessionDraft {
-                session: row.id,
-                office: row.office,
-                client: client_in(&self.ground.identity, row.office, self.ground.auth.user()),
-                agent: row.agent,
-                state: state_name(&over).to_owned(),
-                repository: row.repository.clone(),
-                branch: row.branch.clone(),
-            });
-            let repository = self.ground.settings.repositories.get(&row.repository).cloned();
-            let start_files = self.ground.paths.session(row.id);
-            self.ground
-                .tasks
-                .spawn(clear_after_crash(row, repository, start_files));
-        }
-        self.outbox_bell.notify_one();
-    }
-}
-
-/// Where to look for what became of a turn whose core ended. What was not committed in the worktree is kept under the
-/// session's id.
-fn left_by_crash(session: &SessionRow) -> Evidence {
-    let mut evidence = Evidence {
-        rule: "core-ended".to_owned(),
-        ..Evidence::default()
-    };
-    for (what, value) in [
-        ("session", json!(session.id)),
-        ("repository", json!(session.repository)),
-        ("branch", json!(session.branch)),
-        ("worktree", json!(session.worktree)),
-    ] {
-        evidence.add(what, value, Tier::Observed, "journal");
-    }
-    evidence
 }
 
 /// Whether this end shows that the agent's program runs and takes prompts: what failed before does not count any more

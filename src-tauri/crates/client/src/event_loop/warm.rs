@@ -17,6 +17,8 @@ use crate::settings::Settings;
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// How long nothing is warmed up after a start that failed.
 const WARM_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Under which name the journal remembers the agents' failures and pauses.
+const PAUSES: &str = "agent_pauses";
 
 /// What the loop knows of the pool as a whole.
 pub(super) struct PoolState {
@@ -151,7 +153,7 @@ impl EventLoop {
                 .pool
                 .pressure
                 .allows_warm(&self.memory_of_all(), self.limits().memory_mb_max)
-            && !self.ground.stop.is_cancelled();
+            && !self.is_stopping();
         let steps = warm_steps(
             &self.seats(office),
             &self.warm_agents(),
@@ -250,6 +252,7 @@ impl EventLoop {
     pub(super) fn count_failure(&mut self, agent: AgentId, why: &str) -> bool {
         let now = self.now();
         let paused = self.pool.breakers.entry(agent).or_default().failed(now, why);
+        self.remember_pauses();
         if paused {
             tracing::warn!(%agent, why, "the agent is paused");
             self.tell_pauses();
@@ -261,9 +264,40 @@ impl EventLoop {
     pub(super) fn went_well(&mut self, agent: AgentId) {
         if let Some(breaker) = self.pool.breakers.get_mut(&agent)
             && breaker.paused().is_none()
+            && !breaker.is_clear()
         {
             breaker.went_well();
+            self.remember_pauses();
         }
+    }
+
+    /// A restart of the core is no way around a pause.
+    fn remember_pauses(&self) {
+        let kept: BTreeMap<AgentId, &Breaker> = self
+            .pool
+            .breakers
+            .iter()
+            .filter(|(_, breaker)| !breaker.is_clear())
+            .map(|(agent, breaker)| (*agent, breaker))
+            .collect();
+        let value = if kept.is_empty() {
+            Value::Null
+        } else {
+            serde_json::to_value(kept).unwrap_or_default()
+        };
+        if let Err(error) = self.ground.journal.remember(PAUSES, &value) {
+            tracing::warn!(%error, "which agents are paused is not in the journal");
+        }
+    }
+
+    /// At start: the pauses of the core before.
+    pub(super) fn recall_pauses(&mut self) {
+        match self.ground.journal.recall(PAUSES) {
+            Ok(Some(value)) => self.pool.breakers = serde_json::from_value(value).unwrap_or_default(),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "which agents were paused cannot be read"),
+        }
+        self.tell_pauses();
     }
 
     /// Ends the pauses whose time has come; what waited for them goes on.
@@ -274,6 +308,7 @@ impl EventLoop {
             over |= breaker.look(now);
         }
         if over {
+            self.remember_pauses();
             self.tell_pauses();
             self.advance_line();
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use domain::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Unexpected ends within [`FAILURES_WITHIN_MS`] after which an agent is paused.
 pub const FAILURES_MAX: usize = 3;
@@ -10,9 +11,11 @@ pub const FAILURES_MAX: usize = 3;
 pub const FAILURES_WITHIN_MS: u64 = 10 * 60 * 1_000;
 /// How long the pause is: 10 minutes. After it the agent is tried again; one more failure pauses it again.
 pub const PAUSE_MS: i64 = 10 * 60 * 1_000;
+/// As much of a reason as is kept, in characters.
+const WHY_CHARS_MAX: usize = 400;
 
 /// What is known of one agent's failures.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Breaker {
     failures: VecDeque<Timestamp>,
     paused: Option<(Timestamp, String)>,
@@ -30,7 +33,8 @@ impl Breaker {
         }
         self.failures.clear();
         self.on_trial = false;
-        self.paused = Some((now.plus_ms(PAUSE_MS), why.to_owned()));
+        let why = why.chars().take(WHY_CHARS_MAX).collect();
+        self.paused = Some((now.plus_ms(PAUSE_MS), why));
         true
     }
 
@@ -47,6 +51,11 @@ impl Breaker {
             self.on_trial = true;
         }
         over
+    }
+
+    /// Nothing is known of it that a later start of the core would need.
+    pub fn is_clear(&self) -> bool {
+        *self == Breaker::default()
     }
 
     /// Until when the agent is paused, and why.
@@ -72,6 +81,19 @@ mod tests {
         assert!(breaker.look(Timestamp(12 * MINUTE)));
         assert_eq!(breaker.paused(), None);
         assert!(breaker.failed(Timestamp(13 * MINUTE), "again"));
+    }
+
+    #[test]
+    fn a_pause_survives_a_restart_of_the_core_as_it_was() {
+        let mut breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX {
+            breaker.failed(Timestamp(0), &"가".repeat(1_000));
+        }
+        let text = serde_json::to_string(&breaker).unwrap();
+        let again: Breaker = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, breaker);
+        assert!(!again.is_clear() && again.paused().is_some());
+        assert!(text.len() < 2_000, "{}", text.len());
     }
 
     #[test]

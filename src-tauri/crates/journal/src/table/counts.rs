@@ -1,12 +1,9 @@
-//! Figures over all tables, and the removal of what nobody will ask for again.
+//! Figures over all tables.
 
 use domain::Timestamp;
 
 use crate::row::{get, time_option};
 use crate::{Journal, JournalError};
-
-/// Most rows that one call of [`Journal::prune`] removes, so that it never holds the file for long.
-const PRUNE_ROWS_MAX: i64 = 1_000;
 
 /// How much of everything the journal holds, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -27,17 +24,19 @@ pub struct Counts {
     pub turns_open: u64,
 }
 
+/// `<> 'finished'` is what the index of the open rows is known by.
+pub(crate) const SQL: &str = "
+    select (select count(*) from inbox where phase <> 'finished' and phase = 'received') as received,
+           (select count(*) from inbox where phase <> 'finished' and phase = 'started')  as started,
+           (select count(*) from inbox where phase = 'finished')  as finished,
+           (select count(*) from outbox where acknowledged is null) as results_waiting,
+           (select min(created_at) from outbox where acknowledged is null) as oldest_waiting,
+           (select count(*) from sessions where ended_at is null) as sessions_open,
+           (select count(*) from turns where ended_at is null)    as turns_open";
+
 impl Journal {
     /// The figures now.
     pub fn counts(&self) -> Result<Counts, JournalError> {
-        const SQL: &str = "
-            select (select count(*) from inbox where phase = 'received')  as received,
-                   (select count(*) from inbox where phase = 'started')   as started,
-                   (select count(*) from inbox where phase = 'finished')  as finished,
-                   (select count(*) from outbox where acknowledged is null) as results_waiting,
-                   (select min(created_at) from outbox where acknowledged is null) as oldest_waiting,
-                   (select count(*) from sessions where ended_at is null) as sessions_open,
-                   (select count(*) from turns where ended_at is null)    as turns_open";
         self.read("count", |connection| {
             let mut statement = connection.prepare_cached(SQL)?;
             let mut rows = statement.query([])?;
@@ -54,25 +53,6 @@ impl Journal {
                 sessions_open: count("sessions_open")?,
                 turns_open: count("turns_open")?,
             })
-        })
-    }
-
-    /// Removes acknowledged commands (with their results) and ended sessions (with their turns) that ended before
-    /// `before`. At most 1,000 of each per call; returns how many went.
-    pub fn prune(&self, before: Timestamp) -> Result<usize, JournalError> {
-        self.write("remove old rows", |transaction| {
-            let commands = transaction.execute(
-                "delete from inbox where command_id in (
-                   select i.command_id from inbox i join outbox o using (command_id)
-                    where i.phase = 'finished' and i.finished_at < ?1 and o.acknowledged is not null limit ?2)",
-                (before.0, PRUNE_ROWS_MAX),
-            )?;
-            let sessions = transaction.execute(
-                "delete from sessions where session_id in (
-                   select session_id from sessions where ended_at < ?1 limit ?2)",
-                (before.0, PRUNE_ROWS_MAX),
-            )?;
-            Ok(commands + sessions)
         })
     }
 }

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
 use rusqlite::{OptionalExtension, Row};
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -32,10 +33,14 @@ pub struct NewCommand {
     pub attempt: i64,
     /// The fencing token of this claim.
     pub lease_token: Uuid,
+    /// The whole row as it was claimed, opaque here: from it the next core makes the command again. `Null` in rows of a
+    /// version that did not keep it.
+    pub claimed: Value,
 }
 
 /// How far the work on a command has come. Moves forward only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Written down; no effect yet, so it may be begun (again).
     Received,
@@ -43,6 +48,20 @@ pub enum Phase {
     Started,
     /// Its result is in the outbox.
     Finished,
+}
+
+/// What a start made of a command that the core before it had left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// It still ran, and was followed to its end.
+    Followed,
+    /// It was done before the crash, or what came of it could be told: that was reported.
+    Reported,
+    /// Nothing of it had had an effect: it was run.
+    RunAgain,
+    /// Whether it had an effect could not be told: reported as that, never run again by itself.
+    Unknown,
 }
 
 /// A row of the inbox.
@@ -58,6 +77,8 @@ pub struct InboxRow {
     pub started_at: Option<Timestamp>,
     /// When its work ended.
     pub finished_at: Option<Timestamp>,
+    /// What the latest start that found it open made of it.
+    pub recovered: Option<Recovery>,
 }
 
 /// What became of a claimed command in the inbox.
@@ -83,6 +104,34 @@ impl Phase {
     }
 }
 
+impl Recovery {
+    /// The word in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Recovery::Followed => "followed",
+            Recovery::Reported => "reported",
+            Recovery::RunAgain => "run_again",
+            Recovery::Unknown => "unknown",
+        }
+    }
+}
+
+impl FromStr for Recovery {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Recovery, ()> {
+        [
+            Recovery::Followed,
+            Recovery::Reported,
+            Recovery::RunAgain,
+            Recovery::Unknown,
+        ]
+        .into_iter()
+        .find(|recovery| recovery.as_str() == text)
+        .ok_or(())
+    }
+}
+
 impl FromStr for Phase {
     type Err = ();
 
@@ -95,7 +144,7 @@ impl FromStr for Phase {
 }
 
 impl Journal {
-    /// Writes a claimed command down.
+    /// Writes a claimed command down. Durable: from here on this machine answers for it.
     pub fn receive(&self, command: &NewCommand, now: Timestamp) -> Result<Received, JournalError> {
         self.write("write down a command", |transaction| {
             let id = command.id.to_string();
@@ -108,8 +157,15 @@ impl Journal {
                 return Ok(Received::New);
             };
             transaction
-                .prepare_cached("update inbox set attempt = ?2, lease_token = ?3 where command_id = ?1")?
-                .execute((&id, command.attempt, command.lease_token.to_string()))?;
+                .prepare_cached(
+                    "update inbox set attempt = ?2, lease_token = ?3, claimed = ?4 where command_id = ?1",
+                )?
+                .execute((
+                    &id,
+                    command.attempt,
+                    command.lease_token.to_string(),
+                    command.claimed.to_string(),
+                ))?;
             let phase = phase
                 .parse()
                 .map_err(|()| Fault::Malformed(format!("phase `{phase}`")))?;
@@ -117,7 +173,8 @@ impl Journal {
         })
     }
 
-    /// Marks that the effect of a command is about to happen. Returns whether this call moved it from `Received`:
+    /// Marks that the effect of a command is about to happen. Durable: a power cut right behind it must not make a
+    /// begun command look like one that was not. Returns whether this call moved it from `Received`:
     /// `false` means that its work has begun or ended before, and the caller must not begin it.
     pub fn mark_started(&self, command: CommandId, now: Timestamp) -> Result<bool, JournalError> {
         self.write("mark a command as started", |transaction| {
@@ -135,15 +192,42 @@ impl Journal {
         })
     }
 
-    /// Notes which session carries a command that named none.
+    /// Takes a command out that was never begun and that somebody else has now: should it come back, it is new. Returns
+    /// whether it was taken out: one that was begun stays. Not durable by itself: found again, it is let go again.
+    pub fn let_go(&self, command: CommandId) -> Result<bool, JournalError> {
+        self.write_soon("let a command go", |transaction| {
+            let gone = transaction
+                .prepare_cached("delete from inbox where command_id = ?1 and phase = 'received'")?
+                .execute([command.to_string()])?;
+            Ok(gone == 1)
+        })
+    }
+
+    /// Notes which session carries a command that named none. Not durable by itself: what a power cut takes of it, it
+    /// takes of the session's program too, and the next durable write carries it along.
     pub fn bind_session(&self, command: CommandId, session: SessionId) -> Result<(), JournalError> {
-        self.write("note the session of a command", |transaction| {
+        self.write_soon("note the session of a command", |transaction| {
             let id = command.to_string();
             let changed = transaction
                 .prepare_cached("update inbox set session_id = ?2 where command_id = ?1")?
                 .execute((&id, session.to_string()))?;
             if changed == 0 {
                 return Err(Fault::Unknown(id));
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes what a start made of a command. A later start that finds it open again notes its own finding. Not durable
+    /// by itself: it is for people, and is found again by the next start.
+    pub fn note_recovered(&self, command: CommandId, recovery: Recovery) -> Result<(), JournalError> {
+        self.write_soon("note what became of a command", |transaction| {
+            let id = command.to_string();
+            let changed = transaction
+                .prepare_cached("update inbox set recovered = ?2 where command_id = ?1")?
+                .execute((&id, recovery.as_str()))?;
+            if changed == 0 {
+                return Err(Fault::Unknown(format!("command {id}")));
             }
             Ok(())
         })
@@ -157,12 +241,12 @@ impl Journal {
         })
     }
 
-    /// The commands whose work has not ended, oldest first: what a start after a crash has to decide on.
+    /// The commands whose work has not ended, in the order in which they were first written down (whatever the clock
+    /// did meanwhile): what a start after a crash has to decide on.
     pub fn unfinished(&self) -> Result<Vec<InboxRow>, JournalError> {
         self.read("read the open commands", |connection| {
-            let mut statement = connection.prepare_cached(
-                "select * from inbox where phase <> 'finished' order by received_at limit ?1",
-            )?;
+            let mut statement = connection
+                .prepare_cached("select * from inbox where phase <> 'finished' order by place limit ?1")?;
             all(&mut statement, [OPEN_ROWS_MAX], read)
         })
     }
@@ -188,8 +272,9 @@ fn insert(
     transaction
         .prepare_cached(
             "insert into inbox (command_id, office_id, agent_id, session_id, kind, args, attempt, lease_token,
-                                phase, received_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'received', ?9)",
+                                phase, received_at, claimed, place)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'received', ?9, ?10,
+                     (select coalesce(max(place), 0) + 1 from inbox))",
         )?
         .execute((
             command.id.to_string(),
@@ -201,6 +286,7 @@ fn insert(
             command.attempt,
             command.lease_token.to_string(),
             now.0,
+            command.claimed.to_string(),
         ))?;
     Ok(())
 }
@@ -216,10 +302,12 @@ fn read(row: &Row<'_>) -> Result<InboxRow, Fault> {
             args: json(row, "args")?,
             attempt: get(row, "attempt")?,
             lease_token: parsed(row, "lease_token")?,
+            claimed: json(row, "claimed")?,
         },
         phase: parsed(row, "phase")?,
         received_at: time(row, "received_at")?,
         started_at: time_option(row, "started_at")?,
         finished_at: time_option(row, "finished_at")?,
+        recovered: parsed_option(row, "recovered")?,
     })
 }

@@ -2,6 +2,9 @@
 
 pub(crate) mod counts;
 pub(crate) mod inbox;
+pub(crate) mod launches;
 pub(crate) mod outbox;
+pub(crate) mod overview;
+pub(crate) mod prune;
 pub(crate) mod sessions;
 pub(crate) mod turns;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use domain::{CommandId, OfficeId, ResultId, Timestamp};
 use rusqlite::Row;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -16,8 +17,13 @@ use crate::{Journal, JournalError};
 /// Longest error text that is kept of a failed try, in characters.
 const ERROR_CHARS_MAX: usize = 500;
 
+/// Longest that a result may be put off. What is due later than this from now was written under a clock that has been
+/// set back since: it is due at once.
+pub const PAUSE_MS_MAX: i64 = 5 * 60_000;
+
 /// The state that a result gives its command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ResultStatus {
     /// It was carried out.
     Succeeded,
@@ -90,7 +96,8 @@ pub struct OutboxRow {
 }
 
 /// The office's answer to a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Acknowledgement {
     /// It is the command's result now.
     Recorded,
@@ -142,8 +149,24 @@ impl Acknowledgement {
     }
 }
 
+impl FromStr for Acknowledgement {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Acknowledgement, ()> {
+        [
+            Acknowledgement::Recorded,
+            Acknowledgement::Duplicate,
+            Acknowledgement::Late,
+            Acknowledgement::Rejected,
+        ]
+        .into_iter()
+        .find(|how| how.as_str() == text)
+        .ok_or(())
+    }
+}
+
 impl Journal {
-    /// Ends a command's work: phase, result and turn in one transaction. The result is due at once.
+    /// Ends a command's work: phase, result and turn in one transaction, durable. The result is due at once.
     pub fn finish(&self, finish: &Finish, now: Timestamp) -> Result<Finished, JournalError> {
         self.write("write down a result", |transaction| {
             let id = finish.command.to_string();
@@ -165,23 +188,22 @@ impl Journal {
         })
     }
 
-    /// The results that are due, the longest waiting first.
+    /// The results that are due, the longest waiting first. A clock that was set back puts nothing off for longer than
+    /// [`PAUSE_MS_MAX`].
     pub fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>, JournalError> {
         self.read("read the results that are due", |connection| {
             let mut statement = connection.prepare_cached(
                 "select o.*, i.office_id from outbox o join inbox i using (command_id)
-                  where o.acknowledged is null and o.next_try_at <= ?1
-                  order by o.next_try_at, o.created_at limit ?2",
+                  where o.acknowledged is null and (o.next_try_at <= ?1 or o.next_try_at > ?2)
+                  order by o.next_try_at limit ?3",
             )?;
-            all(
-                &mut statement,
-                (now.0, i64::try_from(limit).unwrap_or(i64::MAX)),
-                read,
-            )
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            all(&mut statement, (now.0, now.plus_ms(PAUSE_MS_MAX).0, limit), read)
         })
     }
 
-    /// When the next result is due; `None` while all are acknowledged.
+    /// When the next result is due by the clock that put it off; `None` while all are acknowledged. Nobody sleeps
+    /// longer than [`PAUSE_MS_MAX`] on it: the clock may have been set back since.
     pub fn next_due_at(&self) -> Result<Option<Timestamp>, JournalError> {
         self.read("read when the next result is due", |connection| {
             let at: Option<i64> = connection
@@ -192,14 +214,15 @@ impl Journal {
     }
 
     /// Notes the office's answer; the result is not sent again. An answer to a result that has been replaced by
-    /// [`Journal::report_again`] meanwhile changes nothing.
+    /// [`Journal::report_again`] meanwhile changes nothing. Not durable by itself: what a power cut takes of it is sent
+    /// again, and the office knows it by its id.
     pub fn acknowledge(
         &self,
         result: ResultId,
         how: Acknowledgement,
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        self.write("note that a result has arrived", |transaction| {
+        self.write_soon("note that a result has arrived", |transaction| {
             transaction
                 .prepare_cached(
                     "update outbox set acknowledged = ?2, acknowledged_at = ?3
@@ -210,7 +233,7 @@ impl Journal {
         })
     }
 
-    /// Notes a try in vain and when the next one is due.
+    /// Notes a try in vain and when the next one is due. Not durable by itself: without it, the result is sent earlier.
     pub fn postpone(
         &self,
         result: ResultId,
@@ -218,7 +241,7 @@ impl Journal {
         error: &str,
     ) -> Result<(), JournalError> {
         let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
-        self.write("postpone a result", |transaction| {
+        self.write_soon("postpone a result", |transaction| {
             transaction
                 .prepare_cached(
                     "update outbox set tries = tries + 1, next_try_at = ?2, last_error = ?3
@@ -231,7 +254,7 @@ impl Journal {
 
     /// Makes all waiting results due now: the network is back.
     pub fn hasten(&self, now: Timestamp) -> Result<usize, JournalError> {
-        self.write("make the waiting results due", |transaction| {
+        self.write_soon("make the waiting results due", |transaction| {
             Ok(transaction
                 .prepare_cached(
                     "update outbox set next_try_at = ?1 where acknowledged is null and next_try_at > ?1",

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use domain::session::SessionState;
 use domain::{AgentId, OfficeId, SessionId, Timestamp};
 use rusqlite::Row;
+use serde_json::Value;
 
 use crate::row::{Fault, all, get, json, parsed, time, time_option, to_json};
-use crate::{Journal, JournalError};
+use crate::{Durability, Journal, JournalError};
 
 /// Most sessions returned at once; far above what one client may hold.
 const OPEN_ROWS_MAX: i64 = 1_000;
@@ -37,20 +38,24 @@ pub struct SessionRow {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// What the client needs to take it up again, opaque here. `Null` in rows of a version that did not keep it.
+    pub detail: Value,
 }
 
 impl Journal {
-    /// Writes a session down, before its process is started; or all of it anew.
+    /// Writes a session down, before its process is started; or all of it anew, but for what never changes (office,
+    /// agent, repository, start). Durable: its worktree must be found again.
     pub fn save_session(&self, session: &SessionRow) -> Result<(), JournalError> {
         self.write("write down a session", |transaction| {
             transaction
                 .prepare_cached(
                     "insert into sessions (session_id, office_id, agent_id, title, repository, worktree, branch,
-                                           base, state, started_at, ended_at)
-                     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                                           base, state, started_at, ended_at, detail)
+                     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                      on conflict (session_id) do update set
                        title = excluded.title, worktree = excluded.worktree, branch = excluded.branch,
-                       base = excluded.base, state = excluded.state, ended_at = excluded.ended_at",
+                       base = excluded.base, state = excluded.state, ended_at = excluded.ended_at,
+                       detail = excluded.detail",
                 )?
                 .execute((
                     session.id.to_string(),
@@ -64,19 +69,26 @@ impl Journal {
                     to_json(&session.state)?,
                     session.started_at.0,
                     session.ended_at.map(|at| at.0),
+                    session.detail.to_string(),
                 ))?;
             Ok(())
         })
     }
 
-    /// Notes a session's new state; an `Exited` one has ended `now`.
+    /// Notes a session's new state; an `Exited` one has ended `now`. Only that is durable by itself: after a power cut
+    /// no other state means anything, because no program has survived it.
     pub fn set_session_state(
         &self,
         id: SessionId,
         state: &SessionState,
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        self.write("note the state of a session", |transaction| {
+        let durability = if state.is_over() {
+            Durability::Now
+        } else {
+            Durability::Soon
+        };
+        self.write_with(durability, "note the state of a session", |transaction| {
             let id = id.to_string();
             let ended_at = state.is_over().then_some(now.0);
             let changed = transaction
@@ -84,6 +96,20 @@ impl Journal {
                     "update sessions set state = ?2, ended_at = coalesce(ended_at, ?3) where session_id = ?1",
                 )?
                 .execute((&id, to_json(state)?, ended_at))?;
+            if changed == 0 {
+                return Err(Fault::Unknown(format!("session {id}")));
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes anew what the client needs to take a session up again. Durable.
+    pub fn set_session_detail(&self, id: SessionId, detail: &Value) -> Result<(), JournalError> {
+        self.write("note how to take a session up again", |transaction| {
+            let id = id.to_string();
+            let changed = transaction
+                .prepare_cached("update sessions set detail = ?2 where session_id = ?1")?
+                .execute((&id, detail.to_string()))?;
             if changed == 0 {
                 return Err(Fault::Unknown(format!("session {id}")));
             }
@@ -123,5 +149,6 @@ fn read(row: &Row<'_>) -> Result<SessionRow, Fault> {
         state: json(row, "state")?,
         started_at: time(row, "started_at")?,
         ended_at: time_option(row, "ended_at")?,
+        detail: json(row, "detail")?,
     })
 }

@@ -1,12 +1,15 @@
-//! Table `turns`: every prompt that was submitted, and how it ended. An open turn after a crash is a prompt whose
-//! effect is unknown.
+//! Table `turns`: every prompt that was submitted, how far it came, and how it ended. What an open turn after a crash
+//! means is told by its stage: only one that was never entered may be submitted again.
 
-use domain::turn::TurnOutcome;
+use domain::turn::{TurnOutcome, TurnStage};
 use domain::{CommandId, SessionId, Timestamp, TurnId};
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
+use serde_json::Value;
 
-use crate::row::{Fault, all, get, json_option, parsed, parsed_option, time, time_option, to_json};
-use crate::{Journal, JournalError};
+use crate::row::{
+    Fault, all, get, json, json_option, parsed, parsed_option, text_of, time, time_option, to_json,
+};
+use crate::{Durability, Journal, JournalError};
 
 /// Most turns returned at once; far above what one client may hold.
 const OPEN_ROWS_MAX: i64 = 1_000;
@@ -22,6 +25,8 @@ pub struct NewTurn {
     pub command: Option<CommandId>,
     /// SHA-256 of the exact prompt, in hex: enough to recognise it in a transcript.
     pub prompt_sha256: String,
+    /// What the session needs to follow it again, opaque here. `Null` in rows of a version that did not keep it.
+    pub request: Value,
 }
 
 /// How a turn ended.
@@ -42,6 +47,12 @@ pub struct TurnRow {
     pub turn: NewTurn,
     /// When.
     pub started_at: Timestamp,
+    /// How far it came.
+    pub stage: TurnStage,
+    /// From where it is to be followed, opaque here.
+    pub mark: Option<Value>,
+    /// When the agent acknowledged it.
+    pub taken_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Its outcome.
@@ -51,9 +62,10 @@ pub struct TurnRow {
 }
 
 impl Journal {
-    /// Writes a turn down, before its first byte goes to the agent. Its session must be known.
+    /// Writes a turn down in stage `Begun`, before its first byte goes to the agent. Its session must be known. Not
+    /// durable by itself: nothing has happened yet, and the note that Enter is about to be pressed carries it along.
     pub fn start_turn(&self, turn: &NewTurn, now: Timestamp) -> Result<(), JournalError> {
-        self.write("write down a turn", |transaction| {
+        self.write_soon("write down a turn", |transaction| {
             let session = turn.session.to_string();
             let known = transaction
                 .prepare_cached("select 1 from sessions where session_id = ?1")?
@@ -63,8 +75,9 @@ impl Journal {
             }
             transaction
                 .prepare_cached(
-                    "insert into turns (turn_id, session_id, command_id, prompt_sha256, started_at)
-                     values (?1, ?2, ?3, ?4, ?5)",
+                    "insert into turns (turn_id, session_id, command_id, prompt_sha256, started_at, request, stage,
+                                        place)
+                     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, (select coalesce(max(place), 0) + 1 from turns))",
                 )?
                 .execute((
                     turn.id.to_string(),
@@ -72,23 +85,65 @@ impl Journal {
                     turn.command.map(|id| id.to_string()),
                     &turn.prompt_sha256,
                     now.0,
+                    turn.request.to_string(),
+                    TurnStage::Begun.as_str(),
                 ))?;
             Ok(())
         })
     }
 
-    /// Ends a turn that belongs to no command; those of commands end in [`Journal::finish`].
+    /// Notes how far an open turn has come; a mark replaces the one before, none leaves it. `false`: there is no such open
+    /// turn, or it is further already; nothing was written then. Durable from `Entering` on: whoever gets an error
+    /// there does not press Enter.
+    pub fn set_turn_stage(
+        &self,
+        turn: TurnId,
+        stage: TurnStage,
+        mark: Option<&Value>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        let durability = match stage {
+            TurnStage::Begun => Durability::Soon,
+            TurnStage::Entering | TurnStage::Taken => Durability::Now,
+        };
+        self.write_with(durability, "note how far a turn has come", |transaction| {
+            let id = turn.to_string();
+            let known: Option<String> = transaction
+                .prepare_cached("select stage from turns where turn_id = ?1 and ended_at is null")?
+                .query_row([&id], |row| row.get(0))
+                .optional()?;
+            let Some(known) = known else {
+                return Ok(false);
+            };
+            let known: TurnStage = known
+                .parse()
+                .map_err(|()| Fault::Malformed(format!("stage `{known}`")))?;
+            let Some(next) = known.advance(stage) else {
+                return Ok(false);
+            };
+            let taken_at = (next == TurnStage::Taken).then_some(now.0);
+            transaction
+                .prepare_cached(
+                    "update turns set stage = ?2, mark = coalesce(?3, mark), taken_at = coalesce(taken_at, ?4)
+                      where turn_id = ?1",
+                )?
+                .execute((&id, next.as_str(), text_of(mark), taken_at))?;
+            Ok(true)
+        })
+    }
+
+    /// Ends a turn that belongs to no command, or that is put back in line before it was entered; those of commands end in [`Journal::finish`].
     pub fn end_turn(&self, end: &TurnEnd, now: Timestamp) -> Result<(), JournalError> {
         self.write("write down the end of a turn", |transaction| {
             self::end(transaction, end, now)
         })
     }
 
-    /// The turns that have not ended, oldest first.
+    /// The turns that have not ended, in the order in which they were written down.
     pub fn open_turns(&self) -> Result<Vec<TurnRow>, JournalError> {
         self.read("read the open turns", |connection| {
             let mut statement = connection
-                .prepare_cached("select * from turns where ended_at is null order by started_at limit ?1")?;
+                .prepare_cached("select * from turns where ended_at is null order by place limit ?1")?;
             all(&mut statement, [OPEN_ROWS_MAX], read)
         })
     }
@@ -129,8 +184,12 @@ fn read(row: &Row<'_>) -> Result<TurnRow, Fault> {
             session: parsed(row, "session_id")?,
             command: parsed_option(row, "command_id")?,
             prompt_sha256: get(row, "prompt_sha256")?,
+            request: json(row, "request")?,
         },
         started_at: time(row, "started_at")?,
+        stage: parsed(row, "stage")?,
+        mark: json_option(row, "mark")?,
+        taken_at: time_option(row, "taken_at")?,
         ended_at: time_option(row, "ended_at")?,
         outcome: json_option(row, "outcome")?,
         rule: get(row, "rule")?,

@@ -23,6 +23,6 @@ pub use program::{
 pub use sign_in::{SignIn, sign_in};
 pub use status::{Activity, StatusFile, read_status};
 pub use transcript::{
-    DatedFact, LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptReader,
-    background_in_record, transcript_path,
+    DatedFact, LINE_BYTES_MAX, READ_BYTES_MAX, TranscriptError, TranscriptFact, TranscriptPlace,
+    TranscriptReader, background_in_record, transcript_path,
 };

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use domain::{SessionId, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hooks::{background_of, notified_of};
@@ -114,6 +114,17 @@ pub enum TranscriptFact {
         /// Sub-agents that still run in the background.
         pending_agents: usize,
     },
+}
+
+/// A place in a transcript, as it is written down, so that another process can read on from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TranscriptPlace {
+    /// The file.
+    pub path: PathBuf,
+    /// The start of a line; what stands before it has been taken in.
+    pub offset: u64,
+    /// The file's number, where it was there.
+    pub inode: Option<u64>,
 }
 
 /// A transcript that could not be read.
@@ -270,19 +281,52 @@ pub fn transcript_path(config_dir: &Path, cwd: &Path, session: SessionId) -> Pat
 impl TranscriptReader {
     /// A reader that starts at the beginning; the file need not be there yet.
     pub fn new(path: PathBuf) -> TranscriptReader {
-        TranscriptReader::from_offset(path, 0)
-    }
-
-    /// A reader that starts at the byte `offset`, which must be the start of a line.
-    pub fn from_offset(path: PathBuf, offset: u64) -> TranscriptReader {
         TranscriptReader {
             path,
-            offset,
+            offset: 0,
             partial: Vec::new(),
             skipping: false,
             inode: None,
             retold: 0,
             chain: Chain::default(),
+        }
+    }
+
+    /// A reader that goes on where another one was. What stands before is read for the places of its lines only, and
+    /// of a long file only its end. A file that was cut off or replaced since is read anew.
+    pub fn at(place: TranscriptPlace) -> Result<TranscriptReader, TranscriptError> {
+        let mut reader = TranscriptReader::new(place.path);
+        (reader.offset, reader.inode) = (place.offset, place.inode);
+        let opened = reader.open();
+        // Read anew it begins at its beginning.
+        if opened.map_err(|source| reader.fault(source))?.is_none() || reader.offset == 0 {
+            return Ok(reader);
+        }
+        let mut left = place.offset.min(READ_BYTES_MAX as u64);
+        reader.offset = place.offset - left;
+        let far = reader.offset > 0;
+        // The line in which it begins is no whole one.
+        reader.skipping = far;
+        while left > 0 {
+            let bytes = reader.read_bytes(left).map_err(|source| reader.fault(source))?;
+            if bytes.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes.len() as u64);
+            drop(reader.take_in(&bytes));
+        }
+        if far {
+            reader.chain.give_up_all();
+        }
+        Ok(reader)
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> TranscriptPlace {
+        TranscriptPlace {
+            path: self.path.clone(),
+            offset: self.offset(),
+            inode: self.inode,
         }
     }
 
@@ -300,7 +344,9 @@ impl TranscriptReader {
     /// yet has no facts.
     pub fn read(&mut self) -> Result<Vec<DatedFact>, TranscriptError> {
         loop {
-            let bytes = self.read_bytes().map_err(|source| self.fault(source))?;
+            let bytes = self
+                .read_bytes(READ_BYTES_MAX as u64)
+                .map_err(|source| self.fault(source))?;
             let mut facts = self.take_in(&bytes);
             if bytes.is_empty() {
                 self.chain.waited(&mut facts);
@@ -328,7 +374,9 @@ impl TranscriptReader {
         }
         // What is written while this reads is at most one more piece; the rest is news.
         for _ in 0..SKIP_READS_MAX {
-            let bytes = self.read_bytes().map_err(|source| self.fault(source))?;
+            let bytes = self
+                .read_bytes(READ_BYTES_MAX as u64)
+                .map_err(|source| self.fault(source))?;
             if bytes.is_empty() {
                 break;
             }
@@ -369,13 +417,14 @@ impl TranscriptReader {
         Ok(Some(file))
     }
 
-    fn read_bytes(&mut self) -> io::Result<Vec<u8>> {
+    /// The next bytes, at most `max`.
+    fn read_bytes(&mut self, max: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let Some(mut file) = self.open()? else {
             return Ok(bytes);
         };
         file.seek(SeekFrom::Start(self.offset))?;
-        file.take(READ_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        file.take(max).read_to_end(&mut bytes)?;
         self.offset += bytes.len() as u64;
         Ok(bytes)
     }

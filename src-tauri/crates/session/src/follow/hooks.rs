@@ -25,6 +25,13 @@ impl Follower {
             }
             return;
         }
+        // What the program says as it ends is no work.
+        if !matches!(
+            event.kind,
+            HookKind::SessionEnd { .. } | HookKind::Notification { .. } | HookKind::Other
+        ) {
+            self.heard();
+        }
         match &event.kind {
             HookKind::PromptSubmitted { prompt } => self.prompt_hook(at_ms, prompt, id),
             HookKind::PermissionRequest { tool, input } => self.permission_asked(at_ms, tool, input),

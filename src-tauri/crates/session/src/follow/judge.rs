@@ -199,10 +199,11 @@ impl Follower {
 }
 
 impl Turn {
-    /// A failure that was only recorded counts when the turn is over: until then the program may go on.
+    /// A failure that was only recorded counts when the turn is over: until then the program may go on. Of one that
+    /// ended while nobody listened the record may lack its end.
     fn take_recorded_failure(&mut self, at_ms: u64, idle_for: Option<u64>) {
         let over = self.record.ended.is_some()
-            || self.signs.exited.is_some()
+            || self.signs.exited.is_some() && !self.signs.unheard
             || idle_for >= Some(INTERRUPTED_SETTLE_MS);
         if self.stop.is_none()
             && over

@@ -14,6 +14,7 @@ mod judge;
 mod past;
 mod record;
 mod screen;
+mod taken_up;
 mod turn;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use provider::screen_turn::ScreenTurn;
 
 pub(crate) use asks::{AskOver, AskSeen};
 pub use explain::{Explanation, LogEntry, ReadingView, TurnExplanation};
+pub(crate) use taken_up::{HowFar, Memo};
 pub(crate) use turn::Finished;
 
 use asks::Asks;
@@ -132,6 +134,16 @@ pub enum Observation<'a> {
         /// Why, for people.
         why: String,
     },
+    /// Its prompt was never taken, although another process may have pressed Enter: it was taken out of the box.
+    NeverEntered {
+        /// Why, for people.
+        why: String,
+    },
+    /// Whether its prompt was taken is not known, and cannot be any more.
+    EffectUnknown {
+        /// Why, for people.
+        why: String,
+    },
     /// Somebody wants the turn to be cancelled; the interrupt follows.
     CancelRequested,
     /// The interrupt's key was pressed.
@@ -174,6 +186,8 @@ pub struct Follower {
     /// Verdicts of turns that ended while the next one was beginning.
     decided: VecDeque<(Option<TurnId>, Verdict)>,
     story: Story,
+    /// The program ran already when it was first seen.
+    joins: bool,
     /// The wall clock as the owner last told it; only to place hours that a provider names.
     wall: Option<Timestamp>,
 }
@@ -193,6 +207,7 @@ impl Follower {
             news: VecDeque::new(),
             decided: VecDeque::new(),
             story: Story::default(),
+            joins: false,
             wall: None,
         }
     }
@@ -228,13 +243,9 @@ impl Follower {
                 turn.signs.cancel_requested = true;
                 turn.signs.interrupted = true;
             }),
-            Observation::NotSubmitted { why } => self.sign(at_ms, "actor", "not-submitted", |turn| {
-                turn.signs.failure = Some(Failure {
-                    class: FailureClass::NotSubmitted,
-                    detail: why,
-                    retry_at: None,
-                });
-            }),
+            Observation::NotSubmitted { why } => self.not_submitted(at_ms, why, false),
+            Observation::NeverEntered { why } => self.not_submitted(at_ms, why, true),
+            Observation::EffectUnknown { why } => self.effect_unknown(at_ms, why),
             Observation::CancelRequested => self.sign(at_ms, "actor", "cancel-requested", |turn| {
                 turn.signs.cancel_requested |= !turn.signs.timed_out;
             }),
@@ -273,6 +284,17 @@ impl Follower {
             turn.log(at_ms, source, rule, String::new());
             set(turn);
         }
+    }
+
+    fn not_submitted(&mut self, at_ms: u64, why: String, never_entered: bool) {
+        self.sign(at_ms, "actor", "not-submitted", |turn| {
+            turn.signs.never_entered = never_entered;
+            turn.signs.failure = Some(Failure {
+                class: FailureClass::NotSubmitted,
+                detail: why,
+                retry_at: None,
+            });
+        });
     }
 
     fn begin(&mut self, at_ms: u64, expected: Expected) {
@@ -341,7 +363,13 @@ impl Follower {
     }
 
     fn exit(&mut self, at_ms: u64, code: Option<i32>) {
-        self.sign(at_ms, "process", "exit", |turn| turn.signs.exited = Some(code));
+        self.sign(at_ms, "process", "exit", |turn| {
+            turn.signs.exited = Some(code);
+            if turn.in_doubt && !turn.is_taken() {
+                let why = "the agent program ended, and nothing tells whether it had taken the prompt before";
+                turn.signs.effect_unknown.get_or_insert_with(|| why.to_owned());
+            }
+        });
         self.retrying(at_ms, None);
         self.close_asks("the session ended");
         self.apply(&SessionEvent::Exited { code });

@@ -37,10 +37,24 @@ impl Past {
         keep(&mut self.tasks, task);
     }
 
+    /// The ids of at most `max` prompts, oldest first.
+    pub(super) fn newest_prompts(&self, max: usize) -> Vec<String> {
+        newest(&self.prompts, max)
+    }
+
+    /// At most `max` pieces of work that were left running, oldest first.
+    pub(super) fn newest_tasks(&self, max: usize) -> Vec<String> {
+        newest(&self.tasks, max)
+    }
+
     /// Background work that was left running before now.
     pub(super) fn tasks(&self) -> Vec<String> {
         self.tasks.iter().cloned().collect()
     }
+}
+
+fn newest(ids: &VecDeque<String>, max: usize) -> Vec<String> {
+    ids.iter().skip(ids.len().saturating_sub(max)).cloned().collect()
 }
 
 fn keep(ids: &mut VecDeque<String>, id: String) {

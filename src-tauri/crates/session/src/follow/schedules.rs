@@ -13,6 +13,10 @@ use uuid::Uuid;
 use super::tests::{DONE, END, PROMPT, busy, event, expected, fact, note, prompt_hook, ready, said, stop_of};
 use super::*;
 
+mod gaps;
+
+use gaps::{Gap, Written};
+
 /// Turns in one session, one after the other, so that old signs can reach new turns.
 const TURNS: usize = 5;
 /// What a person's turn and the work of earlier turns say, marked as ours would be.
@@ -124,6 +128,7 @@ struct World {
     nameless: bool,
     /// The servers that earlier turns have left.
     servers: Vec<String>,
+    written: Written,
 }
 
 impl World {
@@ -136,6 +141,7 @@ impl World {
             record_down: !calm && chance.random_ratio(1, 6),
             nameless: chance.random_ratio(1, 6),
             servers: Vec::new(),
+            written: Written::default(),
             weather,
             chance,
             now: 0,
@@ -233,6 +239,7 @@ impl World {
     fn pass(&mut self, until: u64, working: bool, verdicts: &mut Vec<(Option<TurnId>, Verdict)>) {
         while self.now < until {
             self.now += 50;
+            self.step_gap(working);
             let due: Vec<Sign> = {
                 let now = self.now;
                 let (mut due, rest): (Vec<_>, _) = self.coming.drain(..).partition(|(at, _)| *at <= now);
@@ -241,12 +248,19 @@ impl World {
                 due.into_iter().map(|(_, sign): (u64, Sign)| sign).collect()
             };
             for sign in due {
+                if self.reaches_nobody(&sign) {
+                    continue;
+                }
                 match sign {
                     Sign::Hook(event) => self.follower.observe(self.now, Observation::Hook(&event)),
                     Sign::Fact(fact) => self.follower.observe(self.now, Observation::Fact(fact)),
                     Sign::Act(act) => self.do_act(act),
                 }
             }
+            if self.is_dead() {
+                continue;
+            }
+            self.wait_for_acknowledgement();
             if self.now.is_multiple_of(500) {
                 let activity = if working { Activity::Busy } else { Activity::Idle };
                 self.follower
@@ -258,7 +272,10 @@ impl World {
                 };
                 self.follower.observe(self.now, screen);
             }
-            verdicts.extend(self.follower.next_verdict(self.now));
+            // Nothing is judged while the submission goes on.
+            if !self.awaits_acknowledgement() {
+                verdicts.extend(self.follower.next_verdict(self.now));
+            }
             while self.follower.news().is_some() {}
         }
     }
@@ -314,6 +331,7 @@ impl World {
         let began = expected(number as u128 + 1, Marker::Plain);
         let ours = began.turn;
         self.follower.observe(self.now, Observation::Began(began));
+        self.begun(number);
         let start = self.now;
         self.beside(number, start, beside);
         self.hook(start + 100, prompt_hook(&id, PROMPT));
@@ -321,14 +339,12 @@ impl World {
         self.fact(start + 120, &id, prompted);
         let mut verdicts = Vec::new();
         self.pass(start + 500, true, &mut verdicts);
-        let source = self.follower.acknowledged_by().unwrap_or("status");
-        let submitted = Observation::Submitted { source, enters: 1 };
-        self.follower.observe(self.now, submitted);
+        self.taken();
         let end = start + self.chance.random_range(600..4_000);
         let end = self.happen(truth, &id, &woken, end);
         self.pass(end, true, &mut verdicts);
         // Longer than anything that is waited for.
-        let limit = end + 60_000;
+        let limit = end + 60_000 + self.written.gap.map_or(0, |gap| gap.until);
         while verdicts.is_empty() && self.now < limit {
             let step = self.now + 500;
             self.pass(step, false, &mut verdicts);
@@ -511,6 +527,11 @@ fn is_all_that_is_left(truth: Truth, outcome: &TurnOutcome) -> bool {
 
 /// Runs one session; gives how many of its turns were told truly, and how many there were.
 fn run(seed: u64, weather: Weather) -> (usize, usize) {
+    run_with(seed, weather, false)
+}
+
+/// The same, if wanted with a gap in the following of some turns.
+fn run_with(seed: u64, weather: Weather, gaps: bool) -> (usize, usize) {
     let calm = weather.lost == 0 && weather.delayed == 0;
     let mut world = World::new(seed, weather);
     let mut ready_first = Vec::new();
@@ -533,7 +554,13 @@ fn run(seed: u64, weather: Weather) -> (usize, usize) {
         if world.chance.random_ratio(1, 5) {
             world.typed(number);
         }
+        if gaps && world.chance.random_ratio(1, 2) {
+            let from = world.now + world.chance.random_range(0..8_000);
+            let until = from + world.chance.random_range(50..20_000);
+            world.written.gap = Some(Gap { from, until });
+        }
         let verdict = world.turn(number, truth, beside);
+        world.no_more_gap();
         let Some(verdict) = verdict else {
             panic!("seed {seed}, turn {number}: {truth:?} beside {beside:?} has no end")
         };

@@ -157,6 +157,10 @@ impl Follower {
             }
             ScreenMeaning::Busy(_) => {
                 self.dialog_is_gone(at_ms, true);
+                self.seen_at_work(at_ms);
+                if self.screen.says_busy() || !self.witnesses.status {
+                    self.joins_at_work(at_ms);
+                }
                 // The last frames of our own turn come after its end was told: they are no turn of a person's.
                 let at_rest = self.turn.is_none() && self.screen.rested && self.state == SessionState::Idle;
                 // A slash command is busy for a moment too.

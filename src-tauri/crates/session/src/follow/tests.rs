@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::*;
 
 mod ends;
+mod taken_up;
 
 pub(super) const PROMPT: &str = "please do it";
 pub(super) const OURS: &str = "prompt-of-ours";

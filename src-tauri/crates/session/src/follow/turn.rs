@@ -99,6 +99,10 @@ pub(super) struct Turn {
     pub(super) has_namesake: bool,
     /// The box held other text before the prompt was taken: that may have gone with it.
     pub(super) leftover: bool,
+    /// Enter may have been pressed by a process that is gone, or may not.
+    pub(super) in_doubt: bool,
+    /// When it was taken up, if another process had begun it.
+    pub(super) taken_up_at: Option<u64>,
     pub(super) log: Log,
     /// Ends of prompts that may turn out to be this turn's.
     pub(super) early_ends: Vec<(u64, HookEvent)>,
@@ -136,6 +140,8 @@ impl Turn {
             cut_off: false,
             has_namesake: false,
             leftover: false,
+            in_doubt: false,
+            taken_up_at: None,
             log: Log::default(),
             early_ends: Vec::new(),
             tools: ToolFacts::default(),

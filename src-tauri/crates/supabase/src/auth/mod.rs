@@ -21,12 +21,17 @@ use tokio::time::Instant;
 
 pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
 use self::wire::Ask;
-use crate::project::{Project, ProjectError, read_body, root_cause};
+use crate::project::{Project, ProjectError, in_between, read_body, root_cause};
 
 /// A token with less than this left is renewed before it is used: requests take time, clocks differ.
 const LEFT_MS_MIN: u64 = 60_000;
 /// After a refresh that failed for a passing reason, a token that is still good is used this long without trying again.
 const REFRESH_PAUSE: Duration = Duration::from_secs(15);
+/// First pause after a refresh that a server refused for a passing reason while there is no token left to use; doubled
+/// up to [`TROUBLE_PAUSE_MAX`]. Without it an outage of the sign-in would meet every request of every client.
+const TROUBLE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause, unless the server names a longer one.
+const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for another process that refreshes the same session.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(25);
 /// How often the lock is tried meanwhile.
@@ -97,6 +102,8 @@ pub enum AuthError {
         reason: String,
         /// How long the server asked to be left alone.
         retry_after: Option<Duration>,
+        /// It was reached, and is in trouble.
+        answered: bool,
     },
     /// Auth said no, for a reason that trying again does not change.
     #[error(
@@ -192,6 +199,18 @@ struct State {
     ended: Option<Ended>,
     /// No refresh before this, while the token still works.
     pause_until: Option<Instant>,
+    /// What the server said to the last refreshes, when it is in trouble.
+    trouble: Option<Trouble>,
+}
+
+/// A server that cannot refresh at the moment.
+struct Trouble {
+    /// Times in a row.
+    times: u32,
+    /// It is not asked again before this.
+    until: Instant,
+    /// Its words.
+    reason: String,
 }
 
 /// A session that is over.
@@ -406,8 +425,11 @@ impl Auth {
     }
 
     async fn refresh_with(&self, old: &Tokens) -> Result<Tokens, AuthError> {
+        self.leave_alone()?;
         let body = json!({"refresh_token": old.refresh_token});
-        match self.token_request(Ask::Refresh, "refresh_token", &body).await {
+        let answer = self.token_request(Ask::Refresh, "refresh_token", &body).await;
+        self.note_trouble(&answer);
+        match answer {
             Ok(tokens) => self.adopt(tokens),
             Err(AuthError::SignedOut { reason }) => {
                 tracing::warn!(%reason, "the session is over");
@@ -419,6 +441,54 @@ impl Auth {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// An error while a server in trouble is not to be asked.
+    fn leave_alone(&self) -> Result<(), AuthError> {
+        let state = self.state();
+        let Some(trouble) = &state.trouble else {
+            return Ok(());
+        };
+        let left = trouble.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        Err(AuthError::Unreachable {
+            attempted: Ask::Refresh.verb(),
+            url: self.inner.project.url.clone(),
+            reason: trouble.reason.clone(),
+            retry_after: Some(left),
+            answered: false,
+        })
+    }
+
+    /// Remembers that the server is in trouble, or that it is not any more. A server that could not be reached at all
+    /// has not been bothered: as soon as the network is back, it is asked.
+    fn note_trouble(&self, answer: &Result<Tokens, AuthError>) {
+        let mut state = self.state();
+        let (reason, retry_after) = match answer {
+            Err(AuthError::Unreachable {
+                answered: true,
+                reason,
+                retry_after,
+                ..
+            }) => (reason.clone(), retry_after.unwrap_or_default()),
+            Err(AuthError::Malformed { why, .. }) => (why.clone(), Duration::ZERO),
+            Ok(_) | Err(_) => {
+                state.trouble = None;
+                return;
+            }
+        };
+        let times = state.trouble.as_ref().map_or(0, |trouble| trouble.times);
+        let pause = TROUBLE_PAUSE_MIN
+            .saturating_mul(1 << times.min(6))
+            .min(TROUBLE_PAUSE_MAX)
+            .max(retry_after);
+        state.trouble = Some(Trouble {
+            times: times.saturating_add(1),
+            until: Instant::now() + pause,
+            reason,
+        });
     }
 
     /// A sign-in that another program has stored since nobody was signed in here.
@@ -504,6 +574,7 @@ impl Auth {
                     reason: "another program on this machine is renewing the sign-in and does not finish"
                         .to_owned(),
                     retry_after: None,
+                    answered: false,
                 });
             }
             tokio::time::sleep(LOCK_RETRY).await;
@@ -538,12 +609,14 @@ impl Auth {
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, AuthError> {
-        let unreachable = |reason| AuthError::Unreachable {
+        let trouble = |reason, answered| AuthError::Unreachable {
             attempted: ask.verb(),
             url: url.to_owned(),
             reason,
             retry_after: None,
+            answered,
         };
+        let unreachable = |reason| trouble(reason, false);
         let headers = self.inner.project.headers()?;
         let response = request
             .headers(headers)
@@ -553,9 +626,13 @@ impl Auth {
             .map_err(|error| unreachable(root_cause(&error)))?;
         let status = response.status();
         let retry_after = crate::rest::retry_after(response.headers());
+        let content_type = crate::rest::content_type(response.headers());
         let body = read_body(response)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
+        if let Some(why) = in_between(status.as_u16(), content_type.as_deref(), &body) {
+            return Err(trouble(why, true));
+        }
         if status.is_success() {
             return Ok(body);
         }

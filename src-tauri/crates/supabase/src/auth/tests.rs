@@ -184,7 +184,7 @@ async fn trouble_during_a_refresh_keeps_the_same_refresh_token_for_later() {
     );
 
     broken.store(false, Ordering::SeqCst);
-    assert_eq!(auth.access_token().await.expect("a token"), "access.2");
+    assert_eq!(token_in_the_end(&auth).await, "access.2");
     assert!(
         stub.asked()
             .iter()
@@ -397,10 +397,98 @@ async fn a_captive_portal_is_no_session() {
         Arc::new(MemoryTokenStore::default()),
     )
     .expect("auth");
-    assert!(matches!(
-        auth.sign_in("a@b.c", "x").await,
-        Err(AuthError::Malformed { .. })
-    ));
+    let error = auth.sign_in("a@b.c", "x").await.expect_err("no session");
+    assert!(error.is_passing(), "it goes away by itself: {error}");
+    assert!(
+        error.to_string().contains("sign-in page of this network"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_in_place_of_a_refresh_costs_neither_the_session_nor_the_token() {
+    let portal = Arc::new(AtomicBool::new(true));
+    let switch = portal.clone();
+    let stub = Stub::start(move |_| {
+        if switch.load(Ordering::SeqCst) {
+            answer(200, "<html>Welcome to the hotel</html>")
+        } else {
+            answer(200, session(2))
+        }
+    })
+    .await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    clock.advance_s(4_000);
+    let error = auth.access_token().await.expect_err("over, and no new one");
+    assert!(
+        matches!(&error, AuthError::Unreachable { reason, .. } if reason.contains("web page")),
+        "{error}"
+    );
+    let kept = store.load().expect("loaded").map(|tokens| tokens.refresh_token);
+    assert_eq!(kept.as_deref(), Some("refresh1"));
+    portal.store(false, Ordering::SeqCst);
+    assert_eq!(token_in_the_end(&auth).await, "access.2");
+}
+
+#[tokio::test]
+async fn a_refresh_whose_answer_was_lost_is_asked_for_again_with_the_same_token() {
+    // The office has spent the first token and made the second pair; nobody heard it.
+    let lost = AtomicBool::new(true);
+    let stub = Stub::start(move |asked| {
+        assert_eq!(asked.body["refresh_token"], "refresh1");
+        if lost.swap(false, Ordering::SeqCst) {
+            answer(502, "")
+        } else {
+            answer(200, session(3))
+        }
+    })
+    .await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    clock.advance_s(4_000);
+    auth.access_token().await.expect_err("the answer was lost");
+    assert_eq!(token_in_the_end(&auth).await, "access.3");
+    let kept = store.load().expect("loaded").map(|tokens| tokens.refresh_token);
+    assert_eq!(kept.as_deref(), Some("refresh3"));
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_not_asked_by_every_request_of_a_client_without_a_token() {
+    let stub = Stub::start(|_| Answer {
+        headers: vec![("retry-after", "120".to_owned())],
+        ..answer(429, r#"{"code":"over_request_rate_limit","message":"slow down"}"#)
+    })
+    .await;
+    let clock = HandClock::at(0);
+    let (auth, _) = signed_in(&stub, &clock);
+    clock.advance_s(4_000);
+    for _ in 0..50 {
+        let error = auth.access_token().await.expect_err("none");
+        let AuthError::Unreachable {
+            retry_after, reason, ..
+        } = &error
+        else {
+            panic!("{error}")
+        };
+        assert!(
+            reason.contains("slow down") && retry_after.is_some_and(|wait| wait.as_secs() > 100),
+            "{error}"
+        );
+    }
+    assert_eq!(stub.count(REFRESH_GRANT), 1);
+}
+
+/// Asks until there is one: a server that was in trouble is left alone for a second.
+async fn token_in_the_end(auth: &Auth) -> String {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match auth.access_token().await {
+            Ok(token) => return token,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 mod file {

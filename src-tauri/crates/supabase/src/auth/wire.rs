@@ -156,6 +156,7 @@ pub(super) fn error(
             url: url.to_owned(),
             reason: format!("it answered {status} {}", first_of(&message, &code)),
             retry_after,
+            answered: true,
         };
     }
     AuthError::Refused {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use self::rows::{
-    AgentRow, AskClosing, AskRow, AskState, CancelAnswer, ClaimedCommand, ClientRow, CommandRow,
+    AgentRow, AskClosing, AskRow, AskState, BeginAnswer, CancelAnswer, ClaimedCommand, ClientRow, CommandRow,
     CommandState, Completion, FinalStatus, OfficeRow, Renewal, ResultRow, ResultStatus, SessionRow,
 };
 use crate::rest::{Readable, Rest, RestError, Select};
@@ -148,6 +148,13 @@ pub enum AskClose {
 }
 
 impl Rest {
+    /// Rings the office's own doorbell with `nonce`: whoever hears it on the office's channel has the proof that
+    /// doorbells reach it. A database from before `0007_proof.sql` answers with [`NO_SUCH_FUNCTION`].
+    pub async fn prove_doorbell(&self, office: OfficeId, nonce: Uuid) -> Result<(), RestError> {
+        self.rpc("prove_doorbell", &json!({"p_office": office, "p_nonce": nonce}))
+            .await
+    }
+
     /// Puts a command into the office. Owners and operators only.
     pub async fn enqueue_command(&self, command: &NewCommand) -> Result<CommandRow, RestError> {
         let args = json!({
@@ -225,6 +232,18 @@ impl Rest {
             attempted: "call renew_lease".to_owned(),
             why: "no row came back".to_owned(),
         })
+    }
+
+    /// Asks whether the first effect of a command may happen now, and keeps its lease. Only [`BeginAnswer::Begun`]
+    /// allows it. A database from before that is [`RestError::NotFound`] with the code [`NO_SUCH_FUNCTION`].
+    pub async fn begin_command(
+        &self,
+        command: CommandId,
+        token: Uuid,
+        lease_s: u32,
+    ) -> Result<BeginAnswer, RestError> {
+        let args = json!({"p_command": command, "p_token": token, "p_lease_s": lease_s});
+        self.rpc("begin_command", &args).await
     }
 
     /// Records what came of a command. Repeat it until it answers.

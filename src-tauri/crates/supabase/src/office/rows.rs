@@ -247,6 +247,23 @@ pub struct ClaimedCommand {
     /// Not to be started after this.
     #[serde(default, deserialize_with = "stamp_or_none")]
     pub expires_at: Option<Timestamp>,
+    /// This client has begun it before, whatever it remembers of that.
+    #[serde(default)]
+    pub begun: bool,
+}
+
+/// Answer of `begin_command`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BeginAnswer {
+    /// It may be begun: nobody else is given it any more.
+    Begun,
+    /// It is to be given up.
+    Cancel,
+    /// Its time was over before anything was done for it.
+    Expired,
+    /// Somebody else has it, or it is over.
+    Lost,
 }
 
 /// Answer of `renew_lease`.

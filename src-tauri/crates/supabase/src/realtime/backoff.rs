@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use uuid::Uuid;
 
 /// Cap of the first wait.
 const FIRST: Duration = Duration::from_secs(1);
@@ -58,6 +59,11 @@ impl Dice {
     /// To be added after a restart of the server.
     pub(super) fn restart_spread(&mut self) -> Duration {
         self.upto(RESTART_SPREAD)
+    }
+
+    /// A number that nobody else has.
+    pub(super) fn nonce(&mut self) -> Uuid {
+        Uuid::from_u128(self.0.random())
     }
 
     /// Anything from nothing to `cap`.

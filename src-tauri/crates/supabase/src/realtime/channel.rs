@@ -1,19 +1,22 @@
-//! One channel on one socket: its phase ([`super::phase`]) and the times that go with it, its join message.
+//! One channel on one socket: its phase ([`super::phase`]) and the times that go with it, its join message, and the
+//! proof that doorbells come through it.
 //!
-//! Sends nothing itself. Called by [`super::socket`], which owns every channel of a socket.
+//! Sends nothing itself and reads no clock. Called by [`super::talk`], which owns every channel of a socket.
 
 use std::time::Duration;
 
-use domain::Clock;
+use domain::OfficeId;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Topic;
 use super::backoff::Dice;
 use super::codec::{Frame, TOPIC_PREFIX};
+use super::course::GOOD_AFTER;
+use super::moment::Moment;
 use super::outlet::Outlet;
 use super::phase::{ChannelEvent, Cure, Fault, Phase};
-use super::supervisor::GOOD_AFTER;
 
 /// Longest wait for the word that the database subscription is live.
 const SYSTEM_MAX: Duration = Duration::from_secs(15);
@@ -23,12 +26,44 @@ const RECONCILE_AGAIN: Duration = Duration::from_secs(3);
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 /// A channel that fails this often in a row gets a new socket.
 const CHANNEL_FAILURES_MAX: u32 = 5;
+/// Longest wait for the office to take a ring; more than a request may last.
+const RING_TAKEN_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a doorbell that the office has rung for us.
+pub(super) const RING_HEARD_MAX: Duration = Duration::from_secs(10);
+/// A ring comes up to this much after the join: of many clients that come back together only the first few ring.
+const RING_SPREAD: Duration = Duration::from_millis(300);
+/// A channel on which nothing was heard for this long is proven anew. Whoever rings proves it for every listener of the
+/// office, so there is about one such ring per office and span, however many clients it has.
+const PROVE_AGAIN: Duration = Duration::from_secs(300);
+/// Up to this much more, so that they do not all ring.
+const PROVE_SPREAD: Duration = Duration::from_secs(60);
 
 /// What a channel needs of its surroundings when it moves on.
 pub(super) struct Around<'a> {
     pub outlet: &'a mut Outlet,
     pub dice: &'a mut Dice,
-    pub clock: &'a dyn Clock,
+}
+
+/// Why we could not ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RingFault {
+    /// It may work later.
+    Later(String),
+    /// A person has to change something (the office's database is from before the proof).
+    Never(String),
+}
+
+/// How far the proof is.
+#[derive(Debug, Default)]
+struct Proof {
+    /// When to ring.
+    ring_at: Option<Instant>,
+    /// Rung, or being rung.
+    ringing: Option<Uuid>,
+    /// When it is too late to hear it.
+    heard_by: Option<Instant>,
+    /// Rings in a row that could not be sent.
+    unsent: u32,
 }
 
 /// A channel and its times.
@@ -40,6 +75,7 @@ pub(super) struct Channel {
     pub(super) due: Option<Instant>,
     pub(super) reconcile_at: Option<Instant>,
     live_since: Option<Instant>,
+    failed_at: Option<Instant>,
     failures: u32,
     /// The token that the server has for it.
     pub(super) token: String,
@@ -49,9 +85,17 @@ pub(super) struct Channel {
     token_tried: bool,
     /// What a `system` error said before the close that follows it.
     pub(super) said: Option<String>,
-    /// When the next try is, for people.
-    pub(super) until_ms: i64,
-    pub(super) permanent: bool,
+    proof: Proof,
+    /// What is wrong, when the next try is, and whether a person is needed: for people.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What people are told of a channel that is not live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub why: String,
+    pub until_ms: i64,
+    pub permanent: bool,
 }
 
 impl Channel {
@@ -63,13 +107,14 @@ impl Channel {
             due: None,
             reconcile_at: None,
             live_since: None,
+            failed_at: None,
             failures: 0,
             token: String::new(),
             needs_token: false,
             token_tried: false,
             said: None,
-            until_ms: 0,
-            permanent: false,
+            proof: Proof::default(),
+            trouble: None,
         }
     }
 
@@ -106,9 +151,12 @@ impl Channel {
     }
 
     /// Moves the channel on and keeps the times that go with the new phase. An error: give the whole socket up.
-    pub(super) fn apply(&mut self, event: &ChannelEvent, around: &mut Around<'_>) -> Result<(), String> {
-        let now = Instant::now();
-        let was_joined = self.phase.is_joined();
+    pub(super) fn apply(
+        &mut self,
+        event: &ChannelEvent,
+        now: Moment,
+        around: &mut Around<'_>,
+    ) -> Result<(), String> {
         let before = std::mem::replace(&mut self.phase, Phase::Ready);
         self.phase = before.after(event);
         if self.phase == before {
@@ -119,38 +167,153 @@ impl Channel {
                 self.due = None;
                 Ok(())
             }
-            Phase::AwaitingSystem { .. } | Phase::Live { .. } => {
-                let is_live = matches!(self.phase, Phase::Live { .. });
-                self.due = (!is_live).then_some(now + SYSTEM_MAX);
-                self.live_since = self.live_since.or(is_live.then_some(now));
-                if !was_joined {
+            Phase::AwaitingSystem { .. } | Phase::Proving { .. } => {
+                let awaits = matches!(self.phase, Phase::AwaitingSystem { .. });
+                self.due = awaits.then_some(now.at + SYSTEM_MAX);
+                if !before.is_joined() {
                     self.token_tried = false;
-                    self.reconcile_at = Some(now + RECONCILE_AGAIN);
+                    self.trouble = None;
+                    self.reconcile_at = Some(now.at + RECONCILE_AGAIN);
                     tracing::debug!(topic = %self.topic.name, "joined");
                     around.outlet.joined(&self.topic.name);
                 }
+                if awaits {
+                    return Ok(());
+                }
+                self.proof = Proof {
+                    ring_at: Some(now.at + around.dice.upto(RING_SPREAD)),
+                    ..Proof::default()
+                };
+                if self.topic.proof.is_none() {
+                    // Nothing of it can be rung: the join has to do.
+                    return self.apply(&ChannelEvent::Heard, now, around);
+                }
+                Ok(())
+            }
+            Phase::Live { .. } => {
+                self.due = None;
+                self.trouble = None;
+                self.live_since = self.live_since.or(Some(now.at));
+                self.proven(now, around.dice);
                 Ok(())
             }
             Phase::Failed(fault) => {
                 let fault = fault.clone();
-                self.failed(fault, around)
+                self.failed(fault, now, around)
             }
         }
     }
 
+    // ---- the proof
+
+    /// A doorbell came through, whoever rang it.
+    pub(super) fn heard(&mut self, now: Moment, around: &mut Around<'_>) -> Result<(), String> {
+        if matches!(self.phase, Phase::Live { .. }) {
+            self.proven(now, around.dice);
+            return Ok(());
+        }
+        self.apply(&ChannelEvent::Heard, now, around)
+    }
+
+    fn proven(&mut self, now: Moment, dice: &mut Dice) {
+        let again = self
+            .topic
+            .proof
+            .map(|_| now.at + PROVE_AGAIN + dice.upto(PROVE_SPREAD));
+        self.proof = Proof {
+            ring_at: again,
+            ..Proof::default()
+        };
+    }
+
+    /// What is to be rung now, if anything; it counts as under way then.
+    pub(super) fn ring(&mut self, now: Moment, dice: &mut Dice) -> Option<(OfficeId, Uuid)> {
+        let office = self.topic.proof?;
+        let may = matches!(self.phase, Phase::Proving { .. } | Phase::Live { .. });
+        if !may || self.proof.ring_at.is_none_or(|at| now.at < at) {
+            return None;
+        }
+        let nonce = dice.nonce();
+        self.proof.ring_at = None;
+        self.proof.ringing = Some(nonce);
+        self.proof.heard_by = Some(now.at + RING_TAKEN_MAX);
+        Some((office, nonce))
+    }
+
+    /// The office has taken the ring with this nonce, or not. True: it was this channel's.
+    pub(super) fn rang(
+        &mut self,
+        nonce: Uuid,
+        rung: &Result<(), RingFault>,
+        now: Moment,
+        around: &mut Around<'_>,
+    ) -> Result<bool, String> {
+        if self.proof.ringing != Some(nonce) {
+            // Heard already, or of an older join.
+            return Ok(false);
+        }
+        let (why, permanent) = match rung {
+            Ok(()) => {
+                self.proof.heard_by = Some(now.at + RING_HEARD_MAX);
+                return Ok(true);
+            }
+            Err(RingFault::Later(why)) => (why, false),
+            Err(RingFault::Never(why)) => (why, true),
+        };
+        self.proof.unsent = self.proof.unsent.saturating_add(1);
+        let wait = if permanent {
+            around.dice.slow()
+        } else {
+            REJOIN_AFTER + around.dice.retry(self.proof.unsent)
+        };
+        tracing::warn!(topic = %self.topic.name, %why, wait_ms = wait.as_millis(), "the doorbell could not be tried");
+        if permanent {
+            self.apply(&ChannelEvent::Doubted, now, around)?;
+        }
+        self.proof.ringing = None;
+        self.proof.heard_by = None;
+        self.proof.ring_at = Some(now.at + wait);
+        if matches!(self.phase, Phase::Proving { .. }) {
+            let why = format!("joined, but whether doorbells are heard could not be tried: {why}");
+            self.trouble = Some(trouble(why, wait, permanent, now));
+        }
+        Ok(true)
+    }
+
+    /// When something about the proof is due.
+    pub(super) fn proof_due(&self) -> Option<Instant> {
+        let ring_at = self.proof.ring_at.filter(|_| self.phase.is_joined());
+        [ring_at, self.proof.heard_by].into_iter().flatten().min()
+    }
+
+    /// Is it too late to hear what was rung?
+    pub(super) fn is_unheard(&self, now: Moment) -> bool {
+        self.proof.heard_by.is_some_and(|by| now.at >= by)
+    }
+
+    // ---- faults
+
+    /// Somebody asks to try now: a wait is cut short, but never below the shortest between two joins.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        if let (Phase::Failed(_), Some(due), Some(failed_at)) = (&self.phase, self.due, self.failed_at) {
+            self.due = Some(due.min(now.at.max(failed_at + REJOIN_AFTER)));
+        }
+    }
+
     /// Chooses the wait that goes with a fault.
-    fn failed(&mut self, fault: Fault, around: &mut Around<'_>) -> Result<(), String> {
+    fn failed(&mut self, fault: Fault, now: Moment, around: &mut Around<'_>) -> Result<(), String> {
         let was_good = self
             .live_since
             .take()
-            .is_some_and(|since| since.elapsed() >= GOOD_AFTER);
+            .is_some_and(|since| now.at.saturating_duration_since(since) >= GOOD_AFTER);
         self.failures = if was_good {
             1
         } else {
             self.failures.saturating_add(1)
         };
         self.reconcile_at = None;
-        self.permanent = false;
+        self.proof = Proof::default();
+        let mut permanent = false;
         let again = around.dice.retry(self.failures);
         let wait = match fault.cure {
             Cure::Retry => again,
@@ -169,7 +332,7 @@ impl Channel {
             }
             Cure::Time => around.dice.crowded(self.failures),
             Cure::Person | Cure::TokenThenPerson => {
-                self.permanent = true;
+                permanent = true;
                 around.dice.slow()
             }
         };
@@ -181,12 +344,18 @@ impl Channel {
             );
             return Err(why);
         }
-        self.due = Some(Instant::now() + wait);
-        self.until_ms = around
-            .clock
-            .now()
-            .plus_ms(wait.as_millis().try_into().unwrap_or(i64::MAX))
-            .0;
+        self.failed_at = Some(now.at);
+        self.due = Some(now.at + wait);
+        self.trouble = Some(trouble(fault.why, wait, permanent, now));
         Ok(())
+    }
+}
+
+fn trouble(why: String, wait: Duration, permanent: bool, now: Moment) -> Trouble {
+    let wait_ms = wait.as_millis().try_into().unwrap_or(i64::MAX);
+    Trouble {
+        why,
+        until_ms: now.wall.plus_ms(wait_ms).0,
+        permanent,
     }
 }

@@ -1,6 +1,7 @@
 //! Frames of the Realtime protocol, serializer 2.0.0: text arrays both ways, binary broadcasts from the server.
 //!
-//! Total: any bytes give a [`Frame`] or a [`CodecError`], never a panic. Pure; called by [`super::socket`].
+//! Total: any bytes give a [`Frame`] or a [`CodecError`], never a panic. Pure; called by [`super::socket`] and
+//! [`super::talk`].
 
 use serde_json::{Value, json};
 

@@ -3,16 +3,16 @@
 
 #![allow(clippy::result_large_err, reason = "the callback's type is the library's")]
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use domain::{Clock, Timestamp};
+use domain::{Clock, OfficeId, Timestamp};
 use futures_util::{SinkExt, StreamExt};
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -20,11 +20,13 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::backoff::Dice;
+use super::channel::RingFault;
 use super::codec::Frame;
-use super::dial::{Bytes, Dial, Later};
-use super::supervisor::{TokenSource, Wish};
+use super::dial::{Bytes, Dial, Later, OpenError};
+use super::supervisor::{Bell, TokenSource, Wish};
 use super::{ConnectionState, Parts, Realtime, RealtimeEvent, RealtimeHandle, Topic};
 use crate::auth::AuthError;
 use crate::project::Project;
@@ -40,15 +42,46 @@ pub(super) struct Wires {
 }
 
 impl Dial for Wires {
-    fn dial<'a>(&'a self, _: &'a str, _: u16) -> Later<'a, io::Result<Box<dyn Bytes>>> {
+    fn dial<'a>(&'a self, url: &'a Url) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
         Box::pin(async move {
             self.dials.lock().expect("log").push(Instant::now());
             if self.cut.load(Ordering::SeqCst) {
-                return Err(io::Error::from(io::ErrorKind::NetworkUnreachable));
+                let why = format!(
+                    "{}:{}: no network",
+                    url.host_str().expect("a host"),
+                    url.port().expect("a port")
+                );
+                return Err(OpenError::Failed { why });
             }
             let (ours, theirs) = tokio::io::duplex(1 << 16);
-            self.calls.send(theirs).map_err(io::Error::other)?;
+            self.calls.send(theirs).expect("the bench listens");
             Ok(Box::new(ours) as Box<dyn Bytes>)
+        })
+    }
+}
+
+/// Takes every ring, or answers what it is told to; the bench rings through when it wants to.
+#[derive(Default)]
+pub(super) struct Gong {
+    pub rings: Mutex<Vec<Uuid>>,
+    pub fault: Mutex<Option<RingFault>>,
+    /// Rings are never answered.
+    pub hangs: AtomicBool,
+    rung: Notify,
+}
+
+impl Bell for Gong {
+    fn ring(&self, _: OfficeId, nonce: Uuid) -> Later<'_, Result<(), RingFault>> {
+        Box::pin(async move {
+            self.rings.lock().expect("log").push(nonce);
+            self.rung.notify_one();
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            match self.fault.lock().expect("fault").clone() {
+                Some(fault) => Err(fault),
+                None => Ok(()),
+            }
         })
     }
 }
@@ -110,6 +143,7 @@ pub(super) struct Bench {
     pub heard: mpsc::Receiver<RealtimeEvent>,
     pub wires: Arc<Wires>,
     pub purse: Arc<Purse>,
+    pub gong: Arc<Gong>,
     pub clock: Arc<WallClock>,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -124,6 +158,15 @@ pub(super) fn doorbell_topic() -> Topic {
         name: NAME.to_owned(),
         private: true,
         inserts: None,
+        proof: None,
+    }
+}
+
+/// The same, to be proven by a ring.
+pub(super) fn proven_topic() -> Topic {
+    Topic {
+        proof: Some(OfficeId(Uuid::nil())),
+        ..doorbell_topic()
     }
 }
 
@@ -139,6 +182,7 @@ impl Bench {
             number: AtomicU32::new(1),
             ..Purse::default()
         });
+        let gong = Arc::new(Gong::default());
         let clock = Arc::new(WallClock {
             start: Instant::now(),
             jumped_ms: AtomicI64::new(0),
@@ -147,6 +191,7 @@ impl Bench {
         let project = Project::new("http://127.0.0.1:1", "sb_publishable_test").expect("a project");
         let parts = Parts {
             source: purse.clone(),
+            bell: gong.clone(),
             dial: wires.clone(),
             dice: Dice::new(1),
         };
@@ -157,6 +202,7 @@ impl Bench {
             heard,
             wires,
             purse,
+            gong,
             clock,
             tasks,
             stop,
@@ -184,6 +230,29 @@ impl Bench {
         .expect("an upgrade");
         assert_eq!(uri, "/realtime/v1/websocket?apikey=sb_publishable_test&vsn=2.0.0");
         Peer { socket }
+    }
+
+    /// The next connection, joined and waiting for its proof.
+    pub(super) async fn unproven(&mut self) -> (Peer, String) {
+        let mut peer = self.accept().await;
+        let join = peer.next("phx_join").await;
+        peer.reply(&join, "ok", json!({"postgres_changes": []})).await;
+        (peer, join.join_ref.expect("a join has a reference"))
+    }
+
+    /// How often it has rung.
+    pub(super) fn rings(&self) -> usize {
+        self.gong.rings.lock().expect("log").len()
+    }
+
+    /// Waits for the ring with this number, counted from 1.
+    pub(super) async fn until_rung(&self, number: usize) -> Uuid {
+        while self.rings() < number {
+            timeout(LONG, self.gong.rung.notified())
+                .await
+                .expect("a ring in time");
+        }
+        self.gong.rings.lock().expect("log")[number - 1]
     }
 
     /// The next connection, with its one channel joined. Gives the join's reference, too.
@@ -301,6 +370,15 @@ impl Peer {
         }
     }
 
+    /// Talks on, answering heartbeats and joins and nothing else, until the client closes.
+    pub(super) async fn until_closed_answering_joins(&mut self) {
+        while let Some(frame) = self.frame().await {
+            if matches!(frame.event.as_str(), "heartbeat" | "phx_join") {
+                self.reply(&frame, "ok", json!({})).await;
+            }
+        }
+    }
+
     pub(super) async fn reply(&mut self, to: &Frame, status: &str, response: Value) {
         let payload = json!({"status": status, "response": response});
         self.say(json!([to.join_ref, to.reference, to.topic, "phx_reply", payload]))
@@ -333,6 +411,16 @@ impl Peer {
     pub(super) async fn push(&mut self, event: &str, payload: Value) {
         self.say(json!([null, null, format!("realtime:{NAME}"), event, payload]))
             .await;
+    }
+
+    /// The office's doorbell, as a proof rings it.
+    pub(super) async fn ring_through(&mut self, nonce: Uuid) {
+        let payload = json!({"v": 1, "nonce": nonce});
+        self.push(
+            "broadcast",
+            json!({"type": "broadcast", "event": "proof", "payload": payload}),
+        )
+        .await;
     }
 
     /// `phx_close` or `phx_error`, as the server sends them.

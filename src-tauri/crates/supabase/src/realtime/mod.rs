@@ -10,15 +10,21 @@
 mod backoff;
 mod channel;
 mod codec;
+mod course;
 mod dial;
 #[cfg(test)]
 mod fake;
+mod moment;
 mod outlet;
 mod phase;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod supervisor;
+mod talk;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -30,11 +36,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::backoff::Dice;
+use self::course::Course;
 use self::dial::{Dial, Tcp};
 use self::outlet::Outlet;
-use self::supervisor::{Supervisor, TokenSource};
+use self::supervisor::{Bell, Supervisor, TokenSource};
 use crate::auth::Auth;
 use crate::project::Project;
+use crate::rest::Rest;
 
 /// Events that wait for the application; beyond, doorbells collapse.
 pub const EVENT_QUEUE_MAX: usize = 64;
@@ -48,6 +56,8 @@ pub struct Topic {
     pub private: bool,
     /// Inserts to be told of by replication, where the office's doorbell trigger cannot be had.
     pub inserts: Option<InsertWatch>,
+    /// Whose doorbell rings on it: rung by ourselves it proves that it is heard. `None`: a join has to do as the proof.
+    pub proof: Option<OfficeId>,
 }
 
 /// INSERTs on a table, as `postgres_changes`.
@@ -68,6 +78,7 @@ impl Topic {
             name: format!("office:{office}:commands"),
             private: true,
             inserts: None,
+            proof: Some(office),
         }
     }
 
@@ -119,9 +130,9 @@ pub enum ConnectionState {
     },
     /// The socket is being opened.
     Connecting,
-    /// The socket is open, not every topic is joined.
+    /// The socket is open; not every topic is joined, or whether doorbells come through is not proven (any more).
     Joining,
-    /// Every topic is joined.
+    /// Every topic is joined, and a doorbell has come through on each: rung by whomever, at worst by ourselves.
     Live,
     /// Waiting before the next try.
     Backoff {
@@ -141,6 +152,7 @@ pub enum ConnectionState {
 pub struct RealtimeHandle {
     state: watch::Receiver<ConnectionState>,
     nudge: Arc<Notify>,
+    doubt: Arc<Notify>,
 }
 
 impl RealtimeHandle {
@@ -158,6 +170,11 @@ impl RealtimeHandle {
     pub fn nudge(&self) {
         self.nudge.notify_one();
     }
+
+    /// A doorbell was missed (the poll found what should have rung): it is proven anew, and not called live meanwhile.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
 }
 
 /// The connection to one project's Realtime.
@@ -174,8 +191,9 @@ impl Realtime {
         stop: CancellationToken,
     ) -> (RealtimeHandle, mpsc::Receiver<RealtimeEvent>) {
         let parts = Parts {
+            bell: Arc::new(Rest::new(project.clone(), auth.clone())),
             source: Arc::new(auth),
-            dial: Arc::new(Tcp),
+            dial: Arc::new(Tcp::for_project(&project)),
             dice: Dice::from_system(),
         };
         Realtime::start_with(project, topics, clock, parts, tasks, stop)
@@ -192,25 +210,27 @@ impl Realtime {
     ) -> (RealtimeHandle, mpsc::Receiver<RealtimeEvent>) {
         let (events, heard) = mpsc::channel(EVENT_QUEUE_MAX);
         let (state, watcher) = watch::channel(ConnectionState::Connecting);
-        let nudge = Arc::new(Notify::new());
+        let (nudge, doubt) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let supervisor = Supervisor {
             project,
             source: parts.source,
+            bell: parts.bell,
             dial: parts.dial,
             topics,
             clock,
             outlet: Outlet::new(events, state),
             dice: parts.dice,
             nudge: nudge.clone(),
+            doubt: doubt.clone(),
             stop,
-            failures: 0,
-            key_refusals: 0,
+            course: Course::new(),
         };
         tasks.spawn(supervisor.run());
         (
             RealtimeHandle {
                 state: watcher,
                 nudge,
+                doubt,
             },
             heard,
         )
@@ -220,6 +240,7 @@ impl Realtime {
 /// Where tokens, bytes and chance come from.
 struct Parts {
     source: Arc<dyn TokenSource>,
+    bell: Arc<dyn Bell>,
     dial: Arc<dyn Dial>,
     dice: Dice,
 }

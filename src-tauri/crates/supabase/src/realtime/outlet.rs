@@ -1,7 +1,8 @@
 //! The way out to the application: a bounded queue that never makes the socket wait.
 //!
 //! Rule when it is full: doorbells of a topic collapse into one `Joined` ("reconcile everything"), of states only the
-//! newest is kept. Both are handed over as soon as there is room. Called by [`super::socket`] and [`super::supervisor`].
+//! newest is kept. Both are handed over as soon as there is room. Called by [`super::talk`], [`super::socket`] and
+//! [`super::supervisor`].
 
 use std::collections::BTreeSet;
 

@@ -17,7 +17,13 @@ pub(super) enum Phase {
         /// Of which join.
         join_ref: String,
     },
-    /// Doorbells are heard.
+    /// Joined; whether doorbells really come through is not proven yet. Moved on by the first that is heard, or by the
+    /// owner's deadline after it has rung itself.
+    Proving {
+        /// Of which join.
+        join_ref: String,
+    },
+    /// Doorbells are heard: one has been.
     Live {
         /// Of which join.
         join_ref: String,
@@ -74,6 +80,12 @@ pub(super) enum ChannelEvent {
     SystemOk,
     /// `system` did not come in time; broadcasts are heard all the same.
     SystemLate,
+    /// A doorbell came through.
+    Heard,
+    /// We have rung, and did not hear it in time.
+    Unheard,
+    /// Whether doorbells still come through is in doubt.
+    Doubted,
     /// The server ended the channel (`phx_close`), which we had not asked for.
     Closed {
         /// What a `system` error before it said.
@@ -89,9 +101,10 @@ impl Phase {
     /// The join this phase belongs to.
     pub(super) fn join_ref(&self) -> Option<&str> {
         match self {
-            Phase::Joining { join_ref } | Phase::AwaitingSystem { join_ref } | Phase::Live { join_ref } => {
-                Some(join_ref)
-            }
+            Phase::Joining { join_ref }
+            | Phase::AwaitingSystem { join_ref }
+            | Phase::Proving { join_ref }
+            | Phase::Live { join_ref } => Some(join_ref),
             Phase::Ready | Phase::Failed(_) => None,
         }
     }
@@ -99,7 +112,7 @@ impl Phase {
     /// Are broadcasts heard?
     pub(super) fn is_joined(&self) -> bool {
         match self {
-            Phase::AwaitingSystem { .. } | Phase::Live { .. } => true,
+            Phase::AwaitingSystem { .. } | Phase::Proving { .. } | Phase::Live { .. } => true,
             Phase::Ready | Phase::Joining { .. } | Phase::Failed(_) => false,
         }
     }
@@ -121,7 +134,7 @@ impl Phase {
                     join_ref: join_ref.clone(),
                 }
             }
-            (Phase::Joining { join_ref }, ChannelEvent::JoinOk { awaits_system: false }) => Phase::Live {
+            (Phase::Joining { join_ref }, ChannelEvent::JoinOk { awaits_system: false }) => Phase::Proving {
                 join_ref: join_ref.clone(),
             },
             (Phase::Joining { .. }, ChannelEvent::JoinRefused { reason }) => Phase::Failed(Fault {
@@ -131,27 +144,30 @@ impl Phase {
             (Phase::Joining { .. }, ChannelEvent::JoinLate) => {
                 failed("the join was not answered in time", Cure::Retry)
             }
-            (Phase::AwaitingSystem { join_ref }, ChannelEvent::SystemOk | ChannelEvent::SystemLate) => {
-                Phase::Live {
-                    join_ref: join_ref.clone(),
-                }
-            }
-            (
-                Phase::Joining { .. } | Phase::AwaitingSystem { .. } | Phase::Live { .. },
-                ChannelEvent::Closed { said },
-            ) => failed(
-                said.as_deref().unwrap_or("the server ended the channel"),
-                Cure::Token,
+            (Phase::AwaitingSystem { join_ref }, ChannelEvent::SystemOk | ChannelEvent::SystemLate)
+            | (Phase::Live { join_ref }, ChannelEvent::Doubted) => Phase::Proving {
+                join_ref: join_ref.clone(),
+            },
+            (Phase::Proving { join_ref }, ChannelEvent::Heard) => Phase::Live {
+                join_ref: join_ref.clone(),
+            },
+            (Phase::Proving { .. } | Phase::Live { .. }, ChannelEvent::Unheard) => failed(
+                "the office's doorbell was rung and not heard here in time",
+                Cure::Retry,
             ),
-            (
-                Phase::Joining { .. } | Phase::AwaitingSystem { .. } | Phase::Live { .. },
-                ChannelEvent::Crashed,
-            ) => failed("the channel failed on the server", Cure::Retry),
+            (_, ChannelEvent::Closed { said }) if self.join_ref().is_some() => failed(
+                said.as_deref().unwrap_or("the server ended the channel"),
+                cure_for_close(said.as_deref()),
+            ),
+            (_, ChannelEvent::Crashed) if self.join_ref().is_some() => {
+                failed("the channel failed on the server", Cure::Retry)
+            }
             (Phase::Failed(_), ChannelEvent::WaitOver) => Phase::Ready,
             (
                 Phase::Ready
                 | Phase::Joining { .. }
                 | Phase::AwaitingSystem { .. }
+                | Phase::Proving { .. }
                 | Phase::Live { .. }
                 | Phase::Failed(_),
                 ChannelEvent::JoinOk { .. }
@@ -159,6 +175,9 @@ impl Phase {
                 | ChannelEvent::JoinLate
                 | ChannelEvent::SystemOk
                 | ChannelEvent::SystemLate
+                | ChannelEvent::Heard
+                | ChannelEvent::Unheard
+                | ChannelEvent::Doubted
                 | ChannelEvent::Closed { .. }
                 | ChannelEvent::Crashed
                 | ChannelEvent::WaitOver,
@@ -188,6 +207,24 @@ pub(super) fn cure_for(reason: &str) -> Cure {
     }
 }
 
+/// What helps after a close that we had not asked for, by the `system` error before it. Mostly the token ran out, and
+/// often nothing is said.
+fn cure_for_close(said: Option<&str>) -> Cure {
+    let said = said.unwrap_or_default();
+    if said.starts_with("Too many") || said.contains("rate limit") {
+        Cure::Time
+    } else if said.contains("permission") {
+        Cure::TokenThenPerson
+    } else if ["unable to connect", "was cancelled", "timeout", "in time"]
+        .iter()
+        .any(|part| said.contains(part))
+    {
+        Cure::Retry
+    } else {
+        Cure::Token
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,21 +241,48 @@ mod tests {
         }
     }
 
+    fn proving() -> Phase {
+        Phase::Proving {
+            join_ref: "3".to_owned(),
+        }
+    }
+
     #[test]
-    fn a_channel_becomes_live_with_and_without_a_database_subscription() {
+    fn a_channel_becomes_live_only_by_a_doorbell_that_is_heard() {
         let sent = Phase::Ready.after(&ChannelEvent::JoinSent {
             join_ref: "3".to_owned(),
         });
         assert_eq!(sent, joining());
-        assert_eq!(sent.after(&ChannelEvent::JoinOk { awaits_system: false }), live());
+        assert_eq!(
+            sent.after(&ChannelEvent::JoinOk { awaits_system: false }),
+            proving()
+        );
         let waiting = sent.after(&ChannelEvent::JoinOk { awaits_system: true });
         assert!(waiting.is_joined(), "broadcasts are heard from the reply on");
-        assert_eq!(waiting.after(&ChannelEvent::SystemOk), live());
+        assert_eq!(waiting.after(&ChannelEvent::SystemOk), proving());
         assert_eq!(
             waiting.after(&ChannelEvent::SystemLate),
-            live(),
+            proving(),
             "a missing word must not hold it up for ever"
         );
+        assert_eq!(proving().after(&ChannelEvent::Heard), live());
+        assert_eq!(
+            live().after(&ChannelEvent::Doubted),
+            proving(),
+            "what is in doubt is not called live"
+        );
+        for phase in [proving(), live()] {
+            assert!(
+                matches!(
+                    phase.after(&ChannelEvent::Unheard),
+                    Phase::Failed(Fault {
+                        cure: Cure::Retry,
+                        ..
+                    })
+                ),
+                "a channel that hears nothing is joined anew"
+            );
+        }
     }
 
     #[test]
@@ -241,6 +305,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_before_a_close_tells_what_helps() {
+        for (said, cure) in [
+            (None, Cure::Token),
+            (Some("Fields `role` and `exp` are required in JWT"), Cure::Token),
+            (Some("Too many messages per second"), Cure::Time),
+            (Some("Client presence rate limit exceeded"), Cure::Time),
+            (
+                Some("You no longer have permission to read from this Channel topic: x"),
+                Cure::TokenThenPerson,
+            ),
+            (Some("Node request timeout"), Cure::Retry),
+            (
+                Some("Realtime was unable to connect to the project database"),
+                Cure::Retry,
+            ),
+        ] {
+            let closed = ChannelEvent::Closed {
+                said: said.map(str::to_owned),
+            };
+            assert!(
+                matches!(live().after(&closed), Phase::Failed(fault) if fault.cure == cure),
+                "{said:?}"
+            );
+        }
+    }
+
+    #[test]
     fn events_out_of_their_time_change_nothing() {
         for (phase, event) in [
             (Phase::Ready, ChannelEvent::JoinOk { awaits_system: false }),
@@ -249,6 +340,8 @@ mod tests {
             (live(), ChannelEvent::JoinLate),
             (live(), ChannelEvent::WaitOver),
             (joining(), ChannelEvent::SystemOk),
+            (joining(), ChannelEvent::Heard),
+            (Phase::Ready, ChannelEvent::Doubted),
         ] {
             assert_eq!(phase.after(&event), phase, "{event:?}");
         }

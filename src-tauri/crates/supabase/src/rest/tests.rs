@@ -226,7 +226,7 @@ async fn statuses_become_what_a_caller_branches_on() {
             "",
             |e| matches!(e, RestError::Unreachable { retry_after: Some(wait), .. } if wait.as_secs() == 7),
         ),
-        (302, "", |e| matches!(e, RestError::Rejected { status: 302, .. })),
+        (302, "", RestError::is_passing),
     ];
     for (status, body, check) in cases {
         let (_stub, rest) = rest_against(move |_| {
@@ -251,6 +251,40 @@ async fn an_answer_that_is_not_what_was_asked_for_is_told() {
         let (_stub, rest) = rest_against(move |_| answer(200, body)).await;
         let error = rest.offices().await.expect_err(body);
         assert!(matches!(error, RestError::Malformed { .. }), "{body}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_page_in_the_offices_place_is_no_answer_of_the_office() {
+    for status in [200, 302, 403, 404, 511] {
+        let (_stub, rest) =
+            rest_against(move |_| answer(status, "<!DOCTYPE html><h1>Welcome to the hotel</h1>")).await;
+        let error = rest.offices().await.expect_err("a page");
+        assert!(error.is_passing(), "{status}: it goes away: {error:?}");
+        let words = error.to_string();
+        assert!(
+            words.contains("sign-in page of this network") && words.contains(&status.to_string()),
+            "{words}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_office_that_asks_to_be_left_alone_is() {
+    for status in [429, 503] {
+        let (stub, rest) = rest_against(move |_| crate::stub::Answer {
+            headers: vec![("retry-after", "20".to_owned())],
+            ..answer(status, "{}")
+        })
+        .await;
+        for _ in 0..20 {
+            let error = rest.clone().offices().await.expect_err("not now");
+            assert!(
+                matches!(&error, RestError::Unreachable { retry_after: Some(wait), .. } if wait.as_secs() >= 15),
+                "{error:?}"
+            );
+        }
+        assert_eq!(stub.asked().len(), 1, "{status}");
     }
 }
 

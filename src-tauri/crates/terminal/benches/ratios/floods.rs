@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
-use terminal::{Seen, Size, SpawnSpec, Terminal};
+use terminal::{Holders, Seen, Size, SpawnSpec, Terminal};
 
 use crate::corpora::Corpus;
 use crate::node::Node;
@@ -17,26 +17,35 @@ pub const SIZE: Size = Size { cols: 200, rows: 50 };
 /// Runs of the test for lost bytes.
 const LOSSLESS_RUNS: u32 = 200;
 /// The files of a flood are printed so often: long enough to measure by a clock of 10 ms.
-const TIMES: usize = 3;
+pub const TIMES: usize = 3;
 
-pub fn spawn(program: &str, args: &[&str]) -> Terminal {
-    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let spec = SpawnSpec {
+pub fn plan(program: &str, args: &[&str]) -> SpawnSpec {
+    SpawnSpec {
         program: PathBuf::from(program),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         cwd: PathBuf::from("/tmp"),
         env: Vec::new(),
         size: SIZE,
-    };
-    Terminal::spawn(&spec, &format!("bench-{}-{number}", std::process::id())).unwrap()
+    }
+}
+
+pub fn tag() -> String {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("bench-{}-{number}", std::process::id())
+}
+
+/// With the holder on a thread of this process, so that its processor time counts as ours.
+pub async fn spawn(program: &str, args: &[&str]) -> Terminal {
+    let holders = Holders::in_this_process();
+    holders.start(&plan(program, args), &tag()).await.unwrap()
 }
 
 /// Wall time and our processor time for printing a file, through the whole of our path.
 async fn ours(file: &Path) -> (f64, f64) {
     let (started, before) = (Instant::now(), own_cpu());
     let name = file.to_str().unwrap();
-    let terminal = spawn("/bin/cat", &[name; TIMES]);
+    let terminal = spawn("/bin/cat", &[name; TIMES]).await;
     terminal.exited().wait_for(Option::is_some).await.unwrap();
     let spent = (
         started.elapsed().as_secs_f64(),
@@ -224,7 +233,7 @@ pub async fn lossless(table: &mut Table, folder: &Path, ascii: &[u8]) {
     let wanted = plain.len() + plain.iter().filter(|byte| **byte == b'\n').count();
     let mut worst: f64 = 1.0;
     for _ in 0..LOSSLESS_RUNS {
-        let terminal = spawn("/bin/cat", &[file.to_str().unwrap()]);
+        let terminal = spawn("/bin/cat", &[file.to_str().unwrap()]).await;
         let mut subscription = terminal.subscribe(0);
         let mut got = 0;
         loop {

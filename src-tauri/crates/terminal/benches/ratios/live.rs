@@ -8,8 +8,16 @@ use crate::floods::{SIZE, spawn, tmux_round_trip_us};
 use crate::node::Node;
 use crate::table::{Table, Target, median, own_cpu, percentile, resident_kib};
 
-fn child(args: &[&str]) -> Terminal {
-    spawn(std::env::current_exe().unwrap().to_str().unwrap(), args)
+async fn child(args: &[&str]) -> Terminal {
+    spawn(std::env::current_exe().unwrap().to_str().unwrap(), args).await
+}
+
+async fn many(count: u32, program: &str, args: &[&str]) -> Vec<Terminal> {
+    let mut terminals = Vec::new();
+    for _ in 0..count {
+        terminals.push(spawn(program, args).await);
+    }
+    terminals
 }
 
 async fn end(terminals: Vec<Terminal>) {
@@ -76,7 +84,7 @@ pub async fn idle(table: &mut Table) {
     let mut used = 0.0;
     for count in [50, 1000] {
         let before = resident_kib();
-        let terminals: Vec<Terminal> = (0..count).map(|_| spawn("/bin/sleep", &["600"])).collect();
+        let terminals = many(count, "/bin/sleep", &["600"]).await;
         each.push((resident_kib() - before) / f64::from(count));
         let at = own_cpu();
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -108,9 +116,8 @@ pub async fn idle(table: &mut Table) {
 
 pub async fn load(table: &mut Table, node: Option<&Node>) {
     for (bytes, what) in [(30, "3 KB/s"), (1000, "100 KB/s")] {
-        let terminals: Vec<Terminal> = (0..50)
-            .map(|_| child(&["--child-paced", &bytes.to_string()]))
-            .collect();
+        let own = std::env::current_exe().unwrap();
+        let terminals = many(50, own.to_str().unwrap(), &["--child-paced", &bytes.to_string()]).await;
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let before = own_cpu();
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -136,7 +143,7 @@ pub async fn load(table: &mut Table, node: Option<&Node>) {
 
 /// Microseconds from a program's write to a task that follows its output and finds the screen painted.
 async fn stamps(count: u32, every_us: u32) -> Vec<f64> {
-    let terminal = child(&["--child-stamps", &count.to_string(), &every_us.to_string()]);
+    let terminal = child(&["--child-stamps", &count.to_string(), &every_us.to_string()]).await;
     let mut subscription = terminal.subscribe(0);
     let mut text = String::new();
     let mut times = Vec::new();
@@ -165,7 +172,8 @@ async fn stamps(count: u32, every_us: u32) -> Vec<f64> {
 
 pub async fn latency(table: &mut Table, node: Option<&Node>) {
     for (flooders, what) in [(0, "idle"), (6, "6 sessions flat out")] {
-        let loud: Vec<Terminal> = (0..flooders).map(|_| child(&["--child-flood"])).collect();
+        let own = std::env::current_exe().unwrap();
+        let loud = many(flooders, own.to_str().unwrap(), &["--child-flood"]).await;
         let mut times = stamps(400, 3000).await;
         end(loud).await;
         let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
@@ -205,7 +213,7 @@ pub async fn latency(table: &mut Table, node: Option<&Node>) {
 }
 
 pub async fn round_trip(table: &mut Table, node: Option<&Node>) {
-    let terminal = child(&["--child-echo"]);
+    let terminal = child(&["--child-echo"]).await;
     let mut subscription = terminal.subscribe(0);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut times = Vec::new();
@@ -245,7 +253,7 @@ pub async fn start(table: &mut Table, node: Option<&Node>) {
     let mut times = Vec::new();
     for _ in 0..30 {
         let at = Instant::now();
-        let terminal = spawn("/bin/echo", &["x"]);
+        let terminal = spawn("/bin/echo", &["x"]).await;
         let mut changed = terminal.changed();
         changed.wait_for(|end| *end > 0).await.unwrap();
         times.push(at.elapsed().as_secs_f64() * 1e6);

@@ -2,7 +2,8 @@
 //! slows both. Nothing fails here; the table says which target is missed. `scripts/bench.sh` runs it.
 //!
 //! Numbers and targets are those of docs/BENCHMARKS.md. Arguments: words that rows are chosen by (`parse`, `flood`,
-//! `tmux`, `lossless`, `memory`, `idle`, `load`, `latency`, `round-trip`, `start`, `output`); without any, all.
+//! `tmux`, `lossless`, `memory`, `idle`, `load`, `latency`, `round-trip`, `start`, `output`,
+//! `holder`); without any, all.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,6 +13,7 @@
 
 mod corpora;
 mod floods;
+mod holding;
 mod live;
 mod node;
 mod parse;
@@ -119,6 +121,9 @@ async fn run(wanted: &[String]) {
     }
     if is_wanted("start") {
         live::start(&mut table, node).await;
+    }
+    if is_wanted("holder") {
+        holding::run(&mut table, &folder).await;
     }
     table.end();
     std::fs::remove_dir_all(&folder).unwrap();

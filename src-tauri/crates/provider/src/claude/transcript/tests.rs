@@ -159,17 +159,74 @@ fn a_growing_file_is_read_once_and_a_missing_one_is_empty() {
     let middle = LINES.find("end_turn").unwrap();
     std::fs::write(&path, &LINES[..middle]).unwrap();
     let mut facts = reader.read().unwrap();
-    let resumed_at = reader.offset();
+    let resumed_at = reader.place();
     std::fs::write(&path, LINES).unwrap();
     facts.extend(reader.read().unwrap());
     assert_eq!(facts, expected());
     assert_eq!(reader.read().unwrap(), vec![]);
-    let mut resumed = TranscriptReader::from_offset(path, resumed_at);
+    let mut resumed = TranscriptReader::at(resumed_at).unwrap();
     assert_eq!(
         resumed.read().unwrap(),
         expected()[3..],
-        "an offset is the start of a line"
+        "a place is the start of a line"
     );
+}
+
+#[test]
+fn another_reader_goes_on_at_any_place_and_knows_what_the_lines_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.jsonl");
+    let end = r#""type":"system","subtype":"turn_duration","durationMs":1"#;
+    let filler = line(
+        "f",
+        None,
+        &format!(r#""type":"mode","text":"{}""#, "x".repeat(READ_BYTES_MAX)),
+    );
+    for before in ["", filler.as_str()] {
+        let lines = [
+            prompt("one"),
+            line("a1", Some("one"), ANSWER),
+            line("e1", Some("a1"), end),
+            prompt("two"),
+            line("a2", Some("two"), ANSWER),
+        ];
+        std::fs::write(&path, before).unwrap();
+        let mut whole = TranscriptReader::new(path.clone());
+        drop(whole.read().unwrap());
+        let (mut places, mut told) = (vec![whole.place()], Vec::new());
+        for one in &lines {
+            let text = std::fs::read_to_string(&path).unwrap() + one;
+            std::fs::write(&path, text).unwrap();
+            told.push(whole.read().unwrap());
+            places.push(whole.place());
+        }
+        for (at, place) in places.into_iter().enumerate() {
+            let mut other = TranscriptReader::at(place).unwrap();
+            assert_eq!(other.read().unwrap(), told[at..].concat(), "from line {at} on");
+        }
+    }
+    // Another file in its place: nothing in it is surely of our prompt.
+    let place = TranscriptPlace {
+        path: path.clone(),
+        offset: 5_000,
+        inode: Some(1),
+    };
+    std::fs::write(&path, prompt("one")).unwrap();
+    let facts = TranscriptReader::at(place).unwrap().read().unwrap();
+    assert_eq!(said(&facts), [(None, "prompt")]);
+    let shorter = TranscriptPlace {
+        path: path.clone(),
+        offset: 1_000_000,
+        inode: None,
+    };
+    let facts = TranscriptReader::at(shorter).unwrap().read().unwrap();
+    assert_eq!(said(&facts), [(None, "prompt")]);
+    let nowhere = TranscriptPlace {
+        path: folder.path().join("none"),
+        offset: 7,
+        inode: None,
+    };
+    assert_eq!(TranscriptReader::at(nowhere).unwrap().read().unwrap(), vec![]);
 }
 
 const ANSWER: &str = r#""type":"assistant","message":{"content":[{"type":"text","text":"a"}]}"#;

@@ -1,0 +1,190 @@
+//! What must hold in every schedule, whatever goes wrong.
+
+use domain::CommandId;
+use journal::Acknowledgement;
+use uuid::Uuid;
+
+use super::office::{Completed, Kept, State};
+use super::paper::{End, Says};
+use super::world::{Ended, Who, World};
+
+/// How long after its expiry a command may have its effect: the office's word is good for 45 seconds, keys are pressed
+/// within 45 seconds of their claim, and the last steps take some.
+const EXPIRY_SLACK_MS: i64 = 60_000;
+/// How long everything may take when nothing goes wrong any more: an hour until what nobody claims has expired, and what
+/// was begun on the way to that.
+const SETTLED_AFTER_MS: i64 = 2 * 3_600_000;
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// A command had an effect a second time.
+    EffectTwice(CommandId),
+    /// A command had an effect behind a later one for the same session.
+    OutOfOrder(CommandId),
+    /// A command had its effect when its time was over.
+    Expired(CommandId),
+    /// A result counted though another workstation had claimed the command since.
+    StaleToken(CommandId),
+    /// A command has more than one final result.
+    TwoResults(CommandId),
+    /// A command has no final result, though it was carried out.
+    NoResult(CommandId),
+    /// A result does not tell what happened.
+    Untrue(CommandId),
+    /// Work was stopped as lost that the office had given to nobody else and nobody had ended.
+    NeedlesslyStopped(CommandId),
+    /// A command with effect was begun on two workstations.
+    BegunTwice(CommandId),
+    /// Something is held for ever.
+    NeverSettles,
+}
+
+impl World {
+    pub fn had_effect(&self, id: CommandId) -> bool {
+        self.effects.contains_key(&id)
+    }
+
+    /// A command takes effect.
+    pub fn effect(&mut self, who: Who, id: CommandId, session: Option<Uuid>) {
+        self.tell(|| format!("EFFECT of {id} at {who}"));
+        let now = self.now();
+        let row = self.office.rows.get(&id.0).cloned();
+        let earlier = self.effects.entry(id).or_default();
+        earlier.push((who, now));
+        let (times, places) = (earlier.len(), earlier.iter().any(|(other, _)| *other != who));
+        if times > 1 {
+            self.wrong(Violation::EffectTwice(id));
+        }
+        if places {
+            self.wrong(Violation::BegunTwice(id));
+        }
+        let Some(row) = row else { return };
+        // Two known limits. A machine that falls asleep in the milliseconds between the office's word and Enter presses
+        // it when it wakes. And keys that a start runs again are judged by the workstation's clock, set back or not.
+        let has_just_woken = now < self.stations[who].asleep_until + 5_000;
+        let by_a_wrong_clock = row.kind == "send_keys" && self.stations[who].skew_ms < 0;
+        let late = now > row.expires_at + EXPIRY_SLACK_MS;
+        if late && !has_just_woken && !by_a_wrong_clock {
+            self.wrong(Violation::Expired(id));
+        }
+        let named = row
+            .session
+            .filter(|its| Some(*its) == session && row.kind == "send_prompt");
+        let passed = named.is_some_and(|session| {
+            self.office.rows.values().any(|other| {
+                other.session == Some(session)
+                    && other.kind == "send_prompt"
+                    && other.seq > row.seq
+                    && self.effects.contains_key(&CommandId(other.id))
+            })
+        });
+        if passed {
+            self.wrong(Violation::OutOfOrder(id));
+        }
+    }
+
+    /// The office has taken a result.
+    pub fn check_report(&mut self, id: CommandId, token: Uuid, said: &Result<Completed, &'static str>) {
+        if *said != Ok(Completed::Recorded) {
+            return;
+        }
+        let of_it = self.office.leases.values().filter(|lease| lease.command == id.0);
+        let newest = of_it.max_by_key(|lease| lease.attempt).map(|lease| lease.client);
+        let its = self.office.leases.get(&token).map(|lease| lease.client);
+        if its != newest {
+            self.wrong(Violation::StaleToken(id));
+        }
+    }
+
+    /// Work is about to be stopped because its lease is lost.
+    pub fn check_loss(&mut self, who: Who, id: CommandId) {
+        let client = self.stations[who].client;
+        let Some(row) = self.office.rows.get(&id.0) else {
+            return;
+        };
+        let runs = self
+            .agents
+            .values()
+            .any(|agent| agent.who == who && agent.turn.is_some_and(|(its, _)| its == id));
+        if runs && row.state == State::Leased && row.client == Some(client) && !row.cancel_wanted {
+            self.wrong(Violation::NeedlesslyStopped(id));
+        }
+    }
+
+    pub fn has_settled(&self) -> bool {
+        let all_final = self.office.rows.values().all(|row| row.state.is_final());
+        all_final
+            && self.stations.iter().all(|station| {
+                station.is_up
+                    && station.work.is_empty()
+                    && station.endings.is_empty()
+                    && station.paper.waiting().next().is_none()
+            })
+    }
+
+    pub fn has_taken_too_long(&self) -> bool {
+        self.healed && self.now() > self.healed_at + SETTLED_AFTER_MS
+    }
+
+    /// When everything has settled.
+    pub fn check_the_end(&mut self) {
+        let ids: Vec<_> = self.office.rows.keys().map(|id| CommandId(*id)).collect();
+        for id in ids {
+            if let Some(violation) = self.end_of_command(id) {
+                self.wrong(violation);
+            }
+        }
+    }
+
+    fn end_of_command(&self, id: CommandId) -> Option<Violation> {
+        let row = self.office.rows.get(&id.0)?;
+        let finals: Vec<_> = self
+            .office
+            .results
+            .iter()
+            .filter(|kept| kept.command == id.0)
+            .filter_map(|kept| match kept.kept {
+                Kept::Final(state) => Some((kept.id, state)),
+                Kept::Begun | Kept::Progress | Kept::Late => None,
+            })
+            .collect();
+        let counted = match finals.as_slice() {
+            [] => {
+                // Ended by the office: nobody had begun it, or nobody who had has ever come back to say more.
+                let unheard = matches!(row.state, State::Cancelled | State::Expired | State::Dead);
+                return (!unheard || self.had_effect(id)).then_some(Violation::NoResult(id));
+            }
+            [(result, state)] if *state == row.state => *result,
+            _ => return Some(Violation::TwoResults(id)),
+        };
+        // What the workstation wrote down is what counts, and it is true.
+        let written = self.stations.iter().find_map(|station| {
+            let outgoing = station.paper.entries.get(&id)?.result.as_ref()?;
+            (outgoing.id == counted || outgoing.acknowledged == Some(Acknowledgement::Recorded))
+                .then_some(outgoing.end)
+        })?;
+        let how = self.agents.values().find_map(|agent| agent.transcript.get(&id));
+        let is_prompt = row.kind == "send_prompt";
+        let is_true = written.status == row.state
+            && (written
+                != End {
+                    status: State::Cancelled,
+                    says: Says::NoEffect,
+                }
+                || self.cancelled.contains(&id)
+                || self.office.reaped.contains(&id.0))
+            && match (written.says, self.had_effect(id)) {
+                (Says::Unknown, _) | (Says::NoEffect, false) => true,
+                (Says::NoEffect, true) | (Says::Effect, false) => false,
+                (Says::Effect, true) => match (row.state, how) {
+                    (State::Succeeded, Some(how)) => *how == Ended::Done,
+                    (State::Succeeded, None) => !is_prompt,
+                    (State::Cancelled, how) => how == Some(&Ended::Interrupted),
+                    (State::Failed, how) => how != Some(&Ended::Done),
+                    _ => false,
+                },
+            };
+        (!is_true).then_some(Violation::Untrue(id))
+    }
+}

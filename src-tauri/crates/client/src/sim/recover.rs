@@ -1,0 +1,215 @@
+//! A start after a crash: what is found of the sessions, and what `recovery::fate` makes of each journalled command.
+
+use domain::CommandId;
+use domain::turn::TurnStage;
+use journal::Phase;
+use uuid::Uuid;
+
+use super::Breach;
+use super::office::State;
+use super::paper::{End, Entry, Says};
+use super::workstation::{Seat, Stage, Workstation, deed_of};
+use super::world::{Ended, Event, Who, World};
+use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate, may_begin};
+
+impl Workstation {
+    /// It is in the journal as started, and nothing of it has reached an agent.
+    pub fn is_untouched(&self, id: CommandId) -> bool {
+        self.paper.entries.get(&id).is_some_and(|entry| {
+            entry.row.kind == "send_prompt"
+                && entry.phase == Phase::Started
+                && matches!(entry.turn, None | Some((TurnStage::Begun, _)))
+        })
+    }
+}
+
+impl World {
+    /// At the start of a core: sessions first, then the commands in the order in which they came.
+    pub fn recover(&mut self, who: Who) {
+        let sessions: Vec<_> = self.stations[who].paper.sessions.iter().copied().collect();
+        for session in sessions {
+            match self.whereabouts(session) {
+                Whereabouts::Gone => {
+                    self.stations[who].paper.sessions.remove(&session);
+                }
+                Whereabouts::Attached => {
+                    self.stations[who].seats.insert(session, Seat::Ready);
+                }
+                // Nothing is given to it before it answers.
+                Whereabouts::Silent => {}
+            }
+        }
+        let (left, now) = (self.stations[who].paper.unfinished(), self.moment(who));
+        for entry in &left {
+            self.stations[who].desk.hold_again(&entry.row, now);
+        }
+        for entry in left {
+            self.settle(who, entry);
+            if !self.stations[who].is_up {
+                return;
+            }
+        }
+    }
+
+    fn whereabouts(&self, session: Uuid) -> Whereabouts {
+        match self.agents.get(&session) {
+            Some(agent) if agent.silent_until > self.now() => Whereabouts::Silent,
+            Some(agent) if agent.alive => Whereabouts::Attached,
+            Some(_) | None => Whereabouts::Gone,
+        }
+    }
+
+    /// What is known of a command, as the loop gathers it.
+    fn left(&self, entry: &Entry) -> (Left, Option<Uuid>) {
+        let named = entry.row.session_id.map(|session| session.0);
+        let session = entry.turn.map(|(_, session)| session).or(named);
+        let ended = session
+            .and_then(|session| self.agents.get(&session))
+            .and_then(|agent| agent.transcript.get(&entry.row.id));
+        let left = Left {
+            deed: deed_of(&entry.row),
+            phase: entry.phase,
+            turn: entry.turn.map(|(stage, _)| stage),
+            session: session.map_or(Whereabouts::Gone, |session| self.whereabouts(session)),
+            said: match ended {
+                Some(Ended::Done | Ended::Interrupted) => Said::Ended,
+                // It breaks off: nothing in it decides.
+                Some(Ended::Died) => Said::Nothing,
+                None => Said::NotStarted,
+            },
+        };
+        (left, session)
+    }
+
+    pub fn settle(&mut self, who: Who, entry: Entry) {
+        let (left, session) = self.left(&entry);
+        let id = entry.row.id;
+        let mut fate = fate(&left);
+        let began = matches!(left.turn, Some(TurnStage::Entering | TurnStage::Taken));
+        if self.is(Breach::StartedRunsAgain) && left.deed == Deed::Prompt && began {
+            fate = Fate::RunAgain;
+        }
+        self.tell(|| format!("{who} settles {id}: {left:?} → {fate:?}"));
+        match (fate, session) {
+            // Not before the office has said that the lease is ours.
+            (Fate::RunAgain, _) => {
+                self.hold(who, entry.row, Stage::Left);
+                if self.stations[who].desk.is_ours(id) {
+                    self.run_again(who, id);
+                }
+            }
+            (Fate::Follow, Some(session)) => {
+                let stage = Stage::Turn {
+                    session,
+                    at: TurnStage::Taken,
+                    entered: true,
+                };
+                self.hold(who, entry.row, stage);
+                self.follow(who, id, session);
+            }
+            (Fate::Wait, _) => self.hold(who, entry.row, Stage::Waiting),
+            (Fate::Report, Some(session)) => {
+                let stage = Stage::Turn {
+                    session,
+                    at: TurnStage::Taken,
+                    entered: true,
+                };
+                self.hold(who, entry.row, stage);
+                self.turn_ended(who, id);
+            }
+            (Fate::Unknown | Fate::Follow | Fate::Report, _) => {
+                self.hold(who, entry.row, Stage::InLine);
+                let unknown = End {
+                    status: State::Unconfirmed,
+                    says: Says::Unknown,
+                };
+                self.end(who, id, unknown);
+            }
+        }
+    }
+
+    /// A turn of before is followed: it may have ended meanwhile, run on, or never have been entered.
+    fn follow(&mut self, who: Who, id: CommandId, session: Uuid) {
+        let launch = self.stations[who].launch;
+        let agent = self.agents.get(&session);
+        let runs = agent.is_some_and(|agent| agent.turn.is_some_and(|(command, _)| command == id));
+        let has_ended = agent.is_some_and(|agent| agent.transcript.contains_key(&id));
+        let event = match (runs, has_ended) {
+            (true, _) => Event::TimedOut {
+                who,
+                launch,
+                command: id,
+            },
+            (false, true) => Event::Noticed {
+                who,
+                launch,
+                command: id,
+            },
+            // Enter was never pressed, and is not pressed now: the office's word is of before.
+            (false, false) => {
+                let not_submitted = End {
+                    status: State::Failed,
+                    says: Says::NoEffect,
+                };
+                return self.end(who, id, not_submitted);
+            }
+        };
+        self.after(if runs { 180_000 } else { 10 }, event);
+    }
+
+    /// The office has said that the lease of what is to be run again is ours.
+    pub fn run_again(&mut self, who: Who, id: CommandId) {
+        let Some(work) = self.stations[who].work.remove(&id) else {
+            return;
+        };
+        let expired = !may_begin(work.row.expires_at, self.wall(who));
+        if deed_of(&work.row) != Deed::Prompt && expired {
+            self.hold(who, work.row, Stage::InLine);
+            let expired = End {
+                status: State::Failed,
+                says: Says::NoEffect,
+            };
+            return self.end(who, id, expired);
+        }
+        self.open_command(who, work.row);
+    }
+
+    /// What waits for a holder that did not answer.
+    pub fn look_at_silent_ones(&mut self, who: Who) {
+        self.settle_what_waited(who);
+        let launch = self.stations[who].launch;
+        let held: Vec<_> = self.stations[who].paper.sessions.iter().copied().collect();
+        for session in held {
+            let known = self.stations[who].seats.contains_key(&session);
+            if !known && self.whereabouts(session) != Whereabouts::Silent && self.stations[who].is_up {
+                self.stations[who].seats.insert(session, Seat::Ready);
+                self.after(10, Event::SessionReady { who, launch, session });
+            }
+        }
+    }
+
+    fn settle_what_waited(&mut self, who: Who) {
+        let waiting: Vec<_> = self.stations[who]
+            .work
+            .values()
+            .filter(|work| work.stage == Stage::Waiting)
+            .map(|work| work.row.id)
+            .collect();
+        for id in waiting {
+            let Some(entry) = self.stations[who].paper.entries.get(&id).cloned() else {
+                continue;
+            };
+            let (left, _) = self.left(&entry);
+            if fate(&left) != Fate::Wait {
+                let cancel_wanted = self.stations[who]
+                    .work
+                    .remove(&id)
+                    .is_some_and(|work| work.cancel_wanted);
+                self.settle(who, entry);
+                if cancel_wanted {
+                    self.cancel_work(who, id);
+                }
+            }
+        }
+    }
+}

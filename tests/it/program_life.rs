@@ -1,0 +1,271 @@
+//! The program's own life: it ends, is killed, is started again, and the agents go on. What people are told of it.
+
+use std::process::Output;
+use std::time::Duration;
+
+use harness::processes::naming;
+use harness::program::{Place, Up};
+use harness::stub::Stub;
+use harness::wait::wait_for;
+use serde_json::{Value, json};
+
+/// A turn of fifteen seconds: long enough to be interrupted by a restart, short enough to be waited for.
+const SLOW: &str = "Slowly. scn=slow:60";
+const LONG: Duration = Duration::from_secs(90);
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Holders of this place, each with an agent below it.
+fn holders_of(place: &Place) -> usize {
+    naming(&place.dir.path().join("data/holders")).len()
+}
+
+/// Sends a prompt and waits until the agent works on it.
+async fn begun(place: &Place, stub: &Stub, prompt: &str) -> String {
+    let sent = place.run(&["send", "--agent", "FE", prompt, "--json"]).await;
+    assert_eq!(code(&sent), Some(0), "{}", err(&sent));
+    let sent: Value = serde_json::from_str(&out(&sent)).expect("JSON");
+    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        request.prompt().is_some_and(|said| said.contains(prompt))
+    })
+    .await;
+    sent["command_id"].as_str().expect("an id").to_owned()
+}
+
+/// The command as windows see it, once it is over.
+async fn ended(up: &Up, id: &str) -> Value {
+    wait_for("the command is over", LONG, || async {
+        let state = up.state().await;
+        let command = state["commands"]
+            .as_array()?
+            .iter()
+            .find(|one| one["id"] == id)?
+            .clone();
+        command["finished_at"].is_number().then_some(command)
+    })
+    .await
+}
+
+fn times_at_the_model(stub: &Stub, prompt: &str) -> usize {
+    let turns = stub.turns();
+    let said = turns
+        .iter()
+        .filter(|turn| turn.prompt().is_some_and(|said| said.contains(prompt)));
+    said.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sigterm_the_agent_goes_on_and_the_next_start_takes_it_up() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    assert_eq!(up.said["launch"]["taken_up"], 0);
+    let id = begun(&place, &stub, SLOW).await;
+    let session = up.state().await["sessions"][0]["id"].clone();
+    let port = up.said["api"].clone();
+    up.signal("TERM");
+    assert_eq!(up.ended().await, Some(0));
+    assert_eq!(holders_of(&place), 1, "the agent goes on");
+    let doctor = place.run(&["doctor"]).await;
+    assert!(
+        out(&doctor).contains("1 session, running or just over"),
+        "{}",
+        out(&doctor)
+    );
+
+    let up = place.up().await;
+    assert_eq!(up.said["launch"]["taken_up"], 1, "{}", up.said);
+    assert_eq!(
+        up.said["api"], port,
+        "hooks of agents that went on go to the same port"
+    );
+    let state = up.state().await;
+    assert_eq!(state["sessions"][0]["id"], session);
+    assert_eq!(state["sessions"][0]["taken_up"], true);
+    assert!(out(&place.run(&["status"]).await).contains("of before   1 session went on"));
+    let command = ended(&up, &id).await;
+    assert_eq!(command["outcome"], "done", "{command}");
+    assert_eq!(command["recovered"], "followed", "{command}");
+    assert_eq!(times_at_the_model(&stub, "Slowly"), 1);
+    place.down(up).await;
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_in_mid_turn_the_turn_is_followed_to_its_end_and_the_journal_shows_how() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let id = begun(&place, &stub, SLOW).await;
+    let up = place.killed_and_up(up).await;
+    assert_eq!(up.said["launch"]["taken_up"], 1, "{}", up.said);
+    let journal = out(&place.run(&["status", "--journal"]).await);
+    let short = &id[..8];
+    assert!(
+        journal.contains(&format!("{short}  send_prompt     started   turn taken")),
+        "{journal}"
+    );
+    let command = ended(&up, &id).await;
+    assert_eq!(command["outcome"], "done", "{command}");
+    assert_eq!(times_at_the_model(&stub, "Slowly"), 1);
+    let again = place
+        .run(&["send", "--agent", "FE", "Say hello.", "--wait"])
+        .await;
+    assert_eq!(code(&again), Some(0), "{}", err(&again));
+    place.down(up).await;
+    // The journal is read without a core, too.
+    let journal = place.run(&["status", "--journal", "--json"]).await;
+    assert_eq!(code(&journal), Some(0), "{}", err(&journal));
+    let journal: Value = serde_json::from_str(&out(&journal)).expect("JSON");
+    let rows = journal["journal"]["commands"].as_array().expect("commands");
+    let row = rows
+        .iter()
+        .find(|row| row["command"] == id.as_str())
+        .expect("the command");
+    assert_eq!(
+        (&row["phase"], &row["recovered"]),
+        (&json!("finished"), &json!("followed"))
+    );
+    assert_eq!(row["result"]["acknowledged"], "recorded", "{row}");
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn down_waits_for_the_turn_that_runs_and_ends_every_session() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let id = begun(&place, &stub, "Slowly. scn=slow:20").await;
+    let down = place.run(&["down"]).await;
+    assert_eq!(code(&down), Some(0), "{}", err(&down));
+    assert!(err(&down).contains("1 turn still runs: "), "{}", err(&down));
+    assert!(
+        out(&down).contains("has ended, with every session"),
+        "{}",
+        out(&down)
+    );
+    assert_eq!(up.ended().await, Some(0));
+    assert_eq!(holders_of(&place), 0);
+    let journal = place.run(&["status", "--journal", "--json"]).await;
+    let journal: Value = serde_json::from_str(&out(&journal)).expect("JSON");
+    let rows = journal["journal"]["commands"].as_array().expect("commands");
+    let row = rows
+        .iter()
+        .find(|row| row["command"] == id.as_str())
+        .expect("the command");
+    assert_eq!(row["result"]["outcome"], "done", "{row}");
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_without_a_core_is_ended_without_one_and_told_at_the_next_start() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let id = begun(&place, &stub, "Slowly. scn=slow:400").await;
+    let left = place.run(&["down", "--leave"]).await;
+    assert_eq!(code(&left), Some(0), "{}", err(&left));
+    assert!(out(&left).contains("agents go on"), "{}", out(&left));
+    assert_eq!(up.ended().await, Some(0));
+    assert_eq!(holders_of(&place), 1);
+    let leave = place.run(&["down", "--leave"]).await;
+    assert_eq!(code(&leave), Some(5), "there is no core to end: {}", err(&leave));
+
+    let down = place.run(&["down", "--json"]).await;
+    assert_eq!(code(&down), Some(0), "{}", err(&down));
+    let down: Value = serde_json::from_str(&out(&down)).expect("JSON");
+    assert_eq!(down["sessions"].as_array().map(Vec::len), Some(1), "{down}");
+    assert_eq!(holders_of(&place), 0);
+
+    let up = place.up().await;
+    let command = ended(&up, &id).await;
+    assert_ne!(command["outcome"], "done", "{command}");
+    assert_eq!(times_at_the_model(&stub, "Slowly"), 1, "and it is not done again");
+    place.down(up).await;
+    stub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_has_taken_meanwhile_is_no_obstacle() {
+    let place = Place::new("http://127.0.0.1:9");
+    let up = place.up().await;
+    let port: u16 = up.said["api"]
+        .as_str()
+        .and_then(|url| url.rsplit(':').next())
+        .and_then(|port| port.parse().ok())
+        .expect("a port");
+    place.down(up).await;
+    let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    let up = place.up().await;
+    assert_ne!(up.said["api"], format!("http://127.0.0.1:{port}"));
+    assert_eq!(code(&place.run(&["status"]).await), Some(0));
+    place.down(up).await;
+    drop(taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_core_left_lying_around_keeps_nobody_from_starting() {
+    let place = Place::new("http://127.0.0.1:9");
+    let up = place.up().await;
+    up.signal("KILL");
+    up.ended().await;
+    let data = place.dir.path().join("data");
+    assert!(data.join("running.json").exists() && data.join("core.lock").exists());
+    let status = place.run(&["status"]).await;
+    assert_eq!(code(&status), Some(5), "{}", err(&status));
+    assert!(err(&status).contains("does not run"), "{}", err(&status));
+    let up = place.up().await;
+    assert_eq!(code(&place.run(&["status"]).await), Some(0));
+    let second = place.run(&["up"]).await;
+    assert_eq!(code(&second), Some(1));
+    let words = err(&second);
+    assert!(
+        words.contains(&format!("process {}", up.pid())) && words.contains("semo down"),
+        "{words}"
+    );
+    place.down(up).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_is_told_and_put_aside_by_an_explicit_act_only() {
+    let place = Place::new("http://127.0.0.1:9");
+    let up = place.up().await;
+    let refused = place.run(&["doctor", "--set-journal-aside"]).await;
+    assert_eq!(code(&refused), Some(1), "a core has it open");
+    assert!(err(&refused).contains("already runs"), "{}", err(&refused));
+    place.down(up).await;
+    let journal = place.dir.path().join("data/journal.sqlite");
+    std::fs::write(
+        &journal,
+        "no journal at all, and longer than a header of SQLite's ".repeat(40),
+    )
+    .expect("written");
+    let failed = place.run(&["up"]).await;
+    assert_eq!(code(&failed), Some(1));
+    assert!(err(&failed).contains("--set-journal-aside"), "{}", err(&failed));
+    let doctor = place.run(&["doctor"]).await;
+    assert_eq!(code(&doctor), Some(1));
+    assert!(out(&doctor).contains("✗ journal"), "{}", out(&doctor));
+    let aside = place.run(&["doctor", "--set-journal-aside", "--json"]).await;
+    assert_eq!(code(&aside), Some(0), "{}", err(&aside));
+    let aside: Value = serde_json::from_str(&out(&aside)).expect("JSON");
+    let kept = aside["put_aside"].as_str().expect("a path").to_owned();
+    assert!(
+        std::fs::read(&kept)
+            .expect("it is kept")
+            .starts_with(b"no journal")
+    );
+    let up = place.up().await;
+    assert!(out(&place.run(&["doctor"]).await).contains("put aside"));
+    place.down(up).await;
+}
