@@ -15,4 +15,4 @@ target/release/soak "${1:-60}"
 
 schedules="${SEMO_SIM_SCHEDULES:-1000000}"
 say "$schedules schedules of the simulation"
-SEMO_SIM_SCHEDULES="$schedules" cargo test --release -p client --lib sim -- --nocapture
+SEMO_SIM_SCHEDULES="$schedules" cargo test --release -p client --lib sim::in_no -- --nocapture

@@ -172,6 +172,38 @@ async fn a_permission_that_was_open_is_asked_anew_and_its_answer_carries_the_tur
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_asked_for_is_written_or_not_by_the_answer_to_the_next_core() {
+    for allowed in [true, false] {
+        let mut place = Place::that_outlives(&[]).await;
+        let turn = place.submit("scn=write:y.txt", Marker::Plain, LIMIT);
+        place.asked().await;
+        place.shows("Do you want to create y.txt?").await;
+        place.leave().await;
+        place.take_up().await;
+        let asked = place.asked().await;
+        assert_eq!((asked.kind, asked.turn), (Ask::Permission, Some(turn)));
+        assert!(asked.text.contains("y.txt"), "{asked:?}");
+        let by = Answerer {
+            way: AnswerWay::Window,
+            who: "a test".into(),
+        };
+        let answer = match allowed {
+            true => AskAnswer::Allow,
+            false => AskAnswer::Deny {
+                message: String::new(),
+            },
+        };
+        let answered = place.session.answer(asked.id, answer, by).await;
+        assert!(answered.is_ok(), "{answered:?}\n{}", place.screen());
+        let report = place.ended(turn).await;
+        let done = report.outcome == TurnOutcome::Done;
+        assert_eq!(done, allowed, "{report:?}\n{}", place.screen());
+        assert_eq!(place.worktree().join("y.txt").exists(), allowed);
+        place.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_died_while_nobody_looked_leaves_its_turn_unconfirmed_and_a_finished_one_done() {
     for finished in [false, true] {
         let mut place = Place::that_outlives(SHELL).await;

@@ -6,6 +6,7 @@ use cli::machine::{Core, StopHow};
 use domain::{CommandId, SessionId};
 use harness::claude::{ClaudeHome, program};
 use harness::guard::EndsLeft;
+use harness::processes::{kill, of_folder};
 use harness::remote::{PASSWORD, Remote};
 use harness::stub::Stub;
 use harness::wait::{wait_for, wait_until};
@@ -13,6 +14,8 @@ use harness::world::{World, result_of, surroundings};
 use serde_json::{Value, json};
 use supabase::{CommandState, NewCommand, ResultRow};
 use uuid::Uuid;
+
+use super::pool::{START_WAIT, view_of, warm_session};
 
 /// A turn long enough to be in its midst when the core ends and when it is there again.
 const LONG: &str = "Slowly, please. scn=slow:60";
@@ -236,6 +239,15 @@ impl Team {
         self.core = Some(core);
     }
 
+    /// Kills what holds its sessions.
+    fn kill_holders(&self) -> usize {
+        let found = of_folder(&self.station.paths.holders());
+        let holders = found
+            .iter()
+            .filter(|process| process.line.contains("semo-holder"));
+        holders.map(|holder| kill(holder.pid)).count()
+    }
+
     async fn enqueue(&self, kind: &str, args: Value, session: Option<SessionId>) -> CommandId {
         let command = NewCommand {
             office: self.remote.office.id,
@@ -331,4 +343,49 @@ async fn prompts_for_a_session_that_came_while_the_core_was_away_find_it_again()
         "in their order"
     );
     team.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_whose_holder_was_killed_while_the_core_was_away_goes_on_with_a_new_program() {
+    let mut team = Team::start().await;
+    let session = team.session().await;
+    let first = team.prompt("Keep this in mind. scn=text", session).await;
+    let (row, result) = result_of(&team.remote.rest, first).await;
+    assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
+    team.leave().await;
+    assert_eq!(team.kill_holders(), 1);
+    team.come_back().await;
+    let second = team.prompt("What was it? scn=text", session).await;
+    let (row, result) = result_of(&team.remote.rest, second).await;
+    assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
+    assert_eq!(session_of(&result), session.to_string());
+    let knows_both = |body: &str| body.contains("Keep this in mind.") && body.contains("What was it?");
+    assert!(
+        team.stub
+            .turns()
+            .iter()
+            .any(|turn| knows_both(&turn.body.to_string())),
+        "it is the same conversation"
+    );
+    team.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_stood_ready_is_not_called_one_that_went_on() {
+    let world = World::start_with(|settings| settings.limits.warm_max = 1).await;
+    let warm = warm_session(&world, "FE").await;
+    let world = world.restarted(StopHow::Leave).await;
+    let state = world.state().await;
+    assert_eq!(state["launch"]["taken_up"], 0, "{state}");
+    wait_until("the session that stood ready is gone", START_WAIT, || async {
+        let Some(view) = view_of(&world, warm).await else {
+            return true;
+        };
+        assert_eq!(view["taken_up"], false, "{view}");
+        let words = view["asks"].as_str().unwrap_or_default();
+        assert!(!words.contains("143"), "nothing failed: {words}");
+        false
+    })
+    .await;
+    world.stop().await;
 }

@@ -58,7 +58,7 @@ async function request(core: CoreAddress, path: string, init: RequestInit): Prom
     throw new BackendError(
       "unauthorized",
       "The core does not accept this page's key.",
-      "It gets a new key with every start. Open the address that `semo up` printed last, or reopen the app.",
+      "It gets a new key with every start. `semo status` tells the address that holds now; the window finds it by itself.",
     );
   }
   throw errorFrom(

@@ -61,6 +61,7 @@ const CLAIMS: Record<string, string> = {
   commands: "Commands",
   failed_commands: "Commands that failed",
   status: "HTTP status",
+  taken_up: "Followed again after a restart",
 };
 
 /** `files_changed` → “Files changed”. */
@@ -86,6 +87,7 @@ export function sourceWords(source: string): string {
     asks: "SEMO Office",
     person: "a person",
     judge: "SEMO Office’s verdict",
+    journal: "SEMO Office’s journal",
   };
   const name = wordsFor(names, kind) ?? kind;
   return detail === undefined || detail === "" ? name : `${name} ${detail}`;
@@ -114,6 +116,7 @@ function special(value: unknown, what: string): string | null {
   if (what === "commit" && typeof fields["sha"] === "string") {
     return `${fields["sha"].slice(0, OBJECT_NAME_SHOWN)} ${plain(fields["subject"] ?? "", 1)}`.trim();
   }
+  if (what === "taken_up") return fields["stage"] === "entering" ? "while it was submitted" : "while it ran";
   if (what === "pull_request" && typeof fields["url"] === "string") return fields["url"];
   if (what === "answer" && typeof fields["way"] === "string") {
     return answerLine(fields["answer"], fields["way"], fields["who"]);

@@ -265,6 +265,7 @@ async fn set_journal_aside(world: &World, order: &Doctor) -> Result<Exit, Failur
         out!(
             "what this workstation had not reported is not known any more; the office tells it after a while as given up"
         )?;
+        out!("agents that still run are ended by the next start; their worktrees are kept")?;
     }
     Ok(Exit::Ok)
 }

@@ -65,6 +65,7 @@ fn fact(claim: &Value, all: &[Value]) -> Option<String> {
         "failure" => Some(failure(value)),
         "interrupted" => value.as_bool()?.then(|| "interrupted".to_owned()),
         "answer" => Some(answer(value)),
+        "taken_up" => Some(taken_up(value).to_owned()),
         "retries" => Some(format!(
             "tried again, {} of {} times: {}",
             value["attempt"],
@@ -136,6 +137,14 @@ fn of_git(what: &str, value: &Value, all: &[Value]) -> Option<String> {
 
 fn other_fact(what: &str, value: &Value) -> Option<String> {
     says_something(value).then(|| format!("{}: {}", what.replace('_', " "), text(value)))
+}
+
+/// How far the turn had come when the core that had begun it went away.
+fn taken_up(value: &Value) -> &'static str {
+    match value["stage"].as_str() {
+        Some("entering") => "the core was restarted while this was submitted, and followed it from there",
+        _ => "the core was restarted while this ran, and followed it from there",
+    }
 }
 
 fn marker(sign: &str) -> &str {
@@ -274,6 +283,11 @@ mod tests {
                 "commit 82a51b47 Add it",
             ),
             ("files_changed", json!(1), "1 file changed"),
+            (
+                "taken_up",
+                json!({"stage": "entering"}),
+                "the core was restarted while this was submitted, and followed it from there",
+            ),
             (
                 "pull_request",
                 json!({"url": "https://x/pull/1"}),

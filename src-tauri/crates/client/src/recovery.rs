@@ -160,13 +160,6 @@ pub(crate) fn resumes(left: &Interrupted, idle_ms_max: u64) -> bool {
     left.was_ready && left.talked && left.has_place && recent && !left.warm && !left.ending
 }
 
-/// Whether a command may still be begun, as the simulation has it. The office itself is asked (`begin_command`): it goes
-/// by its own clock.
-#[cfg(test)]
-pub(crate) fn may_begin(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
-    expires_at.is_none_or(|at| at > now)
-}
-
 /// A claimed row for the journal, from which [`claimed_row`] makes it again.
 pub(crate) fn claimed_value(row: &ClaimedCommand) -> Value {
     json!({
@@ -375,13 +368,6 @@ mod tests {
             },
             false,
         );
-    }
-
-    #[test]
-    fn what_expired_while_nobody_looked_is_not_begun() {
-        let now = Timestamp(1_000);
-        assert!(may_begin(None, now) && may_begin(Some(Timestamp(1_001)), now));
-        assert!(!may_begin(Some(now), now) && !may_begin(Some(Timestamp(1)), now));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::task::Poll;
 
 use domain::AskId;
 use domain::ask::{AnswerWay, Answerer, AskAnswer, AskEnd, PendingAsk};
-use provider::detect::ScreenMeaning;
+use domain::session::Ask;
+use provider::detect::{Dialog, ScreenMeaning};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use crate::actor::Actor;
 use crate::error::SessionError;
 use crate::follow::{AskOver, AskSeen};
-use crate::recognise::{Sight, offers, sight};
+use crate::recognise::{Sight, asks_for_file, essence, is_same, offers, sight};
 use crate::report::SessionNote;
 
 /// Closed asks of which it is still known how they were closed.
@@ -60,6 +61,10 @@ struct HeldAsk {
     replies: Vec<oneshot::Sender<Value>>,
     /// The program has given up a request for it: it was answered at the terminal, or the connection was lost.
     released: bool,
+    /// What identifies its dialog, as it stood when the ask was raised from the screen alone.
+    dialog: Option<String>,
+    /// The screen that it was raised from is still to be kept.
+    is_new: bool,
 }
 
 /// The asks of a session.
@@ -130,6 +135,7 @@ impl Actor {
             Some(place) => {
                 self.held.open[place].pending = pending.clone();
                 self.held.open[place].input = seen.input;
+                self.held.open[place].is_new = false;
             }
             None => self.held.open.push(HeldAsk {
                 key: seen.key,
@@ -137,12 +143,25 @@ impl Actor {
                 input: seen.input,
                 replies: Vec::new(),
                 released: false,
+                dialog: None,
+                is_new: true,
             }),
         }
         self.tell(SessionNote::Asked {
             session: self.id,
             ask: pending,
         });
+    }
+
+    /// Keeps what identifies the dialog of an ask that was raised in this look at the screen. To be called in each.
+    pub(crate) fn keep_dialogs(&mut self, meaning: &ScreenMeaning, rows: &[String]) {
+        for open in self.held.open.iter_mut().filter(|open| open.is_new) {
+            open.is_new = false;
+            let from_screen = open.pending.tool.is_none() && open.pending.kind == Ask::Permission;
+            if from_screen && *meaning == ScreenMeaning::Dialog(Dialog::Permission) {
+                open.dialog = essence(rows);
+            }
+        }
     }
 
     /// Keeps a hook request for the answer of an ask; without one it is let go at once.
@@ -272,7 +291,11 @@ impl Actor {
         let ScreenMeaning::Dialog(dialog) = self.detector.borrow().read(&screen).meaning else {
             return Err(refused("its dialog is not on the screen"));
         };
-        if sight(&screen.rows, dialog, &open.pending, &open.input) != Sight::Its {
+        let of_file = open.pending.tool.is_none() && dialog == Dialog::Permission;
+        let is_kept = open.dialog.as_deref().filter(|_| of_file).is_some_and(|kept| {
+            asks_for_file(&screen.rows, &open.input, &self.worktree) && is_same(&screen.rows, kept)
+        });
+        if !is_kept && sight(&screen.rows, dialog, &open.pending, &open.input) != Sight::Its {
             return Err(refused("the dialog on the screen may be another one"));
         }
         let (key, wanted): (&'static [u8], _) = match answer {
@@ -338,7 +361,6 @@ fn how_in_words(end: &AskEnd) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::session::Ask;
     use domain::{SessionId, Timestamp};
 
     use super::*;

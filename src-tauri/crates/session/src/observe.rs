@@ -76,6 +76,7 @@ impl Actor {
             reading: &reading,
             turn: shown.as_ref(),
         });
+        self.keep_dialogs(&reading.meaning, &screen.rows);
         self.close_passed_asks(&reading.meaning, &screen.rows);
         let busy = matches!(reading.meaning, ScreenMeaning::Busy(_));
         self.observe(Observation::Retry(busy.then(|| retry_on(&screen.rows)).flatten()));

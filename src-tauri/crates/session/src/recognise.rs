@@ -3,6 +3,8 @@
 //! Only the dialog's own rows count: those between its rule and its choices. Above stand other commands, in the
 //! agent's words. A command is compared word by word and to its end. Pure. Called by `held` alone.
 
+use std::path::Path;
+
 use domain::ask::PendingAsk;
 use domain::session::Ask;
 use provider::detect::Dialog;
@@ -12,6 +14,8 @@ use serde_json::Value;
 const RULE_CELLS_MIN: usize = 4;
 /// Above a command, in the permission dialog of a shell.
 const SHELL_HEADING: &str = "Bash command";
+/// How the heading ends in the permission dialog of a file: "Create file", "Edit file".
+const FILE_HEADING: &str = " file";
 /// What the program may add below a command.
 const NOTICES: &[&str] = &["This command requires approval"];
 /// What it says below an address that is to be fetched.
@@ -47,6 +51,37 @@ pub(crate) fn sight(rows: &[String], dialog: Dialog, ask: &PendingAsk, input: &V
         (Ask::Permission, Dialog::Question) | (Ask::Question, Dialog::Permission) => Sight::Another,
         _ => Sight::Unclear,
     }
+}
+
+/// What identifies the dialog on a screen, whatever the width of its rows: its heading, its body and its choices. None
+/// where it is not there whole.
+pub(crate) fn essence(rows: &[String]) -> Option<String> {
+    let shown = Shown::of(rows)?;
+    let choices = shown.choices.split(|row| row.trim().is_empty()).next()?;
+    let body = shown.body.iter().filter(|row| !is_line(row));
+    let parts = body.chain(choices).map(|row| squeezed(&row.replace('❯', "")));
+    Some(format!(
+        "{}\n{}",
+        squeezed(shown.heading),
+        parts.collect::<String>()
+    ))
+}
+
+/// Whether the dialog on the screen is the one that was kept, see [`essence`].
+pub(crate) fn is_same(rows: &[String], kept: &str) -> bool {
+    essence(rows).as_deref() == Some(kept)
+}
+
+/// Whether the dialog asks for the very file that the ask names: below its heading stands the file's path, and nothing
+/// else in its row.
+pub(crate) fn asks_for_file(rows: &[String], input: &Value, worktree: &Path) -> bool {
+    let (Some(shown), Some(file)) = (Shown::of(rows), input["file_path"].as_str()) else {
+        return false;
+    };
+    let named = shown.body.iter().find(|row| !row.trim().is_empty());
+    let named = named.map_or("", |row| row.trim());
+    let of_file = shown.heading.ends_with(FILE_HEADING) && input["command"].is_null();
+    of_file && !named.is_empty() && !file.is_empty() && worktree.join(named) == worktree.join(file)
 }
 
 /// Whether the choice with this number (from 0) carries this text.
@@ -177,6 +212,11 @@ fn choice_of(row: &str) -> Option<&str> {
     Some(row.strip_prefix('❯').unwrap_or(row).trim_start()).filter(|row| !row.is_empty())
 }
 
+/// A line between the parts of a dialog: as long as the screen is wide.
+fn is_line(row: &str) -> bool {
+    row.trim().chars().all(|c| matches!(c, '╌' | '┄' | '─'))
+}
+
 fn is_rule(row: &str) -> bool {
     row.chars().take_while(|c| matches!(c, '─' | '▔')).count() >= RULE_CELLS_MIN
 }
@@ -277,6 +317,64 @@ mod tests {
         assert_eq!(seen(&noticed, json!({"command": "ls"})), Sight::Its);
         assert_eq!(seen(&rows[4..], ask), Sight::Unclear, "its rule is not there");
         assert_eq!(seen(&dialog("", &[]), json!({"command": ""})), Sight::Unclear);
+    }
+
+    /// The dialog of a file, in a terminal of this many columns.
+    fn file_dialog(file: &str, content: &[&str], columns: usize) -> Vec<String> {
+        let text = content
+            .iter()
+            .enumerate()
+            .map(|(at, row)| format!("  {} {row}", at + 1));
+        let mut rows = vec!["● Write(other.txt)".to_owned(), "─".repeat(columns)];
+        rows.extend([" Create file".to_owned(), format!(" {file}"), "╌".repeat(columns)]);
+        rows.extend(text);
+        rows.push("╌".repeat(columns));
+        rows.push(format!(" Do you want to create {file}?"));
+        let below = [
+            " ❯ 1. Yes",
+            "   2. Yes, and all edits",
+            "   3. No",
+            "",
+            " Esc to cancel",
+        ];
+        rows.extend(below.map(str::to_owned));
+        rows
+    }
+
+    #[test]
+    fn the_dialog_of_a_file_is_the_one_that_was_kept_as_long_as_nothing_of_it_changes() {
+        let rows = file_dialog("y.txt", &["hello", "world"], 80);
+        let kept = essence(&rows).unwrap();
+        assert!(is_same(&rows, &kept));
+        assert!(
+            is_same(&file_dialog("y.txt", &["hello", "world"], 120), &kept),
+            "wider"
+        );
+        let chosen: Vec<String> = rows
+            .iter()
+            .map(|row| row.replace("❯ 1.", "  1.").replace("  3.", "❯ 3."))
+            .collect();
+        assert!(is_same(&chosen, &kept), "a person has moved down in it");
+        assert!(!is_same(&file_dialog("z.txt", &["hello", "world"], 80), &kept));
+        assert!(!is_same(&file_dialog("y.txt", &["hello", "word"], 80), &kept));
+        assert!(!is_same(
+            &file_dialog("y.txt", &["hello", "world", "more"], 80),
+            &kept
+        ));
+        assert!(!is_same(&dialog("", &["rm -rf build"]), &kept));
+        assert!(!is_same(&rows[2..], &kept), "its rule is not there");
+        assert_eq!(essence(&rows[..8]), None, "its choices are not there");
+    }
+
+    #[test]
+    fn a_file_is_asked_for_by_its_whole_path() {
+        let rows = file_dialog("sub/y.txt", &["hello"], 80);
+        let asks =
+            |rows: &[String], file: &str| asks_for_file(rows, &json!({ "file_path": file }), "/w".as_ref());
+        assert!(asks(&rows, "sub/y.txt") && asks(&rows, "/w/sub/y.txt"));
+        assert!(!asks(&rows, "y.txt") && !asks(&rows, "/v/sub/y.txt") && !asks(&rows, ""));
+        assert!(!asks_for_file(&rows, &Value::Null, "/w".as_ref()));
+        assert!(!asks(&dialog("", &["y.txt"]), "y.txt"), "a command of that name");
     }
 
     #[test]

@@ -143,7 +143,10 @@ pub(crate) enum NotSubmitted {
         "the machine slept between the order and its Enter, so Enter was not pressed; send the prompt again if it is \
          still wanted"
     )]
-    Slept,
+    Slept {
+        /// It stood in the box to the end and was taken out of it.
+        taken_out: bool,
+    },
     #[error(
         "the turn could not be written into the journal ({0}), and nothing is done that is not written there; see to \
          the disk and send the prompt again"
@@ -162,11 +165,11 @@ impl NotSubmitted {
             | NotSubmitted::NotCleared
             | NotSubmitted::NoEcho
             | NotSubmitted::NotWritten(_)
-            | NotSubmitted::Slept
+            | NotSubmitted::Slept { taken_out: false }
             | NotSubmitted::Terminal(_) => Observation::NotSubmitted {
                 why: self.to_string(),
             },
-            NotSubmitted::Withdrawn => Observation::NeverEntered {
+            NotSubmitted::Withdrawn | NotSubmitted::Slept { taken_out: true } => Observation::NeverEntered {
                 why: self.to_string(),
             },
             NotSubmitted::NoAcknowledgement { .. } | NotSubmitted::NoSign | NotSubmitted::Lost(_) => {
@@ -241,8 +244,11 @@ impl Submission {
                 echo = self.settled_echo().await;
             }
             if echo == Echo::Shown && !self.cancel.is_cancelled() {
-                if let Some(entered) = self.enter(entered).await? {
-                    return Ok(entered);
+                match self.enter(entered).await {
+                    Ok(Some(entered)) => return Ok(entered),
+                    Ok(None) => {}
+                    Err(NotSubmitted::Slept { .. }) => return Err(self.overslept(&mut keyboard).await),
+                    Err(why) => return Err(why),
                 }
                 echo = self.echo();
             }
@@ -270,8 +276,9 @@ impl Submission {
         let written = self.write(TurnStage::Entering).await;
         fail::fail_point!("entering");
         written?;
-        if self.has_slept() {
-            return Err(NotSubmitted::Slept);
+        // Whoever cancels has it cancelled, also after a sleep.
+        if self.has_slept() && !self.cancel.is_cancelled() {
+            return Err(NotSubmitted::Slept { taken_out: false });
         }
         // The disk may have taken its time.
         if self.cancel.is_cancelled() || self.echo() != Echo::Shown {
@@ -283,6 +290,17 @@ impl Submission {
             .map_err(NotSubmitted::Lost)?;
         fail::fail_point!("entered");
         Ok(Some(entered))
+    }
+
+    /// Takes a prompt out of the box whose Enter is not pressed any more. Whoever still wants it may send it again only
+    /// when it stood there to the end, and is gone.
+    async fn overslept(&self, keyboard: &mut Keyboard) -> NotSubmitted {
+        let stood = self.stands();
+        let cleared = self.clear_box(keyboard).await.is_ok();
+        let taken = self.acknowledged.borrow().is_some() || self.is_busy();
+        NotSubmitted::Slept {
+            taken_out: stood && cleared && !taken,
+        }
     }
 
     /// Empties the box if there is anything in it. Enter was not pressed: whoever cancels has it cancelled, also with a
@@ -508,6 +526,13 @@ async fn look_again(changed: &mut watch::Receiver<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_that_was_overslept_may_be_sent_again_only_when_it_was_taken_out_of_the_box() {
+        let told = |taken_out| NotSubmitted::Slept { taken_out }.observation();
+        assert!(matches!(told(true), Observation::NeverEntered { .. }));
+        assert!(matches!(told(false), Observation::NotSubmitted { .. }));
+    }
 
     #[test]
     fn a_long_sleep_is_told_from_a_long_wait() {

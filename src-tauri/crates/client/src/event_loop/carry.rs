@@ -31,6 +31,9 @@ impl EventLoop {
     /// Begins a command that is parsed, allowed and in the journal.
     pub(super) fn carry_out(&mut self, id: CommandId) {
         if let Some(session) = self.named_and_unsettled(id) {
+            if let Some(why) = self.given_up_because(session) {
+                return self.end(id, End::failed("session_held", why));
+            }
             return self.wait_for(id, Stage::UntilSettled { session });
         }
         let Some(work) = self.work.get(&id) else { return };

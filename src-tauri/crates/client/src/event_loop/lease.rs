@@ -125,11 +125,15 @@ impl EventLoop {
         self.follow_lease(command, means);
     }
 
-    fn follow_lease(&mut self, command: CommandId, means: Means) {
+    pub(super) fn follow_lease(&mut self, command: CommandId, means: Means) {
         match means {
             Means::GoOn => {}
             Means::Proceed => self.proceed(command),
-            Means::Cancel => self.cancel_work(command, json!({ "way": "office" })),
+            Means::Cancel => {
+                self.cancel_work(command, json!({ "way": "office" }));
+                // A cancel that an earlier core had begun is ours all the same, and goes on.
+                self.lease_is_ours(command);
+            }
             Means::Expired => self.end_expired(command),
             Means::Doubt => {
                 tracing::warn!(%command, "the lease is lost; a claim shows whether it comes back to us");

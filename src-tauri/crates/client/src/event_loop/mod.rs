@@ -490,8 +490,8 @@ impl EventLoop {
         self.measure_memory(now);
         self.warm_up(now);
         if self.prune_at <= now {
-            self.prune_at = now + PRUNE_EVERY;
-            self.prune();
+            let is_more = self.prune();
+            self.prune_at = now + if is_more { TICK } else { PRUNE_EVERY };
         }
     }
 
@@ -531,12 +531,18 @@ impl EventLoop {
         self.patterns.send_replace(patterns);
     }
 
-    /// Forgets what ended long ago; the office keeps it.
-    fn prune(&self) {
+    /// Forgets some of what ended long ago; the office keeps it. True where more is to go.
+    fn prune(&self) -> bool {
         let before = self.now().plus_ms(-KEEP_MS);
         match self.ground.journal.prune(before) {
-            Ok(rows) => tracing::debug!(?rows, "old rows of the journal are gone"),
-            Err(error) => tracing::warn!(%error, "old rows of the journal could not be removed"),
+            Ok(pruned) => {
+                tracing::debug!(?pruned, "old rows of the journal are gone");
+                pruned.more
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old rows of the journal could not be removed");
+                false
+            }
         }
     }
 

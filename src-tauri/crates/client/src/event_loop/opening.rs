@@ -122,6 +122,7 @@ impl EventLoop {
             Err(problem) => self.problem("claude_missing", problem.message, problem.hint),
         }
         if !std::mem::replace(&mut self.program_looked_for, true) {
+            self.resume_those_that_wait();
             self.go_on_with_what_is_ours();
             self.claim("the agent program was looked for");
         }

@@ -243,6 +243,8 @@ impl EventLoop {
             view.started_at = work.started_at.map(|at| at.0);
             view.status = match &work.stage {
                 Stage::InLine => CommandStatus::Waiting,
+                // An earlier core has begun it, and what became of it cannot be seen yet.
+                Stage::Recovering if self.leftovers.may_run(id) => CommandStatus::Running,
                 Stage::Starting { .. } | Stage::Recovering | Stage::UntilSettled { .. } => {
                     CommandStatus::Claimed
                 }

@@ -38,6 +38,8 @@ pub(super) const SILENT_MAX: Duration = Duration::from_secs(300);
 pub(super) struct Leftovers {
     /// When it was read; nothing before that.
     since: Option<Timestamp>,
+    /// The journal could not be read yet: nothing is known, and nothing is begun.
+    pub(super) unread: bool,
     /// Until when nothing is claimed at most.
     until: Instant,
     sessions: BTreeMap<SessionId, LeftSession>,
@@ -81,6 +83,7 @@ impl Leftovers {
     pub(super) fn none() -> Leftovers {
         Leftovers {
             since: None,
+            unread: false,
             until: Instant::now(),
             sessions: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -129,6 +132,12 @@ impl Leftovers {
         self.never_entered.remove(&id);
     }
 
+    /// Whether it was begun by an earlier core and may still be at work.
+    pub(super) fn may_run(&self, id: CommandId) -> bool {
+        let may = |left: &LeftCommand| left.phase == Phase::Started && left.goes_on != Some(Fate::RunAgain);
+        self.commands.get(&id).is_some_and(may)
+    }
+
     /// Whether a prompt that the journal has as started may be begun all the same.
     pub(super) fn never_entered(&self, id: CommandId) -> bool {
         self.never_entered.contains(&id)
@@ -139,7 +148,8 @@ impl EventLoop {
     /// Whether sessions are still being looked for, so that nothing is claimed.
     pub(super) fn is_recovering(&self) -> bool {
         let unseen = |left: &LeftSession| left.silent_since.is_none();
-        Instant::now() < self.leftovers.until && self.leftovers.sessions.values().any(unseen)
+        let seeks = Instant::now() < self.leftovers.until && self.leftovers.sessions.values().any(unseen);
+        self.leftovers.unread || seeks
     }
 
     /// Whether nothing new may be asked of the office: at the start, and when the core ends.
@@ -152,7 +162,8 @@ impl EventLoop {
         self.leftovers.sessions.contains_key(&id)
     }
 
-    /// At start: reads what an earlier core has left, and begins to look for it.
+    /// At start: reads what an earlier core has left, and begins to look for it. A journal that cannot be read is read
+    /// again at the next tick; nothing is claimed before, since what is claimed may run already.
     pub(super) fn recover(&mut self) {
         let journal = &self.ground.journal;
         let read = (|| {
@@ -166,10 +177,14 @@ impl EventLoop {
             Ok(read) => read,
             Err(error) => {
                 let error: journal::JournalError = error;
-                let hint = "What an earlier start has left cannot be told; nothing of it is touched.";
+                self.leftovers.unread = true;
+                let hint = "What an earlier start has left cannot be told: nothing is begun before it can be read. It is tried again by itself.";
                 return self.problem("journal", error.to_string(), hint);
             }
         };
+        if std::mem::take(&mut self.leftovers.unread) {
+            self.solved("journal");
+        }
         self.leftovers.since = Some(self.now());
         self.recall_pauses();
         let known: BTreeSet<String> = sessions.iter().map(|row| row.id.to_string()).collect();
@@ -182,6 +197,9 @@ impl EventLoop {
                 "an earlier core has left these"
             );
         }
+        // One that this core has started itself needs no finding.
+        let left = |row: &SessionRow| !self.sessions.contains_key(&row.id);
+        let sessions: Vec<SessionRow> = sessions.into_iter().filter(left).collect();
         for row in sessions {
             let its = turns
                 .iter()
@@ -267,7 +285,13 @@ impl EventLoop {
             .rev()
             .find(|turn| turn.turn.command == Some(id))
             .cloned();
-        let command = Command::parse(&claimed.kind, &claimed.args).unwrap_or(Command::ListSessions);
+        let command = match Command::parse(&claimed.kind, &claimed.args) {
+            Ok(command) => command,
+            // Of a later version: what it has done cannot be told.
+            Err(_) if row.phase == Phase::Started => return self.finish_unknown(id),
+            // What it is not is told when it is opened.
+            Err(_) => Command::ListSessions,
+        };
         let deed = Deed::of(&command);
         let session = match (&turn, &command) {
             (Some(turn), _) => Some(turn.turn.session),
@@ -304,6 +328,9 @@ impl EventLoop {
 
     /// Looks again for what did not answer, and ends the waiting for it.
     pub(super) fn look_again(&mut self, now: Instant) {
+        if self.leftovers.unread && !self.is_stopping() {
+            self.recover();
+        }
         let due: Vec<SessionId> = self
             .leftovers
             .sessions
@@ -345,9 +372,10 @@ impl EventLoop {
                 judged,
             } => {
                 let (turns, notes) = self.settled(id);
-                tracing::info!(session = %id, "a session of an earlier core goes on");
-                self.leftovers.taken_up += 1;
                 self.attached(id, session, place);
+                let goes_on = self.sessions.get(&id).is_some_and(|live| live.taken_up);
+                tracing::info!(session = %id, goes_on, "a session of an earlier core was found");
+                self.leftovers.taken_up += u32::from(goes_on);
                 self.settle_commands_of(id, Whereabouts::Attached, judged);
                 self.close_turns(&turns);
                 self.after_settling(id);
@@ -399,7 +427,8 @@ impl EventLoop {
         live.session = Some(session);
         live.hold = None;
         live.asks = None;
-        live.taken_up = true;
+        // One that stood ready, or was about to end, is ended in a moment: it does not go on.
+        live.taken_up = !live.warm && !live.ending;
         live.unchecked |= live.was_ready;
         if !live.was_ready {
             live.start_deadline = Some(Instant::now() + START_DEADLINE);
@@ -451,6 +480,10 @@ impl EventLoop {
         waiting.sort_by_key(|work| work.row.seq);
         let waiting: Vec<CommandId> = waiting.into_iter().map(|work| work.row.id).collect();
         for command in waiting {
+            if self.desk.may_be_expired(command, self.moment()) {
+                self.end_expired(command);
+                continue;
+            }
             self.wait_for(command, Stage::InLine);
             self.carry_out(command);
         }
@@ -496,17 +529,24 @@ impl EventLoop {
         }
     }
 
-    /// What depends on a session that stays silent is told so.
+    /// Why nothing more waits for this session, where it was silent for too long.
+    pub(super) fn given_up_because(&self, id: SessionId) -> Option<String> {
+        self.leftovers.given_up.contains(&id).then(|| {
+            let why = self.sessions.get(&id).and_then(|live| live.asks.clone());
+            why.unwrap_or_else(|| "its session cannot be reached".to_owned())
+        })
+    }
+
+    /// What depends on a session that stays silent is told so. What certainly had no effect goes on without it.
     fn give_up_waiting_for(&mut self, id: SessionId) {
         let waiting: Vec<CommandId> = self
             .leftovers
             .commands
             .iter()
-            .filter(|(_, left)| left.session == Some(id))
+            .filter(|(_, left)| left.session == Some(id) && left.goes_on.is_none())
             .map(|(command, _)| *command)
             .collect();
-        let why = self.sessions.get(&id).and_then(|live| live.asks.clone());
-        let why = why.unwrap_or_else(|| "its session cannot be reached".to_owned());
+        let why = self.given_up_because(id).unwrap_or_default();
         for command in waiting {
             let begun = self.leftovers.commands.get(&command).map(|left| left.phase) == Some(Phase::Started);
             if begun {
@@ -586,8 +626,12 @@ impl EventLoop {
         }
     }
 
-    /// Starts the programs again of sessions whose machine or holder went down: as soon as their agents are known.
+    /// Starts the programs again of sessions whose machine or holder went down: as soon as their agents are known and
+    /// the agent program was looked for.
     pub(super) fn resume_those_that_wait(&mut self) {
+        if !self.program_looked_for || self.is_stopping() {
+            return;
+        }
         let Some(data) = &self.office else { return };
         let office = data.office.id;
         let waiting: Vec<SessionId> = self

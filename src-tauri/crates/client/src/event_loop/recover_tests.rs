@@ -26,7 +26,7 @@ use crate::recovery::claimed_value;
 use crate::settings::Settings;
 use crate::start::Machine;
 use crate::stopping::StopWish;
-use crate::view::{ProfileKind, ProfileView};
+use crate::view::{CommandStatus, Problem, ProfileKind, ProfileView};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -353,8 +353,14 @@ async fn what_depends_on_a_holder_that_does_not_answer_waits_and_is_told_as_unkn
     assert!(!core.is_recovering(), "the office is not kept waiting by it");
     assert_eq!(core.sessions[&session].hold, Some(Hold::Held));
     assert!(core.problems.contains_key("session_held"));
+    core.office = Some(office(900_001));
+    core.publish();
     for id in [prompt, end] {
         assert_eq!(core.work[&id].stage, Stage::Recovering);
+        let seen = core.view.borrow().clone();
+        let shown = seen.commands.iter().find(|its| its.id == id.to_string());
+        let shown = shown.map(|its| its.status);
+        assert_eq!(shown, Some(CommandStatus::Running), "it may be at work");
     }
     // A new command for it waits, too: it is neither refused nor begun.
     let more = received(
@@ -373,6 +379,141 @@ async fn what_depends_on_a_holder_that_does_not_answer_waits_and_is_told_as_unkn
     assert_eq!(outcome(&journal, end).2.as_deref(), Some("unconfirmed"));
     assert_eq!(outcome(&journal, more).2.as_deref(), Some("failed"));
     assert!(core.is_unsettled(session), "it is looked for further on");
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_session_that_was_silent_for_too_long_and_what_had_no_effect_is_not_called_unknown()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let begun = carried(&journal, 10, session, TurnStage::Begun);
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.taken_up(
+        session,
+        Found::Silent {
+            why: "it does not answer".to_owned(),
+        },
+    );
+    core.leftovers.sessions.get_mut(&session).unwrap().silent_since = Instant::now().checked_sub(SILENT_MAX);
+    core.look_again(Instant::now());
+    assert_eq!(core.work[&begun].stage, Stage::Recovering);
+    assert_eq!(outcome(&journal, begun).2, None, "it waits for the office alone");
+
+    let more = received(
+        &journal,
+        12,
+        "send_prompt",
+        json!({ "prompt": "more", "session": session }),
+    );
+    let row = claimed_row(&journal.command(more).unwrap().unwrap()).unwrap();
+    core.open_command(row);
+    assert_eq!(outcome(&journal, more).2.as_deref(), Some("failed"));
+}
+
+#[tokio::test]
+async fn no_session_is_started_again_before_the_agent_program_was_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let row = journal.session(session).unwrap().unwrap();
+    let mut core = core(dir.path(), &journal);
+    let live = Live {
+        resumes: true,
+        ..Live::left(&row, &Detail::default())
+    };
+    core.sessions.insert(session, live);
+    core.office = Some(office(900_001));
+    core.resume_those_that_wait();
+    assert!(core.sessions[&session].resumes, "it waits");
+    assert!(!core.problems.contains_key("session_lost"));
+    core.program_checked(Err(Problem {
+        code: "claude_missing".to_owned(),
+        message: "there is none".to_owned(),
+        hint: String::new(),
+    }));
+    assert!(!core.sessions[&session].resumes, "now it was tried");
+    assert!(
+        core.problems.contains_key("session_lost"),
+        "its worktree is gone, and that is told"
+    );
+}
+
+#[tokio::test]
+async fn while_the_journal_cannot_be_read_nothing_is_claimed_and_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let new = received(&journal, 10, "send_prompt", json!({ "prompt": "later" }));
+    let mut core = core(dir.path(), &journal);
+    core.leftovers.unread = true;
+    assert!(core.takes_nothing_new());
+    core.look_again(Instant::now());
+    assert!(!core.takes_nothing_new());
+    assert_eq!(core.work[&new].stage, Stage::Recovering);
+    // What this core has in its hands by now is not taken over a second time.
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let row = journal.session(session).unwrap().unwrap();
+    let own = Detail {
+        secret: "own".to_owned(),
+        ..Detail::default()
+    };
+    core.sessions.insert(session, Live::left(&row, &own));
+    core.recover();
+    assert_eq!(core.sessions[&session].secret, "own");
+}
+
+#[tokio::test]
+async fn a_turn_is_not_closed_before_the_end_of_its_command_is_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let prompt = carried(&journal, 10, session, TurnStage::Taken);
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    let turns = journal.open_turns().unwrap();
+    // Its end is known, and the journal has refused it.
+    core.leftovers.forget(prompt);
+    core.wait_for(prompt, Stage::Ended);
+    core.close_turns(&turns);
+    assert_eq!(
+        journal.open_turns().unwrap(),
+        turns,
+        "a core that ends here would begin the prompt again"
+    );
+}
+
+#[tokio::test]
+async fn what_a_later_version_has_begun_is_unknown_and_what_it_has_not_is_not_judged_before_its_lease_is_ours()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let begun = started(&journal, 10, "dance", json!({}));
+    let new = received(&journal, 11, "dance", json!({}));
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    let unknown = (
+        journal::Phase::Finished,
+        Some(Recovery::Unknown),
+        Some("unconfirmed".to_owned()),
+    );
+    assert_eq!(outcome(&journal, begun), unknown);
+    assert_eq!(core.work[&new].stage, Stage::Recovering);
+}
+
+#[tokio::test]
+async fn a_cancel_of_an_earlier_core_that_is_itself_cancelled_is_not_held_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let target = CommandId(id(99));
+    let cancel = started(&journal, 10, "cancel", json!({ "command": target }));
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.program_looked_for = true;
+    core.office = Some(office(900_001));
+    core.follow_lease(cancel, crate::rules::lease::Means::Cancel);
+    assert_eq!(core.work[&cancel].stage, Stage::Asking);
+    assert_eq!(outcome(&journal, cancel).1, Some(Recovery::Followed));
 }
 
 #[tokio::test]

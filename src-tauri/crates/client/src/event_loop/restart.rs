@@ -68,7 +68,10 @@ impl EventLoop {
                 let words = exit.words.unwrap_or(how);
                 return self.lose(id, &words);
             }
-            self.keep_last_words(id, exit.words, how);
+            // How a program ends that we end ourselves tells nothing.
+            if !(asked && exit.wanted) {
+                self.keep_last_words(id, exit.words, how);
+            }
             if warm && !asked {
                 self.warm_session_failed(id);
             }

@@ -374,28 +374,14 @@ impl EventLoop {
         }
     }
 
-    /// Turns of nobody's command that are not followed any more.
+    /// Turns of nobody's command. One of a command that is in our hands ends with it: closed before, it would make a
+    /// prompt whose end the journal has not taken yet look like one that was never entered.
     pub(super) fn close_turns(&mut self, turns: &[TurnRow]) {
-        let followed: Vec<TurnId> = self
-            .work
-            .values()
-            .filter_map(|work| match work.stage {
-                Stage::Turn { turn, .. } => Some(turn),
-                _ => None,
-            })
-            .collect();
-        let waits = |turn: &TurnRow| {
-            let left = turn
-                .turn
-                .command
-                .and_then(|command| self.leftovers.commands.get(&command));
-            left.is_some()
+        let is_ours = |turn: &&TurnRow| {
+            let command = turn.turn.command;
+            command.is_some_and(|command| self.work.contains_key(&command))
         };
-        let over: Vec<TurnRow> = turns
-            .iter()
-            .filter(|turn| !followed.contains(&turn.turn.id) && !waits(turn))
-            .cloned()
-            .collect();
+        let over: Vec<TurnRow> = turns.iter().filter(|turn| !is_ours(turn)).cloned().collect();
         for turn in over {
             let end = TurnEnd {
                 turn: turn.turn.id,

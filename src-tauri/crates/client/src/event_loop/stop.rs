@@ -55,7 +55,10 @@ impl EventLoop {
         match self.stopping {
             None => false,
             Some(StopHow::Leave | StopHow::Now) => true,
-            Some(StopHow::Finish) => self.running().next().is_none() && !self.is_recovering(),
+            // What cannot be read is for the next start.
+            Some(StopHow::Finish) => {
+                self.running().next().is_none() && (self.leftovers.unread || !self.is_recovering())
+            }
         }
     }
 

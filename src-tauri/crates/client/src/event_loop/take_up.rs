@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::Timestamp;
+use domain::evidence::Evidence;
 use domain::fault::chain;
 use domain::turn::TurnStage;
 use journal::{SessionRow, TurnRow};
-use session::{LeftPlace, LeftTurn, Session, SessionNote, SessionSpec, judge_left};
+use session::{LeftJudgement, LeftPlace, LeftTurn, Session, SessionNote, SessionSpec, judge_left};
 use terminal::{Held, Holders};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -72,7 +73,9 @@ impl TakeUp {
         let mut entered = self.entered();
         // The newest one is what runs; those before it are over.
         let left = entered.pop();
-        let judged = self.judge(&entered).await;
+        let mut judged = self.judge(&entered).await;
+        let unknown = |turn| (turn, LeftJudgement::Unknown(Evidence::default()));
+        judged.extend(unreadable(&self.turns).map(unknown));
         let place = self.place().await.map_err(|error| chain(&error));
         match Session::attach(
             self.spec,
@@ -127,6 +130,12 @@ impl TakeUp {
             expected: format!("the worktree of branch {}", self.row.branch),
         })
     }
+}
+
+/// The turns whose prompt may have reached the agent, but whose record this version cannot read: nobody follows them.
+fn unreadable(turns: &[TurnRow]) -> impl Iterator<Item = domain::TurnId> {
+    let is_unreadable = |turn: &&TurnRow| turn.stage != TurnStage::Begun && left_turn(turn).is_none();
+    turns.iter().filter(is_unreadable).map(|turn| turn.turn.id)
 }
 
 /// A turn as a session takes it up; `None` for one that never reached the agent, or that this version cannot read.
@@ -193,5 +202,48 @@ impl EventLoop {
         let message = format!("programs ran that no session here knows: {}", told.join("; "));
         let hint = "They were left by an earlier start. Their worktrees are kept.";
         self.problem("strays", message, hint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{SessionId, TurnId};
+    use journal::NewTurn;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_turn_that_may_have_begun_and_cannot_be_read_is_not_taken_for_one_that_is_followed() {
+        let row = |number, stage, request: Value| TurnRow {
+            turn: NewTurn {
+                id: TurnId(uuid::Uuid::from_u128(number)),
+                session: SessionId(uuid::Uuid::nil()),
+                command: None,
+                prompt_sha256: String::new(),
+                request,
+            },
+            started_at: Timestamp(0),
+            ended_at: None,
+            outcome: None,
+            rule: None,
+            stage,
+            mark: None,
+            taken_at: None,
+        };
+        let request = session::TurnRequest {
+            id: TurnId(uuid::Uuid::from_u128(1)),
+            prompt: "do it".to_owned(),
+            marker: domain::marker::Marker::for_wish(domain::command::MarkerWish::Plain, ""),
+            timeout: Duration::from_secs(1),
+        };
+        let readable = serde_json::to_value(&request).unwrap();
+        let turns = [
+            row(1, TurnStage::Taken, readable),
+            row(2, TurnStage::Begun, json!({ "of": "a later version" })),
+            row(3, TurnStage::Entering, json!({ "of": "a later version" })),
+        ];
+        let found: Vec<TurnId> = unreadable(&turns).collect();
+        assert_eq!(found, [turns[2].turn.id]);
     }
 }

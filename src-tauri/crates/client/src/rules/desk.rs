@@ -170,6 +170,13 @@ impl Desk {
         self.leases.iter().filter_map(again).collect()
     }
 
+    /// Its time to be begun may be over.
+    pub fn may_be_expired(&self, id: CommandId, now: Moment) -> bool {
+        self.leases
+            .get(&id)
+            .is_some_and(|lease| lease.may_be_expired(now))
+    }
+
     /// Its time to be begun is over, as far as that is known here.
     pub fn is_expired(&self, id: CommandId, now: Moment) -> bool {
         self.leases.get(&id).is_some_and(|lease| lease.is_expired(now))

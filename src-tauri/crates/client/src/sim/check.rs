@@ -60,12 +60,11 @@ impl World {
             self.wrong(Violation::BegunTwice(id));
         }
         let Some(row) = row else { return };
-        // Two known limits. A machine that falls asleep in the milliseconds between the office's word and Enter presses
-        // it when it wakes. And keys that a start runs again are judged by the workstation's clock, set back or not.
+        // A known limit: a machine that falls asleep in the milliseconds between the office's word and Enter presses it
+        // when it wakes.
         let has_just_woken = now < self.stations[who].asleep_until + 5_000;
-        let by_a_wrong_clock = row.kind == "send_keys" && self.stations[who].skew_ms < 0;
         let late = now > row.expires_at + EXPIRY_SLACK_MS;
-        if late && !has_just_woken && !by_a_wrong_clock {
+        if late && !has_just_woken {
             self.wrong(Violation::Expired(id));
         }
         let named = row

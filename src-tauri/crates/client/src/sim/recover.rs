@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::Breach;
 use super::office::State;
 use super::paper::{End, Entry, Says};
-use super::workstation::{Seat, Stage, Workstation, deed_of};
-use super::world::{Ended, Event, Who, World};
-use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate, may_begin};
+use super::workstation::{Seat, Stage, Workstation, deed_of, end};
+use super::world::{Ended, Event, Question, Who, World};
+use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate};
+use crate::rules::lease::BeginStep;
 
 impl Workstation {
     /// It is in the journal as started, and nothing of it has reached an agent.
@@ -159,19 +160,27 @@ impl World {
 
     /// The office has said that the lease of what is to be run again is ours.
     pub fn run_again(&mut self, who: Who, id: CommandId) {
-        let Some(work) = self.stations[who].work.remove(&id) else {
+        let Some(row) = self.stations[who].work.get(&id).map(|work| work.row.clone()) else {
             return;
         };
-        let expired = !may_begin(work.row.expires_at, self.wall(who));
-        if deed_of(&work.row) != Deed::Prompt && expired {
-            self.hold(who, work.row, Stage::InLine);
-            let expired = End {
-                status: State::Failed,
-                says: Says::NoEffect,
-            };
-            return self.end(who, id, expired);
+        // A prompt asks before it is submitted; reading does no harm.
+        if deed_of(&row) == Deed::Keys && !self.office_lets_begin(who, id) {
+            return;
         }
-        self.open_command(who, work.row);
+        self.stations[who].work.remove(&id);
+        self.open_command(who, row);
+    }
+
+    /// Whether the office has said that it may be begun; if not, it is asked.
+    fn office_lets_begin(&mut self, who: Who, id: CommandId) -> bool {
+        let now = self.moment(who);
+        match self.stations[who].desk.begin(id, now) {
+            BeginStep::Go => return true,
+            BeginStep::Ask { token } => self.ask(who, Question::Begin { command: id, token }),
+            BeginStep::Expired => self.end(who, id, end(State::Failed, Says::NoEffect)),
+            BeginStep::Wait => {}
+        }
+        false
     }
 
     /// What waits for a holder that did not answer.
