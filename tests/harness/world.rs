@@ -211,6 +211,11 @@ impl World {
         state_of(&self.core).await
     }
 
+    /// Where the agents' programs keep transcripts and status files.
+    pub fn config_dir(&self) -> PathBuf {
+        self.home.config_dir()
+    }
+
     /// The repository that sessions work in.
     pub fn repository(&self) -> PathBuf {
         self.paths.sample_repository()

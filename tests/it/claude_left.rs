@@ -36,6 +36,25 @@ fn commits_slowly(place: &Place, pause: Duration) {
     });
 }
 
+/// Answers `edits` by a change of a file that is read before.
+fn edits(place: &Place) {
+    let file = place.worktree().join("x.txt");
+    std::fs::write(&file, "before\n").unwrap();
+    place.stub.reply_with(move |request| {
+        if request.scenario.as_deref() != Some("edits") {
+            return None;
+        }
+        Some(match request.tool_results().len() {
+            0 => Reply::tool("I look.", "Read", json!({ "file_path": file })),
+            1 => {
+                let input = json!({ "file_path": file, "old_string": "before", "new_string": "after" });
+                Reply::tool("I change it.", "Edit", input)
+            }
+            _ => Reply::text(SAID),
+        })
+    });
+}
+
 /// What the transcript has so far.
 fn transcript(place: &Place) -> String {
     let (config, id) = (&place.spec.config_dir, place.spec.conversation);
@@ -173,16 +192,21 @@ async fn a_permission_that_was_open_is_asked_anew_and_its_answer_carries_the_tur
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_asked_for_is_written_or_not_by_the_answer_to_the_next_core() {
-    for allowed in [true, false] {
+    for (prompt, shown, allowed) in [
+        ("scn=write:y.txt", "Do you want to create y.txt?", true),
+        ("scn=write:y.txt", "Do you want to create y.txt?", false),
+        ("scn=edits", "Do you want to make this edit to x.txt?", true),
+    ] {
         let mut place = Place::that_outlives(&[]).await;
-        let turn = place.submit("scn=write:y.txt", Marker::Plain, LIMIT);
+        edits(&place);
+        let turn = place.submit(prompt, Marker::Plain, LIMIT);
         place.asked().await;
-        place.shows("Do you want to create y.txt?").await;
+        place.shows(shown).await;
         place.leave().await;
         place.take_up().await;
         let asked = place.asked().await;
         assert_eq!((asked.kind, asked.turn), (Ask::Permission, Some(turn)));
-        assert!(asked.text.contains("y.txt"), "{asked:?}");
+        assert!(asked.text.ends_with(".txt"), "{asked:?}");
         let by = Answerer {
             way: AnswerWay::Window,
             who: "a test".into(),
@@ -198,7 +222,11 @@ async fn a_file_that_was_asked_for_is_written_or_not_by_the_answer_to_the_next_c
         let report = place.ended(turn).await;
         let done = report.outcome == TurnOutcome::Done;
         assert_eq!(done, allowed, "{report:?}\n{}", place.screen());
-        assert_eq!(place.worktree().join("y.txt").exists(), allowed);
+        let is_there = match prompt {
+            "scn=edits" => std::fs::read_to_string(place.worktree().join("x.txt")).unwrap() == "after\n",
+            _ => place.worktree().join("y.txt").exists(),
+        };
+        assert_eq!(is_there, allowed);
         place.end().await;
     }
 }

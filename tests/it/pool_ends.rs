@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use domain::{CommandId, SessionId};
 use harness::wait::{wait_for, wait_until};
 use harness::world::{World, problem_of};
+use provider::claude::read_status;
 use serde_json::{Value, json};
 use supabase::CommandState;
 
@@ -305,6 +306,12 @@ async fn a_paused_agent_goes_on_in_a_session_that_is_healthy() {
     world.stop().await;
 }
 
+/// The conversation that its program tells of.
+fn conversation_of(world: &World, session: SessionId) -> Option<String> {
+    let pid = u32::try_from(program_of(session)?.as_raw_nonzero().get()).ok()?;
+    Some(read_status(&world.config_dir(), pid)?.session_id)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_that_was_cleared_is_not_brought_back_by_a_restart() {
     let world = World::start().await;
@@ -327,9 +334,15 @@ async fn a_conversation_that_was_cleared_is_not_brought_back_by_a_restart() {
     assert!(!everything.contains("marigold"), "{everything}");
 
     // Nothing was said since: there is nothing to take up, and the old one stays left.
+    let tulips = conversation_of(&world, session);
     type_line(&world, session, "/clear").await;
     wait_until("it is cleared again", START_WAIT, || async {
         !screen_of(&world, session).await.contains("tulip")
+    })
+    .await;
+    // The screen is empty before the program has told anybody of the conversation that it begins.
+    wait_until("another conversation is told", START_WAIT, || async {
+        conversation_of(&world, session) != tulips
     })
     .await;
     kill(session);

@@ -586,14 +586,19 @@ async fn a_prompt_of_which_nothing_tells_is_unknown_and_not_sent_again() {
     place.lose_hooks();
     let prompt = "Gone. do=no-transcript do=tool:touch+there";
     let turn = place.submit(prompt, Marker::Plain, LIMIT);
-    place.stage(TurnStage::Entering).await;
+    let there = place.worktree().join("there");
+    // Enter was pressed: the stage alone, which is written before it, does not say so.
+    harness::wait::wait_until("the prompt is worked on", LIMIT, || {
+        let began = there.exists();
+        async move { began }
+    })
+    .await;
     place.leave().await;
     let pid = place.session.terminal().pid();
     harness::wait::wait_until("the turn is over", LIMIT, || {
         let status = provider::claude::read_status(&place.spec.config_dir, pid);
         let rests = status.is_some_and(|status| status.activity == Activity::Idle);
-        let over = rests && place.worktree().join("there").exists();
-        async move { over }
+        async move { rests }
     })
     .await;
     place.take_up().await;

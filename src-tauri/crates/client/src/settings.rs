@@ -471,7 +471,11 @@ mod tests {
         check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);
         let no_id = &["SEMO_OFFICE", "office.id", "nonsense", "not an office's id"];
         check("", &[("SEMO_OFFICE", "nonsense")], no_id);
-        check("[office]\nid = 'nonsense'", &[], &["not an office's id", "line 2"]);
+        check(
+            "[office]\nid = 'nonsense'",
+            &[],
+            &["not an office's id", "line 2"],
+        );
     }
 
     #[test]

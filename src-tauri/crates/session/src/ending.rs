@@ -180,6 +180,7 @@ impl Actor {
             code: None,
             signal: None,
         });
+        self.read_last_conversation();
         self.read_last_facts();
         let words = self.last_words();
         self.observe(Observation::Exit(exit.code));

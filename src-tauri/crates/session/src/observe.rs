@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use provider::claude::{self, HookKind, TranscriptReader, read_status, retry_on, transcript_path};
+use provider::claude::{
+    self, HookKind, StatusFile, TranscriptReader, read_status, retry_on, transcript_path,
+};
 use provider::detect::{Dialog, ScreenMeaning};
 use provider::screen_turn::read_turn;
 use tokio::time::{Instant, timeout};
@@ -96,14 +98,25 @@ impl Actor {
     }
 
     fn read_status_file(&mut self) {
-        let status = read_status(&self.config_dir, self.parts.terminal.pid());
-        if let Some(status) = &status
-            && !status.session_id.is_empty()
-            && status.session_id != self.conversation
-        {
-            self.other_conversation(&status.session_id.clone());
+        let activity = self.status_file().map(|status| status.activity);
+        self.observe(Observation::Activity(activity));
+    }
+
+    /// The status file, with the conversation that it names taken in.
+    fn status_file(&mut self) -> Option<StatusFile> {
+        let status = read_status(&self.config_dir, self.parts.terminal.pid())?;
+        if !status.session_id.is_empty() && status.session_id != self.conversation {
+            self.other_conversation(&status.session_id);
         }
-        self.observe(Observation::Activity(status.map(|status| status.activity)));
+        Some(status)
+    }
+
+    /// The conversation of a program that has ended: it may have begun another one since it was looked at last. Before
+    /// its first prompt the file could still be that of an earlier process with its number.
+    pub(crate) fn read_last_conversation(&mut self) {
+        if self.was_ready {
+            self.status_file();
+        }
     }
 
     /// The status file names another conversation than the one that is followed.

@@ -55,7 +55,9 @@ impl EventLoop {
         let Some(live) = self.sessions.get_mut(&id) else {
             return;
         };
-        let Some(session) = live.session.clone() else { return };
+        let Some(session) = live.session.clone() else {
+            return;
+        };
         let Some(place) = live.place.clone() else {
             // Of an earlier core, and its folder cannot be used.
             return self.lose(id, "its worktree cannot be used");
@@ -122,7 +124,11 @@ impl EventLoop {
             self.give_up(id, "it stood ready but is not fit for work");
             self.advance_line();
         } else if live.unchecked {
-            let begun = if live.taken_up { "it was taken up" } else { "it was started" };
+            let begun = if live.taken_up {
+                "it was taken up"
+            } else {
+                "it was started"
+            };
             let words = format!("{begun} again, but {why}");
             self.lose(id, &words);
         } else {

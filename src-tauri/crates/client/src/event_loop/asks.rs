@@ -239,7 +239,8 @@ impl EventLoop {
     /// The core leaves its sessions: what they ask is asked anew by the next one, and no dead question stays open.
     pub(super) fn withdraw_asks_on_leaving(&mut self) {
         for id in self.asks.pending.keys().copied().collect::<Vec<_>>() {
-            let why = "SEMO Office was closed on that workstation; it is asked again when it is opened".to_owned();
+            let why =
+                "SEMO Office was closed on that workstation; it is asked again when it is opened".to_owned();
             self.ask_closed(id, AskEnd::Withdrawn { why });
         }
     }

@@ -41,8 +41,8 @@ use journal::{Acknowledgement, Journal};
 use provider::detect::{DetectorFault, Detectors, OfficePatterns};
 use session::SessionNote;
 use supabase::{
-    Auth, BeginAnswer, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle, Renewal,
-    Rest, RestError, SessionDraft,
+    Auth, BeginAnswer, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle,
+    Renewal, Rest, RestError, SessionDraft,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -62,8 +62,8 @@ use crate::stopping::StopHow;
 use crate::view::{Problem, ProfileView, State};
 
 use acquire::{Fit, Unfit};
-use finish::End;
 pub(crate) use detail::hook_secret;
+use finish::End;
 pub(crate) use finish::Ending;
 use office::{OfficeData, Trouble};
 use opening::{OpenFault, Opened};
@@ -133,9 +133,7 @@ pub(crate) enum Event {
     /// What ran without a session was ended, or was not; by the holders' tags.
     StraysEnded(Vec<(String, Result<(), String>)>),
     /// A session was left to its holder.
-    Detached {
-        session: SessionId,
-    },
+    Detached { session: SessionId },
     /// A session was looked at before it is given work.
     Checked {
         session: SessionId,

@@ -13,8 +13,8 @@ use super::ask_news::ask_view;
 use super::seats::Hold;
 use super::{EventLoop, Ground, Stage};
 use crate::view::{
-    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LaunchView, LimitsView, OfficeView,
-    PausedAgentView, PoolView, RepositoryView, SessionView, State,
+    AgentView, CommandStatus, CommandView, ConnectionStatus, ConnectionView, LaunchView, LimitsView,
+    OfficeView, PausedAgentView, PoolView, RepositoryView, SessionView, State,
 };
 
 /// Longest summary of a command, in characters.
@@ -227,7 +227,10 @@ impl EventLoop {
                 .office
                 .as_ref()
                 .is_some_and(|data| row.client_id == Some(data.client)),
-            recovered: self.leftovers.fate_of(row.id).map(|fate| fate.as_str().to_owned()),
+            recovered: self
+                .leftovers
+                .fate_of(row.id)
+                .map(|fate| fate.as_str().to_owned()),
         };
         if view.session_id.is_none() {
             view.session_id = result.and_then(|row| text(row.output.as_ref(), "session_id"));
