@@ -79,9 +79,28 @@ impl DetectorWatch {
         self.readers.push(reader);
     }
 
-    /// What a session reads its screen with, now and after every change.
+    /// The version of the agent program that sessions are started with now; nothing before it was looked for.
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.readers.last().and_then(|reader| reader.version)
+    }
+
+    /// A session of an earlier core may run a version that sessions are not started with any more.
+    pub(crate) fn know(&mut self, version: Option<Version>) {
+        if version.is_some() && self.readers.iter().all(|reader| reader.version != version) {
+            // In front: the last one is that of now.
+            self.readers.insert(0, Reader::new(&self.detectors, version));
+        }
+    }
+
+    /// What a session that is started now reads its screen with, now and after every change.
     pub(crate) fn reader(&self) -> watch::Receiver<Arc<Detector>> {
-        match self.readers.last() {
+        self.reader_of(self.version())
+    }
+
+    /// The same of a session whose program has this version. Of a version that is not known, that of now has to do.
+    pub(crate) fn reader_of(&self, version: Option<Version>) -> watch::Receiver<Arc<Detector>> {
+        let its = self.readers.iter().rev().find(|reader| reader.version == version);
+        match its.or(self.readers.last()) {
             Some(reader) => reader.detector.subscribe(),
             None => Reader::new(&self.detectors, None).detector.subscribe(),
         }
@@ -309,6 +328,25 @@ completion = ['^FERTIG$']
 
     fn knows_ours(detectors: &Detectors) -> bool {
         rule_of(&detectors.for_program("claude", None)) == "claude/ours"
+    }
+
+    #[test]
+    fn a_session_of_an_earlier_core_is_read_by_the_version_it_was_started_with() {
+        let (old, new) = (
+            Version::parse("2.1.197").unwrap(),
+            Version::parse("9.9.9").unwrap(),
+        );
+        let mut watch = DetectorWatch::new();
+        assert!(watch.reader().borrow().is_guess(), "nothing was looked for yet");
+        watch.know(Some(old));
+        let left = watch.reader_of(Some(old));
+        assert!(!left.borrow().is_guess());
+        assert_eq!(watch.version(), None, "what is started now is another matter");
+        watch.version_found(new);
+        assert_eq!(watch.version(), Some(new));
+        assert!(!left.borrow().is_guess());
+        assert!(!watch.reader_of(Some(old)).borrow().is_guess());
+        assert!(watch.reader().borrow().is_guess());
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use domain::{SessionId, Timestamp};
 use journal::SessionRow;
+use provider::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,6 +18,8 @@ pub(super) struct Detail {
     pub secret: String,
     /// Program of its agent: `claude`, `scripted`.
     pub provider: String,
+    /// Version of that program when it was started: what its screen means hangs on it.
+    pub version: Option<String>,
     pub persona_hash: String,
     pub stale: bool,
     pub warm: bool,
@@ -57,6 +60,7 @@ impl Live {
         Detail {
             secret: self.secret.clone(),
             provider: self.provider.clone(),
+            version: self.version.as_ref().map(Version::to_string),
             persona_hash: self.persona_hash.clone(),
             stale: self.stale,
             warm: self.warm,

@@ -225,14 +225,17 @@ impl EventLoop {
             name,
             base,
         };
-        let live = Live::starting(
-            agent,
-            &spec,
-            repository,
-            new_secret(),
-            self.now(),
-            Instant::now() + START_DEADLINE,
-        );
+        let live = Live {
+            version: self.detectors.version(),
+            ..Live::starting(
+                agent,
+                &spec,
+                repository,
+                new_secret(),
+                self.now(),
+                Instant::now() + START_DEADLINE,
+            )
+        };
         let row = live.row(id, spec.base.clone());
         let site = Site::New {
             repository: path,
@@ -253,6 +256,7 @@ impl EventLoop {
         live.persona_hash = persona_hash(&agent.persona().render());
         live.title = title_of(&agent);
         live.secret = new_secret();
+        live.version = self.detectors.version();
         live.stale = false;
         live.was_ready = false;
         live.unchecked = true;
@@ -311,7 +315,7 @@ impl EventLoop {
             config_dir,
             start: StartMode::New,
             conversation: live.conversation.unwrap_or(id),
-            detector: self.detectors.reader(),
+            detector: self.detectors.reader_of(live.version),
             patterns: self.patterns.subscribe(),
             clock: self.ground.clock.clone(),
             holders: self.ground.holders.clone(),

@@ -240,6 +240,9 @@ impl EventLoop {
             return;
         };
         let (row, turns) = (left.row.clone(), left.turns.clone());
+        if let Some(live) = self.sessions.get(&id) {
+            self.detectors.know(live.version);
+        }
         let Some(take_up) = self.plan_take_up(row, turns) else {
             return;
         };

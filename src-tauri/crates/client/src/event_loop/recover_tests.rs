@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::turn::TurnStage;
+use domain::evidence::Evidence;
+use domain::turn::{FailureClass, TurnOutcome, TurnStage};
 use domain::{AgentId, ClientId, Clock, OfficeId, TurnId};
 use journal::{Journal, NewCommand, NewTurn};
 use serde_json::{Value, json};
@@ -306,6 +307,69 @@ async fn what_never_reached_an_agent_waits_for_the_offices_word_and_is_begun_the
         "the journal had them as started"
     );
     assert!(core.mark_started(new));
+}
+
+/// The end of a turn whose prompt was proven not to have reached the agent.
+fn never_reached(turn: TurnId) -> session::TurnReport {
+    session::TurnReport {
+        turn,
+        outcome: TurnOutcome::Failed {
+            class: FailureClass::NotSubmitted,
+            detail: "the machine slept before Enter was pressed".to_owned(),
+            retry_at: None,
+        },
+        final_message: None,
+        evidence: Evidence {
+            rule: session::NEVER_ENTERED.to_owned(),
+            ..Evidence::default()
+        },
+        timings: session::TurnTimings {
+            requested_at: NOW,
+            first_byte_at: None,
+            first_byte_after_us: None,
+            submitted_at: None,
+            acknowledged_at: None,
+            ended_at: NOW,
+        },
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_before_whose_enter_the_machine_slept_is_begun_anew_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.office = Some(office(900_001));
+    core.program_looked_for = true;
+    for _ in 0..3 {
+        core.count_failure(AgentId(id(900_002)), "it keeps ending");
+    }
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let command = carried(&journal, 10, session, TurnStage::Entering);
+    let row = claimed_row(&journal.command(command).unwrap().unwrap()).unwrap();
+    let parsed = domain::Command::parse(&row.kind, &row.args).unwrap();
+    let turn = TurnId(id(700_010));
+    core.desk.hold_again(&row, core.moment());
+    core.work.insert(command, Work::new(row, parsed));
+    core.work.get_mut(&command).unwrap().stage = Stage::Turn { session, turn };
+
+    core.take_note(SessionNote::TurnEnded {
+        session,
+        report: Box::new(never_reached(turn)),
+    });
+    assert_eq!(core.work[&command].stage, Stage::InLine);
+    assert_eq!(outcome(&journal, command).1, Some(Recovery::RunAgain));
+    assert_eq!(outcome(&journal, command).2, None, "nothing is reported");
+    assert_eq!(journal.open_turns().unwrap(), [], "the turn is closed");
+    assert!(core.mark_started(command), "it may be begun");
+
+    core.work.get_mut(&command).unwrap().stage = Stage::Turn { session, turn };
+    core.take_note(SessionNote::TurnEnded {
+        session,
+        report: Box::new(never_reached(turn)),
+    });
+    assert_eq!(outcome(&journal, command).2.as_deref(), Some("failed"));
 }
 
 #[tokio::test]

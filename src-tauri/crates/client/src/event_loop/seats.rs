@@ -8,6 +8,7 @@ use domain::session::{Ask, SessionState};
 use domain::turn::{FailureClass, TurnOutcome};
 use domain::{AgentId, CommandId, OfficeId, SessionId, Timestamp};
 use journal::SessionRow;
+use provider::Version;
 use provider::claude::{self, AuthFailure};
 use serde_json::{Value, json};
 use session::{Session, SessionNote, TurnReport};
@@ -78,6 +79,8 @@ pub(crate) struct Live {
     pub restart: Option<Restart>,
     /// Program of its agent: `claude`, `scripted`.
     pub provider: String,
+    /// Version of that program when it was started, where that is known.
+    pub version: Option<Version>,
     /// What is not settled about it after a start of the core.
     pub hold: Option<Hold>,
     /// An earlier core had begun it.
@@ -152,6 +155,7 @@ impl Live {
             conversation: None,
             restart: None,
             provider: agent.provider.clone(),
+            version: None,
             hold: None,
             taken_up: false,
             resumes: false,
@@ -196,6 +200,7 @@ impl Live {
             conversation: detail.conversation,
             restart: None,
             provider: detail.provider.clone(),
+            version: detail.version.as_deref().and_then(Version::parse),
             hold: Some(Hold::Recovering),
             taken_up: false,
             resumes: false,

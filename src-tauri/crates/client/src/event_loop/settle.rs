@@ -260,9 +260,10 @@ impl EventLoop {
         false
     }
 
-    /// Whether a turn of an earlier core turned out not to have reached the agent, so that it can be begun anew.
+    /// Whether a turn turned out not to have reached the agent, so that it can be begun anew: one of an earlier core, or
+    /// one before whose Enter the machine slept. Once; whatever keeps it from the agent a second time may do so for ever.
     pub(super) fn was_never_entered(&self, id: CommandId, report: &TurnReport) -> bool {
-        self.leftovers.fate_of(id) == Some(Recovery::Followed)
+        self.leftovers.fate_of(id) != Some(Recovery::RunAgain)
             && report.evidence.rule == NEVER_ENTERED
             && matches!(
                 report.outcome,
@@ -273,7 +274,7 @@ impl EventLoop {
             )
     }
 
-    /// The prompt of a turn that was followed never reached the agent: its command is begun anew.
+    /// The prompt of a turn never reached the agent: its command is begun anew, with the office's word.
     pub(super) fn goes_back(&mut self, id: CommandId, session: SessionId, turn: TurnId) {
         if let Err(error) = self.ground.journal.end_turn(&never_entered(turn), self.now()) {
             self.problem("journal", error.to_string(), "");
