@@ -170,8 +170,7 @@ language sql security definer set search_path = '' as $$
                   or greatest(c.expires_at, c.lease_until) < clock_timestamp() - interval '15 minutes'))
       order by c.id limit 500 for update skip locked) $$;
 
--- The one without `p_kinds`, of before: two that take the same arguments could not be told apart. And the one that did
--- not say `begun`: what a function gives back cannot be changed in place.
+-- Those of before, without `p_kinds` and without `p_known`: two that take the same arguments could not be told apart.
 drop function if exists public.claim_commands(uuid, uuid, int, int);
 drop function if exists public.claim_commands(uuid, uuid, int, int, text[]);
 
@@ -181,14 +180,21 @@ create index if not exists agent_commands_of_session on public.agent_commands (s
   where state in ('queued', 'leased') and kind = 'send_prompt';
 
 -- Takes commands under a lease. `p_kinds`: only these kinds (a client whose line is full still answers and ends).
+-- `p_known`: what this client knows to have. What is leased to it beside that came in an answer that it never heard, and
+-- is given again as it was, under the same token, so that neither its lease nor an attempt is lost with the answer. Not
+-- for ever: whatever keeps the answer from being taken must not keep the client from all other commands. Without
+-- `p_known` nothing is given before its lease is over.
 -- `begun`: this very client has begun it before (begin_command); nobody else gets it then.
 create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
-    p_lease_s int default 60, p_kinds text[] default null)
+    p_lease_s int default 60, p_kinds text[] default null, p_known uuid[] default null)
 returns table (id uuid, seq bigint, office_id uuid, agent_id uuid, session_id uuid, kind text, args jsonb,
     attempt int, priority smallint, created_at timestamptz, expires_at timestamptz, lease_token uuid,
     lease_until timestamptz, cancel_requested_at timestamptz, begun boolean)
 language plpgsql security definer set search_path = '' as $$
 #variable_conflict use_column
+declare
+  given_max constant int := 5;                               -- how often one lease is given in all
+  v_now timestamptz;
 begin
   if not private.has_office_role(p_office, array['owner', 'device']) then
     raise exception 'not allowed in this office' using errcode = '42501';
@@ -199,16 +205,22 @@ begin
   update public.clients c set last_seen_at = clock_timestamp()
    where c.id = p_client and c.last_seen_at < clock_timestamp() - interval '5 seconds';
   perform private.reap_commands();
+  v_now := clock_timestamp();
   return query
   with picked as materialized (                              -- fence: LIMIT is honoured before the UPDATE
-    select c.id from public.agent_commands c
+    select c.id, c.state = 'leased' and c.lease_until > v_now as again
+    from public.agent_commands c
     where c.office_id = p_office
       and c.state in ('queued', 'leased')                    -- repeats the index predicate literally
       and (c.state = 'queued'
-           or (c.lease_until <= clock_timestamp() and not private.is_begun(c.id, p_client)
-               and (c.attempt < c.max_attempts or private.is_begun(c.id))))
-      and c.not_before <= clock_timestamp()
-      and (c.expires_at is null or c.expires_at > clock_timestamp()
+           or (c.lease_until <= v_now and not private.is_begun(c.id, p_client)
+               and (c.attempt < c.max_attempts or private.is_begun(c.id)))
+           or (c.lease_until > v_now and c.client_id = p_client and c.id <> all (p_known)
+               and not private.is_begun(c.id)
+               and exists (select 1 from private.command_leases l
+                           where l.command_id = c.id and l.attempt = c.attempt and l.given < given_max)))
+      and c.not_before <= v_now
+      and (c.expires_at is null or c.expires_at > v_now
            or (c.state = 'leased' and private.is_begun(c.id)))
       and c.cancel_requested_at is null
       and (p_kinds is null or c.kind = any (p_kinds))
@@ -222,25 +234,30 @@ begin
             where e.office_id = p_office and e.state in ('queued', 'leased')
               and e.session_id = c.session_id and e.kind = 'send_prompt' and e.id <> c.id
               and (e.priority > c.priority or (e.priority = c.priority and e.seq < c.seq))
-              and (e.state = 'leased' or e.not_before <= clock_timestamp())))
+              and (e.state = 'leased' or e.not_before <= v_now)))
     order by c.priority desc, c.seq
     limit greatest(1, least(coalesce(p_limit, 10), 50))
     for update skip locked
   ), taken as (
     update public.agent_commands c
-       set state = 'leased', attempt = c.attempt + 1, client_id = p_client,
+       set state = 'leased', attempt = c.attempt + case when picked.again then 0 else 1 end, client_id = p_client,
            lease_until = clock_timestamp()
                          + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
       from picked where c.id = picked.id
-    returning c.*
-  ), leases as (
+    returning c.*, picked.again
+  ), new_leases as (
     insert into private.command_leases (command_id, attempt, owner, client_id)
-    select t.id, t.attempt, auth.uid(), p_client from taken t
+    select t.id, t.attempt, auth.uid(), p_client from taken t where not t.again
     returning command_id, token
+  ), old_leases as (
+    update private.command_leases l set given = l.given + 1
+      from taken t where t.again and l.command_id = t.id and l.attempt = t.attempt
+    returning l.command_id, l.token
   )
   select t.id, t.seq, t.office_id, t.agent_id, t.session_id, t.kind, t.args, t.attempt, t.priority, t.created_at,
          t.expires_at, l.token, t.lease_until, t.cancel_requested_at, private.is_begun(t.id)
-    from taken t join leases l on l.command_id = t.id
+    from taken t
+    join (select * from new_leases union all select * from old_leases) l on l.command_id = t.id
    order by t.priority desc, t.seq;
 end $$;
 
@@ -402,7 +419,7 @@ revoke all on function public.create_office(text),
   public.register_client(uuid, uuid, text, text, text),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int, text[]),
+  public.claim_commands(uuid, uuid, int, int, text[], uuid[]),
   public.renew_lease(uuid, uuid, int),
   public.begin_command(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
@@ -412,7 +429,7 @@ grant execute on function public.create_office(text),
   public.register_client(uuid, uuid, text, text, text),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int, text[]),
+  public.claim_commands(uuid, uuid, int, int, text[], uuid[]),
   public.renew_lease(uuid, uuid, int),
   public.begin_command(uuid, uuid, int),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),

@@ -11,12 +11,13 @@ use supabase::{AgentDraft, AgentRow, Auth, MemoryTokenStore, OfficeRow, Project,
 use uuid::Uuid;
 
 use crate::clock::SystemClock;
+use crate::port;
 use crate::processes::{built, kill, naming};
 use crate::remote::{EMAIL, PASSWORD};
-use crate::wait::wait_for;
+use crate::wait::{LONG, wait_for};
 
 /// How long a hub may take to serve: its first start makes the database, one after a kill repairs it.
-const START_WAIT: Duration = Duration::from_secs(120);
+const START_WAIT: Duration = LONG;
 
 /// A hub with one office, one owner and three agents.
 pub struct HubProcess {
@@ -37,12 +38,12 @@ pub struct HubProcess {
 }
 
 impl HubProcess {
-    /// Starts a hub on a free port and makes the office.
+    /// Starts a hub on a port that it can have again, and makes the office.
     pub async fn start() -> HubProcess {
         let folder = tempfile::tempdir().expect("a folder for the hub");
         // Postgres runs under another uid when we are root, and must be able to walk in.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
-        let (child, said) = spawn(folder.path(), "0").await;
+        let (child, said) = spawn(folder.path(), &port::take().to_string()).await;
         let text = |name: &str| said[name].as_str().expect("what it said").to_owned();
         let (url, key) = (text("url"), text("key"));
         let project = Project::new(&url, &key).expect("a project");
@@ -109,7 +110,7 @@ impl HubProcess {
     /// Ends it in order.
     pub async fn stop(mut self) {
         self.terminate();
-        wait_for("the end of the hub", Duration::from_secs(60), || {
+        wait_for("the end of the hub", LONG, || {
             let ended = self.child.try_wait().expect("its state");
             async move { ended }
         })

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod hub_process;
 pub mod invariants;
 pub mod place;
+pub mod port;
 pub mod processes;
 pub mod program;
 pub mod proxy;

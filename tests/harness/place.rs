@@ -1,6 +1,8 @@
 //! One session with everything around it: its worktree, its journal, its holder, the endpoint of its hooks. Whatever
 //! agent program it runs is the caller's.
 
+mod turns;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,6 @@ use session::{
 };
 use tempfile::TempDir;
 use terminal::{Held, Holders, Size};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -33,11 +34,14 @@ use uuid::Uuid;
 
 use crate::clock::SystemClock;
 use crate::guard::EndsLeft;
+use crate::port;
 use crate::processes::built;
-use crate::wait::wait_until;
+use crate::wait::{LONG, wait_until};
+
+pub use turns::deny;
 
 /// Longest that any one step may take on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = LONG;
 /// The secret that hooks carry.
 pub const SECRET: &str = "0123456789abcdef";
 /// Notes that may wait for the story.
@@ -114,7 +118,7 @@ impl HookPort {
     async fn open(hooks: Hooks) -> HookPort {
         let mut port = HookPort {
             hooks,
-            port: 0,
+            port: port::take(),
             session: watch::Sender::new(None),
             runtime: None,
         };
@@ -122,7 +126,7 @@ impl HookPort {
         port
     }
 
-    /// Listens on its port, or on a free one the first time.
+    /// Listens on its port.
     async fn bind(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -138,20 +142,19 @@ impl HookPort {
             .with_state(endpoint);
         let port = self.port;
         let bound = runtime.spawn(async move {
-            let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port");
-            let port = listener.local_addr().expect("its address").port();
+            let listener = port::listen(port).await;
             tokio::spawn(async move { axum::serve(listener, router).await });
-            port
         });
-        self.port = bound.await.expect("it listens");
+        bound.await.expect("it listens");
         self.runtime = Some(runtime);
     }
 
-    /// Refuses every connection from here on, and resets those that are open.
-    fn die(&mut self) {
+    /// Refuses every connection from here on, and resets those that are open: all of it has ended when this returns.
+    async fn die(&mut self) {
         self.session.send_replace(None);
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(LIMIT));
+            ended.await.expect("no panic");
         }
     }
 
@@ -165,7 +168,10 @@ impl HookPort {
 
 impl Drop for HookPort {
     fn drop(&mut self) {
-        self.die();
+        self.session.send_replace(None);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -235,7 +241,7 @@ impl Place {
     /// Leaves the program and its turn to its holder, as a core does that ends. The last notes are thrown away, and
     /// hooks find a port that is closed.
     pub async fn leave(&mut self) {
-        self.hook_port.die();
+        self.hook_port.die().await;
         let left = tokio::time::timeout(LIMIT, self.session.detach());
         left.await.expect("it is left");
     }
@@ -285,6 +291,15 @@ impl Place {
         self.session = session.expect("it is taken up");
         self.notes = notes;
         self.hook_port.session.send_replace(Some(self.session.clone()));
+    }
+
+    /// Takes the program up by a core of a later launch while the one before goes on; returns what that one has.
+    pub async fn take_over(&mut self) -> (Session, mpsc::Receiver<SessionNote>) {
+        self.hook_port.die().await;
+        let before = self.session.clone();
+        let told = std::mem::replace(&mut self.notes, mpsc::channel(1).1);
+        self.take_up().await;
+        (before, told)
     }
 
     /// Its own folder, gone with it.

@@ -71,7 +71,21 @@ fn living(wanted: impl Fn(&Process, &str) -> bool) -> Vec<Process> {
 
 /// `kill -9`; one that has ended already is none of our business.
 pub fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+/// A process that stands still until [`goes_on`], and reads nothing.
+pub fn stands_still(pid: u32) {
+    signal(pid, Signal::STOP);
+}
+
+/// It goes on.
+pub fn goes_on(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
+fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::KILL);
+        let _ = kill_process(pid, signal);
     }
 }

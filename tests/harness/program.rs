@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::claude::{ClaudeHome, program as claude_program};
 use crate::guard::EndsLeft;
-use crate::wait::wait_for;
+use crate::port;
+use crate::wait::{LONG, wait_for};
 
 /// How long a program that is told to end may take, before it is killed.
 const END_WAIT: Duration = Duration::from_secs(20);
@@ -16,6 +17,21 @@ const END_WAIT: Duration = Duration::from_secs(20);
 /// The program `semo` of this build.
 pub fn semo() -> PathBuf {
     crate::processes::built("semo")
+}
+
+/// With which code it ended.
+pub fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// What it printed.
+pub fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What it said beside that.
+pub fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A place to run it in: folders and environment of its own.
@@ -40,6 +56,9 @@ impl Place {
         env.push(("SEMO_CONFIG_DIR".into(), folder("config")));
         env.push(("SEMO_DATA_DIR".into(), folder("data")));
         env.push(("SEMO_CLAUDE".into(), claude_program().display().to_string()));
+        // What a test that is killed leaves behind ends by itself, as soon as the settings allow.
+        env.push(("SEMO_HOLDER_ALONE_HOURS".into(), "1".into()));
+        port::remember(&dir.path().join("data"));
         // Stories share a small machine; those about warm sessions switch them on.
         env.push(("SEMO_WARM_MAX".into(), "0".into()));
         Place {
@@ -152,11 +171,7 @@ impl Place {
     /// Ends it with every session, as `semo down --now` does, and makes sure that nothing is left.
     pub async fn down(&self, up: Up) {
         let ended = self.run(&["down", "--now"]).await;
-        assert!(
-            ended.status.success(),
-            "{}",
-            String::from_utf8_lossy(&ended.stderr)
-        );
+        assert!(ended.status.success(), "{}", err(&ended));
         assert_eq!(up.ended().await, Some(0));
         let left = self.guard.left();
         assert!(left.is_empty(), "semo has ended and left behind: {left:?}");
@@ -167,7 +182,7 @@ impl Place {
         let out = std::fs::File::create(&log).expect("a file for its output");
         let err = out.try_clone().expect("the same file");
         let mut child = command.stdout(out).stderr(err).spawn().expect("semo starts");
-        let said = wait_for("semo up says where it is", Duration::from_secs(60), || {
+        let said = wait_for("semo up says where it is", LONG, || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let ended = child.try_wait().expect("its state");
             assert!(
@@ -216,7 +231,7 @@ impl Up {
 
     /// Waits for its end and returns the exit code.
     pub async fn ended(mut self) -> Option<i32> {
-        wait_for("the end of semo", Duration::from_secs(40), || {
+        wait_for("the end of semo", LONG, || {
             let ended = self.child.try_wait().expect("its state");
             async move { ended }
         })

@@ -6,11 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use client::settings::{Profile, Settings};
-use hub::{Hub, HubConfig};
+use hub::{Hub, HubConfig, HubError};
 use supabase::{AgentDraft, AgentRow, Auth, MemoryTokenStore, OfficeRow, Project, Rest};
 use uuid::Uuid;
 
+use crate::claude::{ClaudeHome, program};
 use crate::clock::SystemClock;
+use crate::port;
+use crate::wait::{LONG, wait_for};
+use crate::world::surroundings;
 
 /// The account that owns the office.
 pub const EMAIL: &str = "owner@example.test";
@@ -30,17 +34,21 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Starts a hub in `dir` on `port` (0 takes a free one) and makes the office.
+    /// Starts a hub in `dir` on `port` (0 takes one that it can have again) and makes the office.
     pub async fn start(dir: &Path, port: u16) -> Remote {
         // Postgres runs under another uid when we are root, and must be able to walk in.
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-        let config = HubConfig {
-            data_dir: dir.join("hub"),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            postgres_bin: None,
-            clock: Arc::new(SystemClock),
-        };
-        let hub = Hub::start(config).await.expect("the hub starts");
+        let port = if port == 0 { port::take() } else { port };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let config = || HubConfig::new(dir.join("hub"), listen, Arc::new(SystemClock));
+        // See `port::listen`.
+        let hub = wait_for("the hub gets its port", LONG, || async {
+            match Hub::start(config()).await {
+                Err(HubError::Listen { .. }) => None,
+                started => Some(started.expect("the hub starts")),
+            }
+        })
+        .await;
         hub.ensure_user(EMAIL, PASSWORD).await.expect("the owner");
         let project = Project::new(hub.url(), &hub.keys().publishable).expect("a project");
         let auth = Auth::new(
@@ -69,10 +77,36 @@ impl Remote {
         }
     }
 
+    /// A workstation of the owner's below `dir`, not started yet: the real program, and the sample repository.
+    pub async fn workstation(&self, dir: &Path, home: &ClaudeHome, model_url: &str) -> cli::world::World {
+        let sample = dir.join("sample");
+        worktree::sample_repository(&sample).await.expect("a repository");
+        let mut settings = self.settings();
+        settings.repositories.insert("sample".to_owned(), sample);
+        workstation(dir, home, model_url, settings, PASSWORD)
+    }
+
     /// Settings of a workstation that belongs to this hub.
     pub fn settings(&self) -> Settings {
         settings_for(self.hub.url(), &self.hub.keys().publishable)
     }
+}
+
+/// A workstation with the real program, not started yet, whose owner has this password.
+pub fn workstation(
+    dir: &Path,
+    home: &ClaudeHome,
+    model_url: &str,
+    mut settings: Settings,
+    password: &str,
+) -> cli::world::World {
+    settings.claude.program = Some(program());
+    settings.limits.warm_max = 0;
+    let mut world = surroundings(dir, home, model_url, settings);
+    let password = password.to_owned();
+    world.environment.insert("SEMO_PASSWORD".to_owned(), password);
+    port::remember(&world.paths.data_dir);
+    world
 }
 
 /// Settings of a workstation that belongs to the hub at `url`.

@@ -14,12 +14,12 @@ use crate::hub_process::HubProcess;
 use crate::processes::{built, of_folder};
 use crate::program::{Place, Up};
 use crate::remote::{EMAIL, PASSWORD};
-use crate::wait::{wait_for, wait_until};
+use crate::wait::{LONG, wait_for, wait_until};
 
 /// How long work may take to end, with a crash in between, on a busy machine.
 pub const SETTLE_WAIT: Duration = Duration::from_secs(180);
 /// How long the office may be away for whoever asks it.
-const ASK_WAIT: Duration = Duration::from_secs(60);
+const ASK_WAIT: Duration = LONG;
 /// Between two looks at a command.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -189,7 +189,7 @@ impl Station {
         let ended = self.place.run(&["down", "--now"]).await;
         wait_until(
             &format!("nothing of {} lives", self.place.dir.path().display()),
-            Duration::from_secs(30),
+            LONG,
             || async { of_folder(self.place.dir.path()).is_empty() },
         )
         .await;

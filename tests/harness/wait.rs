@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Longest that anything may take that has to come, on a machine that has much else to do. A wait that ends well costs
+/// nothing of it.
+pub const LONG: Duration = Duration::from_secs(120);
 /// How often the condition is looked at. Short, so that a wait costs little more than what it waits for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 

@@ -22,11 +22,12 @@ use uuid::Uuid;
 use crate::claude::{ClaudeHome, program};
 use crate::clock::{ShiftedClock, SystemClock};
 use crate::guard::EndsLeft;
+use crate::port;
 use crate::stub::Stub;
-use crate::wait::wait_for;
+use crate::wait::{LONG, wait_for};
 
 /// How long a command may take in a story, on a busy machine.
-pub const RESULT_WAIT: Duration = Duration::from_secs(90);
+pub const RESULT_WAIT: Duration = LONG;
 
 /// Everything that runs, and a remote server's way in.
 pub struct World {
@@ -68,12 +69,15 @@ impl World {
         settings.claude.program = Some(program());
         // Stories count sessions and share a small machine; those about warm ones switch them on.
         settings.limits.warm_max = 0;
+        // What a test that is killed leaves behind ends by itself, as soon as the settings allow.
+        settings.holder.alone_hours = 1;
         change(&mut settings);
         let clock = Arc::new(ShiftedClock::default());
         let world = cli::world::World {
             clock: clock.clone(),
             ..surroundings(dir.path(), &home, &stub.url(), settings)
         };
+        port::remember(&world.paths.data_dir);
         let core = Core::start(&world)
             .await
             .unwrap_or_else(|failure| panic!("the core starts: {failure:?}"));
@@ -264,18 +268,14 @@ pub async fn state_of(core: &Core) -> Value {
 
 /// Waits until the core tells of a problem with this code, and returns it.
 pub async fn problem_of(core: &Core, code: &str) -> Value {
-    wait_for(
-        &format!("the problem {code}"),
-        Duration::from_secs(30),
-        || async {
-            let state = state_of(core).await;
-            state["problems"]
-                .as_array()?
-                .iter()
-                .find(|problem| problem["code"] == code)
-                .cloned()
-        },
-    )
+    wait_for(&format!("the problem {code}"), LONG, || async {
+        let state = state_of(core).await;
+        state["problems"]
+            .as_array()?
+            .iter()
+            .find(|problem| problem["code"] == code)
+            .cloned()
+    })
     .await
 }
 
@@ -315,14 +315,10 @@ async fn door(url: &str, key: &str, account: &Account) -> (Rest, OfficeRow) {
         .await
         .expect("the sign-in");
     let rest = Rest::new(project, auth);
-    let office = wait_for(
-        "the first office with its agents",
-        Duration::from_secs(20),
-        || async {
-            let office = rest.offices().await.ok()?.into_iter().next()?;
-            (rest.agents(office.id).await.ok()?.len() == 3).then_some(office)
-        },
-    )
+    let office = wait_for("the first office with its agents", LONG, || async {
+        let office = rest.offices().await.ok()?.into_iter().next()?;
+        (rest.agents(office.id).await.ok()?.len() == 3).then_some(office)
+    })
     .await;
     (rest, office)
 }

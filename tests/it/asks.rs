@@ -7,18 +7,20 @@ use std::time::Duration;
 use cli::machine::{Core, StopHow};
 use domain::policy::RemoteAnswers;
 use domain::{AskId, CommandId, SessionId};
-use harness::claude::{ClaudeHome, program};
+use harness::claude::ClaudeHome;
 use harness::program::Place;
-use harness::remote::{PASSWORD, Remote};
+use harness::remote::Remote;
 use harness::stub::Stub;
-use harness::wait::{wait_for, wait_until};
-use harness::world::{World, problem_of, result_of, state_of, surroundings};
+use harness::wait::{LONG, wait_for, wait_until};
+use harness::world::{World, problem_of, result_of, state_of};
 use serde_json::{Value, json};
 use supabase::{AskRow, AskState, CommandState, NewCommand, Rest, ResultRow};
 use uuid::Uuid;
 
 /// How long an ask may take to come up: the agent program has to start first.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = LONG;
+/// What comes by a doorbell comes sooner than this; the poll alone would take half a minute.
+const BEFORE_THE_POLL: Duration = Duration::from_secs(25);
 
 /// The one ask of a state, once it is there.
 fn the_ask(state: &Value) -> Option<Value> {
@@ -39,7 +41,7 @@ fn id<T: std::str::FromStr>(value: &Value) -> T {
 
 /// The office's row of an ask, once it is in that state.
 async fn row_in(rest: &Rest, ask: AskId, state: AskState) -> AskRow {
-    wait_for("the office's row of the ask", Duration::from_secs(20), || async {
+    wait_for("the office's row of the ask", LONG, || async {
         rest.ask(ask).await.ok()?.filter(|row| row.state == state)
     })
     .await
@@ -295,17 +297,10 @@ async fn what_waits_on_another_workstation_is_shown_here_and_answered_by_a_comma
     let (office_dir, dir, home) = (folder(), folder(), ClaudeHome::new());
     let remote = Remote::start(office_dir.path(), 0).await;
     let stub = Stub::start().await.expect("the stub");
-    let sample = dir.path().join("sample");
-    worktree::sample_repository(&sample).await.expect("a repository");
     let start = async |name: &str| {
-        let mut settings = remote.settings();
-        settings.repositories.insert("sample".to_owned(), sample.clone());
-        settings.claude.program = Some(program());
-        settings.limits.warm_max = 0;
-        let mut world = surroundings(&dir.path().join(name), &home, &stub.url(), settings);
-        world
-            .environment
-            .insert("SEMO_PASSWORD".to_owned(), PASSWORD.to_owned());
+        let world = remote
+            .workstation(&dir.path().join(name), &home, &stub.url())
+            .await;
         Core::start(&world).await.expect("a workstation")
     };
     let one = start("one").await;
@@ -345,8 +340,8 @@ async fn what_waits_on_another_workstation_is_shown_here_and_answered_by_a_comma
     assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
     let (_, result) = result_of(&remote.rest, prompt).await;
     assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
-    // The doorbell rings for the end as well: the poll alone would take half a minute.
-    wait_until("it is over elsewhere too", Duration::from_secs(15), || async {
+    // The doorbell rings for the end as well.
+    wait_until("it is over elsewhere too", BEFORE_THE_POLL, || async {
         let state = state_of(&two).await;
         state["asks"] == json!([]) && state["closed_asks"][0]["how"].to_string().contains("allowed")
     })
@@ -368,7 +363,7 @@ async fn an_answer_gets_through_to_a_full_house_with_a_full_line() {
     for number in 0..PROMPTS {
         world.send("BE", &format!("Number {number}.")).await;
     }
-    wait_until("the line is full", Duration::from_secs(60), || async {
+    wait_until("the line is full", LONG, || async {
         // A claim for each look: the poll comes seldom.
         world.call("refresh", json!({})).await;
         world.state().await["pool"]["waiting"].as_u64() >= Some(50)
@@ -392,7 +387,7 @@ async fn an_ask_that_makes_no_sense_keeps_no_workstation_out_of_the_office() {
         .register_client(remote.office.id, client, "old", "linux", "0")
         .await
         .expect("a workstation");
-    let (database, connection) = tokio_postgres::connect(remote.hub.database_url(), tokio_postgres::NoTls)
+    let (database, connection) = tokio_postgres::connect(&remote.hub.database_url(), tokio_postgres::NoTls)
         .await
         .expect("the database");
     tokio::spawn(connection);
@@ -405,16 +400,7 @@ async fn an_ask_that_makes_no_sense_keeps_no_workstation_out_of_the_office() {
             .await
             .expect("a row");
     }
-    let sample = dir.path().join("sample");
-    worktree::sample_repository(&sample).await.expect("a repository");
-    let mut settings = remote.settings();
-    settings.repositories.insert("sample".to_owned(), sample);
-    settings.claude.program = Some(program());
-    settings.limits.warm_max = 0;
-    let mut world = surroundings(&dir.path().join("one"), &home, &stub.url(), settings);
-    world
-        .environment
-        .insert("SEMO_PASSWORD".to_owned(), PASSWORD.to_owned());
+    let world = remote.workstation(dir.path(), &home, &stub.url()).await;
     let core = Core::start(&world).await.expect("a workstation");
     let state = wait_for("the office is joined", SOON, || async {
         let state = state_of(&core).await;
@@ -567,7 +553,7 @@ async fn settings_of_the_office_are_shown_changed_and_refused_by_name() {
         json_of(&changed)["settings"],
         json!({"sessions_max": 4, "warm_roles": ["FE", "QA"]})
     );
-    wait_until("the window shows it at once", Duration::from_secs(15), || async {
+    wait_until("the window shows it at once", BEFORE_THE_POLL, || async {
         up.state().await["pool"]["sessions_max"] == 4
     })
     .await;

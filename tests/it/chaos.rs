@@ -4,15 +4,13 @@
 //! `make test` runs it in a bounded form; `make chaos` goes on for `SEMO_CHAOS_ROUNDS` rounds. A round that fails names
 //! its seed: `SEMO_CHAOS_SEED` repeats it.
 
-use std::time::Duration;
-
 use domain::CommandId;
 use harness::hub_process::HubProcess;
 use harness::invariants::check;
 use harness::processes::{kill, of_folder};
 use harness::program::Up;
 use harness::station::{Door, Job, Station, Wanted};
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use supabase::{CommandState, ResultStatus};
 
 /// How long a turn of the jobs takes, in ms: long enough that a crash finds it at work.
@@ -174,7 +172,7 @@ async fn a_holder_that_is_killed_while_it_comes_up_or_ends_fails_or_delays_the_w
                 .send_with(&door, Wanted::Failed, 0, None, "do=die:3");
             jobs.push(dies.await);
         }
-        wait_until("a holder has died", Duration::from_secs(60), || async {
+        wait_until("a holder has died", LONG, || async {
             !ground.station.died_at().is_empty()
         })
         .await;
@@ -192,22 +190,18 @@ async fn a_holder_that_is_killed_while_it_comes_up_or_ends_fails_or_delays_the_w
 /// Waits until the agent has begun with the job.
 pub(crate) async fn begun(station: &Station, job: &Job) {
     let mark = format!("begin-{}", job.tag);
-    wait_until(
-        &format!("the agent has begun with {}", job.tag),
-        Duration::from_secs(90),
-        || async { station.marks().contains(&mark) },
-    )
+    wait_until(&format!("the agent has begun with {}", job.tag), LONG, || async {
+        station.marks().contains(&mark)
+    })
     .await;
 }
 
 /// Waits until the agent has ended the job.
 pub(crate) async fn ended(station: &Station, job: &Job) {
     let mark = format!("end-{}", job.tag);
-    wait_until(
-        &format!("the agent has ended {}", job.tag),
-        Duration::from_secs(90),
-        || async { station.marks().contains(&mark) },
-    )
+    wait_until(&format!("the agent has ended {}", job.tag), LONG, || async {
+        station.marks().contains(&mark)
+    })
     .await;
 }
 

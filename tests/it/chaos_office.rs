@@ -9,17 +9,17 @@ use harness::invariants::check;
 use harness::processes::built;
 use harness::proxy::{Act, FaultProxy};
 use harness::station::{Door, Station, Wanted};
-use harness::wait::{wait_for, wait_until};
+use harness::wait::{LONG, wait_for, wait_until};
 use harness::world::World;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
-use supabase::{AskRow, AskState, CommandState};
+use supabase::{AskRow, AskState, CommandState, ResultStatus};
 
 use super::chaos::{Ground, begun, ended};
 
 const HOUR_MS: i64 = 3_600_000;
 /// How long something of the office's may take to be seen.
-const SEEN_WAIT: Duration = Duration::from_secs(60);
+const SEEN_WAIT: Duration = LONG;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hub_and_its_database_die_in_mid_turn_and_each_result_arrives_once() {
@@ -227,8 +227,10 @@ async fn a_question_that_was_open_when_the_core_died_can_be_answered_and_no_dead
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_that_jump_in_mid_turn_and_tokens_that_expire_by_it_cost_nothing() {
     let world = World::start_with(|settings| settings.claude.program = Some(built("scripted-agent"))).await;
+    let marks = world.paths.data_dir.join("marks");
     for jump in [2 * HOUR_MS, 24 * HOUR_MS, -48 * HOUR_MS, 400 * 24 * HOUR_MS] {
-        let id = world.send("FE", "Slowly. do=slow:1500").await;
+        let prompt = format!("Slowly. do=tool:echo+{jump}+>>+{} do=slow:1500", marks.display());
+        let id = world.send("FE", &prompt).await;
         wait_until("it is at work", SEEN_WAIT, || async {
             let state = world.state().await;
             let sessions = state["sessions"].as_array().cloned().unwrap_or_default();
@@ -243,6 +245,15 @@ async fn clocks_that_jump_in_mid_turn_and_tokens_that_expire_by_it_cost_nothing(
             row.state,
             CommandState::Succeeded,
             "after a jump by {jump} ms: {result:?}"
+        );
+        let results = world.rest.results(&[id]).await.expect("the office answers");
+        let finals = results.iter().filter(|row| row.status != ResultStatus::Progress);
+        assert_eq!(finals.count(), 1, "after a jump by {jump} ms: {results:?}");
+        let text = std::fs::read_to_string(&marks).expect("the agent has made its mark");
+        let done = text.lines().filter(|line| *line == jump.to_string()).count();
+        assert_eq!(
+            done, 1,
+            "after a jump by {jump} ms it was carried out {done} times"
         );
     }
     world.stop().await;

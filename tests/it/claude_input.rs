@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use domain::evidence::Tier;
 use domain::marker::Marker;
-use domain::turn::TurnOutcome;
 use harness::claude::ClaudeHome;
 use serde_json::Value;
 use session::{TurnReport, WhichTurn};
@@ -36,16 +35,10 @@ async fn the_longest_prompt_arrives_whole_and_what_stood_in_the_box_is_no_part_o
         &filler[..domain::command::PROMPT_BYTES_MAX - head.len() - 1]
     );
     let prompt = prompt.trim_end();
-    let report = place.turn(prompt).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does(prompt).await;
     let arrived = place.prompts().pop().unwrap();
     assert_eq!((arrived.len(), arrived.trim() == prompt), (prompt.len(), true));
-    assert_eq!(place.turn("scn=text short").await.outcome, TurnOutcome::Done);
+    place.does("scn=text short").await;
     assert_eq!(place.prompts().len(), 2, "each is submitted once");
     place.end().await;
 }
@@ -60,13 +53,7 @@ async fn prompts_wait_in_order_and_each_is_submitted_once() {
         .map(|prompt| place.submit(prompt, Marker::Plain, LIMIT))
         .collect();
     for turn in turns {
-        let report = place.ended(turn).await;
-        assert_eq!(
-            report.outcome,
-            TurnOutcome::Done,
-            "{report:?}\n{}",
-            place.screen()
-        );
+        place.done(turn).await;
     }
     let arrived: Vec<String> = place
         .prompts()
@@ -80,13 +67,7 @@ async fn prompts_wait_in_order_and_each_is_submitted_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn five_tools_in_a_row_and_a_window_that_changes_its_size_in_mid_stream_change_nothing() {
     let mut place = with_shell(Hooks::Delivered).await;
-    let report = place.turn("scn=bashn:5").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    let report = place.does("scn=bashn:5").await;
     assert_eq!(values(&report, "command").len(), 5);
     let turn = place.submit("scn=slow:12", Marker::Plain, LIMIT);
     place.shows("slow:1").await;
@@ -94,14 +75,8 @@ async fn five_tools_in_a_row_and_a_window_that_changes_its_size_in_mid_stream_ch
         place.session.resize(Size { cols, rows }).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.done(turn).await;
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -111,18 +86,12 @@ async fn a_cancel_while_a_command_runs_ends_the_command() {
     let turn = place.submit("scn=bash:sleep+31536", Marker::Plain, LIMIT);
     harness::wait::wait_until("the command runs", LIMIT, || async { sleeps(&place.home) > 0 }).await;
     place.session.cancel(WhichTurn::Current).unwrap();
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Cancelled,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.cancelled(turn).await;
     harness::wait::wait_until("the command is gone", LIMIT, || async {
         sleeps(&place.home) == 0
     })
     .await;
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -133,13 +102,7 @@ async fn commits_pull_requests_and_failed_commands_are_facts_with_and_without_ho
         let commit = "git+-c+user.name=a+-c+user.email=a@b.c+commit+-q+--allow-empty+-m+feat:x";
         let push = "git+push+-q+.+HEAD:refs/heads/pushed";
         let prompt = format!("scn=bash:{commit}&&{push}&&echo+https://github.com/o/r/pull/77&&touch+new");
-        let report = place.turn(&prompt).await;
-        assert_eq!(
-            report.outcome,
-            TurnOutcome::Done,
-            "{report:?}\n{}",
-            place.screen()
-        );
+        let report = place.does(&prompt).await;
         let pull_request = report.evidence.best("pull_request").unwrap();
         assert_eq!(
             (pull_request.value["number"].clone(), pull_request.tier),

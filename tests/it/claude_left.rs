@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use domain::ask::{AnswerWay, Answerer, AskAnswer};
+use domain::TurnId;
+use domain::ask::AskAnswer;
 use domain::evidence::Tier;
 use domain::marker::Marker;
 use domain::session::{Ask, SessionState};
 use domain::turn::{FailureClass, TurnOutcome, TurnStage};
-use harness::place::LIMIT;
+use harness::place::{LIMIT, deny};
 use harness::processes::kill;
-use harness::stub::Reply;
+use harness::stub::{Gate, Reply};
 use harness::wait::wait_until;
 use serde_json::json;
 use session::{LeftJudgement, LeftPlace, WhichTurn, judge_left};
@@ -18,22 +19,33 @@ use session::{LeftJudgement, LeftPlace, WhichTurn, judge_left};
 use crate::claude_session::{Place, is_failed};
 
 const SHELL: &[&str] = &["--allowedTools", "Bash(*)"];
-/// What the model says at the end of a turn of [`commits_slowly`].
+/// What the model says at the end of a turn of [`commits`].
 const SAID: &str = "It is committed.\n\n[SEMO:DONE]";
 
-/// Answers `commits` by a commit, and the rest after a pause in which a core can go.
-fn commits_slowly(place: &Place, pause: Duration) {
+/// Begins a turn in which a commit is made; its agent says [`SAID`] when the gate is opened.
+async fn commits(place: &Place) -> (TurnId, Gate) {
+    let gate = Gate::default();
+    let held = gate.clone();
     place.stub.reply_with(move |request| {
         if request.scenario.as_deref() != Some("commits") {
             return None;
         }
         if !request.tool_results().is_empty() {
-            return Some(Reply::text(SAID).pause(pause));
+            return Some(Reply::text(SAID).behind(&held));
         }
         let command = "git -c user.name=a -c user.email=a@b.c commit -q --allow-empty -m feat:x";
         let input = json!({ "command": command, "description": "Commit" });
         Some(Reply::tool("I will.", "Bash", input))
     });
+    let turn = place.submit("scn=commits", Marker::Plain, LIMIT);
+    place
+        .stub
+        .turn_where("the command's answer", LIMIT, |turn| {
+            !turn.tool_results().is_empty()
+        })
+        .await;
+    place.stage(TurnStage::Taken).await;
+    (turn, gate)
 }
 
 /// Answers `edits` by a change of a file that is read before.
@@ -71,24 +83,11 @@ async fn ends(place: &Place, number: usize) {
     .await;
 }
 
-/// Waits until the model got the prompt and works on it.
-async fn commits(place: &Place) {
-    place
-        .stub
-        .turn_where("the command's answer", LIMIT, |turn| {
-            !turn.tool_results().is_empty()
-        })
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_was_left_in_its_middle_is_told_whole_by_the_next_core() {
     let mut place = Place::that_outlives(SHELL).await;
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
-    commits_slowly(&place, Duration::from_secs(4));
-    let turn = place.submit("scn=commits", Marker::Plain, LIMIT);
-    commits(&place).await;
-    place.stage(TurnStage::Taken).await;
+    place.does("scn=text").await;
+    let (turn, gate) = commits(&place).await;
     place.leave().await;
     let pids = place.living();
     assert!(!pids.is_empty(), "the program goes on");
@@ -99,14 +98,8 @@ async fn a_turn_that_was_left_in_its_middle_is_told_whole_by_the_next_core() {
 
     place.take_up().await;
     place.working().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
-    assert_eq!(report.final_message.as_deref(), Some(SAID));
+    gate.open();
+    let report = place.done_saying(turn, SAID).await;
     let made = report.evidence.best("commit").unwrap();
     assert_eq!(
         (&made.value["subject"], made.tier),
@@ -119,7 +112,7 @@ async fn a_turn_that_was_left_in_its_middle_is_told_whole_by_the_next_core() {
     assert!(timings.first_byte_after_us.unwrap() > 0);
     assert_eq!(place.left(), None);
 
-    assert_eq!(place.turn("And on. scn=text").await.outcome, TurnOutcome::Done);
+    place.does("And on. scn=text").await;
     let commits = place
         .prompts()
         .iter()
@@ -132,24 +125,15 @@ async fn a_turn_that_was_left_in_its_middle_is_told_whole_by_the_next_core() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_ended_while_nobody_looked_is_done_by_its_record() {
     let mut place = Place::that_outlives(SHELL).await;
-    commits_slowly(&place, Duration::from_secs(2));
-    let turn = place.submit("scn=commits", Marker::Plain, LIMIT);
-    commits(&place).await;
-    place.stage(TurnStage::Taken).await;
+    let (turn, gate) = commits(&place).await;
     place.leave().await;
+    gate.open();
     ends(&place, 1).await;
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
-    assert_eq!(report.final_message.as_deref(), Some(SAID));
+    let report = place.done_saying(turn, SAID).await;
     assert_eq!(report.evidence.best("stopped").unwrap().source, "transcript");
     assert_eq!(report.evidence.best("commit").unwrap().value["subject"], "feat:x");
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -170,22 +154,8 @@ async fn a_permission_that_was_open_is_asked_anew_and_its_answer_carries_the_tur
             matches!(state, SessionState::AwaitingPerson { turn: Some(_), .. })
         })
         .await;
-    let by = Answerer {
-        way: AnswerWay::Window,
-        who: "a test".into(),
-    };
-    place
-        .session
-        .answer(asked.id, AskAnswer::Allow, by)
-        .await
-        .unwrap();
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.answered(&asked, AskAnswer::Allow).await;
+    place.done(turn).await;
     assert!(place.worktree().join("made.txt").exists());
     place.end().await;
 }
@@ -207,18 +177,8 @@ async fn a_file_that_was_asked_for_is_written_or_not_by_the_answer_to_the_next_c
         let asked = place.asked().await;
         assert_eq!((asked.kind, asked.turn), (Ask::Permission, Some(turn)));
         assert!(asked.text.ends_with(".txt"), "{asked:?}");
-        let by = Answerer {
-            way: AnswerWay::Window,
-            who: "a test".into(),
-        };
-        let answer = match allowed {
-            true => AskAnswer::Allow,
-            false => AskAnswer::Deny {
-                message: String::new(),
-            },
-        };
-        let answered = place.session.answer(asked.id, answer, by).await;
-        assert!(answered.is_ok(), "{answered:?}\n{}", place.screen());
+        let answer = if allowed { AskAnswer::Allow } else { deny("") };
+        place.answered(&asked, answer).await;
         let report = place.ended(turn).await;
         let done = report.outcome == TurnOutcome::Done;
         assert_eq!(done, allowed, "{report:?}\n{}", place.screen());
@@ -231,19 +191,22 @@ async fn a_file_that_was_asked_for_is_written_or_not_by_the_answer_to_the_next_c
     }
 }
 
+/// A session that was left in the midst of [`commits`], or behind its end.
+async fn left_with_a_commit(finished: bool) -> (Place, TurnId) {
+    let mut place = Place::that_outlives(SHELL).await;
+    let (turn, gate) = commits(&place).await;
+    if finished {
+        gate.open();
+        ends(&place, 1).await;
+    }
+    place.leave().await;
+    (place, turn)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_died_while_nobody_looked_leaves_its_turn_unconfirmed_and_a_finished_one_done() {
     for finished in [false, true] {
-        let mut place = Place::that_outlives(SHELL).await;
-        let pause = if finished { 0 } else { 30 };
-        commits_slowly(&place, Duration::from_secs(pause));
-        let turn = place.submit("scn=commits", Marker::Plain, LIMIT);
-        commits(&place).await;
-        place.stage(TurnStage::Taken).await;
-        if finished {
-            ends(&place, 1).await;
-        }
-        place.leave().await;
+        let (mut place, turn) = left_with_a_commit(finished).await;
         let pid = place.session.terminal().pid();
         kill(pid);
         place.take_up().await;
@@ -264,16 +227,7 @@ async fn a_program_that_died_while_nobody_looked_leaves_its_turn_unconfirmed_and
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_whose_holder_is_gone_too_is_judged_by_what_is_on_record() {
     for finished in [false, true] {
-        let mut place = Place::that_outlives(SHELL).await;
-        let pause = if finished { 0 } else { 30 };
-        commits_slowly(&place, Duration::from_secs(pause));
-        let turn = place.submit("scn=commits", Marker::Plain, LIMIT);
-        commits(&place).await;
-        place.stage(TurnStage::Taken).await;
-        if finished {
-            ends(&place, 1).await;
-        }
-        place.leave().await;
+        let (place, turn) = left_with_a_commit(finished).await;
         let left = place.left().unwrap();
         for process in harness::processes::of_folder(place.folder()) {
             kill(process.pid);
@@ -312,13 +266,7 @@ async fn a_prompt_that_was_left_before_its_enter_reaches_the_model_once() {
     assert_eq!(place.left().unwrap().stage, TurnStage::Begun);
     assert!(place.stub.turns().is_empty());
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.done(turn).await;
     assert_eq!(place.prompts(), ["Only once. scn=text"]);
     place.end().await;
 }
@@ -334,13 +282,7 @@ async fn a_prompt_that_was_left_between_enter_and_its_acknowledgement_reaches_th
     place.leave().await;
     assert_eq!(place.left().unwrap().stage, TurnStage::Entering);
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.done(turn).await;
     assert_eq!(place.prompts(), ["Only once. scn=think:3"]);
     place.end().await;
 }
@@ -354,13 +296,7 @@ async fn a_cancel_is_passed_on_and_a_time_that_ran_out_meanwhile_counts() {
     place.leave().await;
     place.take_up().await;
     place.session.cancel(WhichTurn::Id(turn)).unwrap();
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Cancelled,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.cancelled(turn).await;
     let turn = place.submit("scn=slow:400", Marker::Plain, Duration::from_secs(3));
     place.stage(TurnStage::Taken).await;
     place.leave().await;
@@ -373,7 +309,7 @@ async fn a_cancel_is_passed_on_and_a_time_that_ran_out_meanwhile_counts() {
     place.take_up().await;
     let report = place.ended(turn).await;
     assert!(is_failed(&report, FailureClass::Timeout), "{report:?}");
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -398,20 +334,14 @@ async fn work_in_the_background_that_began_before_and_ends_meanwhile_is_part_of_
     place.leave().await;
     ends(&place, 1).await;
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        (&report.outcome, report.final_message.as_deref()),
-        (&TurnOutcome::Done, Some("Now it is over.\n\n[SEMO:DONE]")),
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.done_saying(turn, "Now it is over.\n\n[SEMO:DONE]").await;
     place.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_at_rest_and_one_in_which_a_person_works_are_joined_as_they_are() {
     let mut place = Place::that_outlives(&[]).await;
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     let conversation = place.session.conversation();
     place.leave().await;
     place.take_up().await;
@@ -428,13 +358,7 @@ async fn a_session_at_rest_and_one_in_which_a_person_works_are_joined_as_they_ar
         .await;
     place.leave().await;
     place.take_up().await;
-    let report = place.turn("And a command. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("And a command. scn=text").await;
     assert_eq!(
         place.prompts()[1..],
         ["typed by hand scn=think:4", "And a command. scn=text"]
@@ -445,7 +369,7 @@ async fn a_session_at_rest_and_one_in_which_a_person_works_are_joined_as_they_ar
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_that_was_cleared_is_found_again() {
     let mut place = Place::that_outlives(&[]).await;
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     let first = place.session.conversation();
     place.keys("/clear").await;
     place.shows(crate::claude_truth::CLEAR_MENU).await;
@@ -462,13 +386,7 @@ async fn a_conversation_that_was_cleared_is_found_again() {
     // The core before has not told which conversation it is.
     assert_eq!(place.spec.conversation, first);
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    let report = place.done(turn).await;
     assert_eq!(place.session.conversation(), second);
     assert_eq!(report.evidence.best("transcript_agrees").unwrap().value, true);
     place.end().await;
@@ -477,7 +395,7 @@ async fn a_conversation_that_was_cleared_is_found_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transcript_that_was_replaced_meanwhile_makes_nothing_certain_and_nothing_wrong() {
     let mut place = Place::that_outlives(&[]).await;
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     let turn = place.submit("And this. scn=think:2", Marker::Plain, LIMIT);
     place.stage(TurnStage::Taken).await;
     place.leave().await;
@@ -496,7 +414,7 @@ async fn a_transcript_that_was_replaced_meanwhile_makes_nothing_certain_and_noth
         ),
         "{report:?}"
     );
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -507,13 +425,7 @@ async fn half_a_paste_of_a_core_that_died_is_no_part_of_the_next_prompt() {
     place.keys("\u{1b}[200~half of a prompt that was never").await;
     place.leave().await;
     place.take_up().await;
-    let report = place.turn("The whole one. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("The whole one. scn=text").await;
     assert_eq!(place.prompts(), ["The whole one. scn=text"]);
     place.end().await;
 }
@@ -521,7 +433,9 @@ async fn half_a_paste_of_a_core_that_died_is_no_part_of_the_next_prompt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sub_agent_that_worked_at_the_cut_is_part_of_its_turn_and_no_end_of_it() {
     let mut place = Place::that_outlives(&["--allowedTools", "Agent"]).await;
-    place.stub.reply_with(|request| {
+    let gate = Gate::default();
+    let held = gate.clone();
+    place.stub.reply_with(move |request| {
         if request.scenario.as_deref() != Some("delegate") {
             return None;
         }
@@ -532,7 +446,7 @@ async fn a_sub_agent_that_worked_at_the_cut_is_part_of_its_turn_and_no_end_of_it
             });
             Reply::tool("I delegate.", "Agent", input)
         } else {
-            Reply::text("All is done now.\n\n[SEMO:DONE]").pause(Duration::from_secs(2))
+            Reply::text("All is done now.\n\n[SEMO:DONE]").behind(&held)
         };
         Some(reply)
     });
@@ -546,12 +460,7 @@ async fn a_sub_agent_that_worked_at_the_cut_is_part_of_its_turn_and_no_end_of_it
     place.stage(TurnStage::Taken).await;
     place.leave().await;
     place.take_up().await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        (&report.outcome, report.final_message.as_deref()),
-        (&TurnOutcome::Done, Some("All is done now.\n\n[SEMO:DONE]")),
-        "{report:?}\n{}",
-        place.screen()
-    );
+    gate.open();
+    place.done_saying(turn, "All is done now.\n\n[SEMO:DONE]").await;
     place.end().await;
 }

@@ -130,13 +130,7 @@ impl Place {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_is_carried_to_its_marker_with_evidence_and_timings() {
     let mut place = Place::new().await;
-    let report = place.turn("Please say hello. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    let report = place.does("Please say hello. scn=text").await;
     assert!(report.final_message.as_deref().unwrap().ends_with("[SEMO:DONE]"));
     assert_eq!(report.evidence.rule, "stop-with-marker");
     assert_eq!(report.evidence.best("stopped").unwrap().source, "hook:Stop");
@@ -149,8 +143,7 @@ async fn a_prompt_is_carried_to_its_marker_with_evidence_and_timings() {
     assert!(timings.first_byte_after_us.unwrap() > 0);
     // The second prompt finds the session ready: nothing of the first is left in its way.
     let coded = place.submit("Again. scn=text", Marker::Code("7f3a".into()), LIMIT);
-    let report = place.ended(coded).await;
-    assert_eq!(report.outcome, TurnOutcome::Done, "{report:?}");
+    let report = place.done(coded).await;
     assert!(report.final_message.unwrap().ends_with("[SEMO:DONE 7f3a]"));
     place.end().await;
 }
@@ -262,13 +255,7 @@ async fn an_error_of_the_api_fails_the_turn_with_its_class_and_the_session_goes_
         );
         assert_eq!(report.evidence.rule, "provider-failure");
     }
-    let report = place.turn("scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -281,13 +268,7 @@ async fn a_cancel_in_mid_turn_is_proven_and_leaves_the_session_usable() {
         .await;
     place.shows("slow:1").await;
     place.session.cancel(WhichTurn::Current).unwrap();
-    let report = place.ended(streaming).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Cancelled,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.cancelled(streaming).await;
 
     // Before the first word the program puts the prompt back into its box and writes nothing down.
     let silent = place.submit("scn=hang", Marker::Plain, LIMIT);
@@ -298,21 +279,9 @@ async fn a_cancel_in_mid_turn_is_proven_and_leaves_the_session_usable() {
         })
         .await;
     place.session.cancel(WhichTurn::Id(silent)).unwrap();
-    let report = place.ended(silent).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Cancelled,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.cancelled(silent).await;
 
-    let report = place.turn("And now this. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("And now this. scn=text").await;
     assert_eq!(
         place.prompts().pop().unwrap().trim(),
         "And now this. scn=text",
@@ -327,8 +296,7 @@ async fn a_turn_beyond_its_time_is_interrupted_and_a_waiting_one_can_be_cancelle
     let slow = place.submit("scn=slow:400", Marker::Plain, Duration::from_secs(2));
     let waiting = place.submit("scn=text", Marker::Plain, LIMIT);
     place.session.cancel(WhichTurn::Id(waiting)).unwrap();
-    let report = place.ended(waiting).await;
-    assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}");
+    let report = place.cancelled(waiting).await;
     assert_eq!(report.timings.submitted_at, None, "it was never sent");
     let report = place.ended(slow).await;
     assert!(
@@ -336,7 +304,7 @@ async fn a_turn_beyond_its_time_is_interrupted_and_a_waiting_one_can_be_cancelle
         "{report:?}\n{}",
         place.screen()
     );
-    assert_eq!(place.turn("scn=text").await.outcome, TurnOutcome::Done);
+    place.does("scn=text").await;
     place.end().await;
 }
 
@@ -364,13 +332,7 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
         .await;
     place.shows("Do you want to proceed?").await;
     place.keys("1").await;
-    let report = place.ended(turn).await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    let report = place.done(turn).await;
     let command = report.evidence.best("command").unwrap();
     assert_eq!(
         (&command.value["command"], command.tier),
@@ -384,13 +346,7 @@ async fn a_permission_is_asked_of_a_person_and_its_answer_carries_the_turn_on() 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_hooks_are_made_up_for_by_the_transcript() {
     let mut place = Place::with(Hooks::Lost, ClaudeHome::new(), |home, url| home.env(url)).await;
-    let report = place.turn("scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    let report = place.does("scn=text").await;
     assert_eq!(report.evidence.best("stopped").unwrap().source, "transcript");
     let report = place.turn("scn=err400").await;
     assert!(is_failed(&report, FailureClass::Billing), "{report:?}");
@@ -434,8 +390,7 @@ async fn ending_a_session_ends_what_its_agent_left_running() {
     let proof = place.session.terminate().await.unwrap();
     assert!(proof.is_proven(), "{proof:?}");
     assert_eq!(sleeps(&place.home), 0);
-    let report = place.ended(turn).await;
-    assert_eq!(report.outcome, TurnOutcome::Cancelled, "{report:?}");
+    place.cancelled(turn).await;
     let exit = place.exited().await;
     assert_eq!(exit.words, None);
     assert!(matches!(
@@ -474,13 +429,7 @@ async fn prompts_that_are_cancelled_in_a_hurry_neither_end_the_program_nor_leak_
         );
         turns.retain(|turn| *turn != report.turn);
     }
-    let report = place.turn("The last one. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("The last one. scn=text").await;
     assert_eq!(place.prompts().pop().unwrap().trim(), "The last one. scn=text");
     place.end().await;
 }
@@ -497,13 +446,7 @@ async fn a_person_at_the_keyboard_is_seen_at_work_and_left_alone() {
             *state == SessionState::Working { turn: None }
         })
         .await;
-    let report = place.turn("And a command. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("And a command. scn=text").await;
     assert_eq!(
         place.prompts(),
         ["typed by hand scn=think:2", "And a command. scn=text"]
@@ -585,13 +528,7 @@ async fn the_menu_of_a_usage_limit_does_not_eat_the_next_prompt() {
         "{in_s} s, {:?}",
         report.evidence
     );
-    let report = place.turn("And on. scn=text").await;
-    assert_eq!(
-        report.outcome,
-        TurnOutcome::Done,
-        "{report:?}\n{}",
-        place.screen()
-    );
+    place.does("And on. scn=text").await;
     place.end().await;
 }
 

@@ -1,17 +1,16 @@
 //! What can be wrong around the program: each is told in words that say what to do, nothing is lost, nothing panics.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use cli::machine::{Core, StopHow};
 use client::settings::Settings;
 use domain::CommandId;
-use harness::claude::{ClaudeHome, program};
+use harness::claude::ClaudeHome;
 use harness::guard::EndsLeft;
-use harness::remote::{PASSWORD, Remote, settings_for};
+use harness::remote::{PASSWORD, Remote, settings_for, workstation};
 use harness::stub::Stub;
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use harness::world::{World, problem_of, result_of, state_of, surroundings};
 use serde_json::json;
 use supabase::{CommandState, NewCommand, ResultRow};
@@ -45,22 +44,6 @@ async fn send(remote: &Remote, prompt: &str) -> CommandId {
         .await
         .expect("the command is taken")
         .id
-}
-
-fn workstation(
-    dir: &Path,
-    home: &ClaudeHome,
-    model: &str,
-    mut settings: Settings,
-    password: &str,
-) -> cli::world::World {
-    settings.claude.program = Some(program());
-    settings.limits.warm_max = 0;
-    let mut world = surroundings(dir, home, model, settings);
-    world
-        .environment
-        .insert("SEMO_PASSWORD".to_owned(), password.to_owned());
-    world
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +80,7 @@ async fn without_a_network_the_client_says_so_and_joins_by_itself_when_it_is_bac
     assert_eq!(state_of(&core).await["connection"]["status"], "offline");
 
     let remote = Remote::start(office_dir.path(), port).await;
-    wait_until("it has joined by itself", Duration::from_secs(60), || async {
+    wait_until("it has joined by itself", LONG, || async {
         let state = state_of(&core).await;
         state["office"]["name"] == "Team"
             && state["connection"]["status"] == "live"
@@ -154,7 +137,7 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     let remote = Remote::start(office_dir.path(), 0).await;
     let world = workstation(dir.path(), &home, NO_MODEL, remote.settings(), PASSWORD);
     let joined = async |core: &Core| {
-        wait_until("it has joined", Duration::from_secs(30), || async {
+        wait_until("it has joined", LONG, || async {
             state_of(core).await["office"]["name"] == "Team"
         })
         .await;
@@ -343,12 +326,12 @@ async fn a_lease_that_ran_out_while_the_machine_slept_does_not_stop_the_work() {
         .expect("it starts");
     let _guard = EndsLeft::of_core(&dir.path().join("data/holders"), home.path(), core.lever());
     let id = send(&remote, "Slowly. scn=slow:20").await;
-    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+    stub.turn_where("the turn has begun", LONG, |request| {
         request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
     })
     .await;
     // As after a night with the lid closed: the lease is over, and the next claim gives the command out again.
-    let (database, connection) = tokio_postgres::connect(remote.hub.database_url(), tokio_postgres::NoTls)
+    let (database, connection) = tokio_postgres::connect(&remote.hub.database_url(), tokio_postgres::NoTls)
         .await
         .expect("the database");
     let connection = tokio::spawn(connection);

@@ -1,14 +1,12 @@
 //! The office around the one command: two offices, a full house, leases, cancels, the end of the day.
 
-use std::time::Duration;
-
 use client::office_settings::{OfficeSettings, ROLE_CHARS_MAX, WARM_ROLES_MAX};
 use client::settings::{IDLE_MINUTES_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, SESSIONS_MAX_MAX};
 use domain::CommandId;
 use harness::program::Place;
 use harness::remote::Remote;
 use harness::stub::{Stub, StubRequest};
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use harness::world::World;
 use provider::detect::{OfficePatterns, PATTERNS_MAX};
 use serde_json::{Value, json};
@@ -25,10 +23,10 @@ async fn one_works_and_one_waits(world: &World, chunks: u32) -> (CommandId, Comm
     let works = world.send("FE", &format!("First. scn=slow:{chunks}")).await;
     world
         .stub
-        .turn_where("the first turn", Duration::from_secs(60), asks_for("First."))
+        .turn_where("the first turn", LONG, asks_for("First."))
         .await;
     let waits = world.send("BE", "Second.").await;
-    wait_until("the second one waits", Duration::from_secs(20), || async {
+    wait_until("the second one waits", LONG, || async {
         world.state().await["commands"][0]["status"] == "waiting"
     })
     .await;
@@ -55,19 +53,15 @@ async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
     let first = world.session("FE").await;
     // It was made after the core had joined: a person asks for a fresh look.
     world.call("refresh", json!({})).await;
-    wait_until(
-        "the second office can be picked",
-        Duration::from_secs(30),
-        || async {
-            world
-                .call("select_office", json!({ "office_id": office.id }))
-                .await
-                .0
-                == 200
-        },
-    )
+    wait_until("the second office can be picked", LONG, || async {
+        world
+            .call("select_office", json!({ "office_id": office.id }))
+            .await
+            .0
+            == 200
+    })
     .await;
-    wait_until("the second office is served", Duration::from_secs(30), || async {
+    wait_until("the second office is served", LONG, || async {
         let state = world.state().await;
         state["office"]["name"] == "Second"
             && state["agents"][0]["role"] == "DOC"
@@ -270,12 +264,12 @@ async fn a_session_that_nobody_has_used_yet_is_ended_by_a_person_without_a_comma
             .into_iter()
             .find(|one| one["warm"] == true && one["state"]["state"] == "idle")
     };
-    let first = harness::wait::wait_for("a warm session", Duration::from_secs(60), &warm).await;
+    let first = harness::wait::wait_for("a warm session", LONG, &warm).await;
     let (status, said) = world
         .call("terminate", json!({ "session_id": first["id"] }))
         .await;
     assert_eq!((status, &said["command_id"]), (200, &Value::Null), "{said}");
-    wait_until("it is gone", Duration::from_secs(30), || async {
+    wait_until("it is gone", LONG, || async {
         let state = world.state().await;
         let sessions = state["sessions"].as_array().cloned().unwrap_or_default();
         sessions.iter().all(|one| one["id"] != first["id"])
@@ -291,7 +285,7 @@ async fn work_that_is_sent_while_the_office_still_starts_waits_for_it() {
     let place = Place::new(&stub.url());
     let up = place.up_at_once();
     let lock = place.dir.path().join("data").join("core.lock");
-    wait_until("it has begun to start", Duration::from_secs(30), || {
+    wait_until("it has begun to start", LONG, || {
         let there = lock.exists();
         async move { there }
     })

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::{CommandId, SessionId};
-use harness::wait::{wait_for, wait_until};
+use harness::wait::{LONG, wait_for, wait_until};
 use harness::world::{World, problem_of};
 use serde_json::{Value, json};
 use supabase::{AgentDraft, AgentRow, CommandState, ResultRow};
 
 /// How long a session may take to come up on a busy machine.
-pub(crate) const START_WAIT: Duration = Duration::from_secs(90);
+pub(crate) const START_WAIT: Duration = LONG;
 const MINUTE_MS: i64 = 60_000;
 
 pub(crate) fn sessions(state: &Value) -> Vec<Value> {

@@ -1,29 +1,16 @@
 //! The program as people and scripts meet it: what it prints, its exit codes, its end, and what is left of it after a
 //! kill in the middle.
 
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use harness::program::Place;
+use harness::program::{Place, code, err, out};
 use harness::remote::{EMAIL, PASSWORD, Remote};
 use harness::stub::Stub;
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use harness::world::result_of;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use supabase::{CommandState, NewCommand};
-
-fn code(output: &Output) -> Option<i32> {
-    output.status.code()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Processes whose command line names this place.
 fn processes_of(place: &Place) -> Vec<String> {
@@ -77,15 +64,11 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     );
 
     let (tail, followed) = place.follow(&["tail", "--json"]);
-    wait_until(
-        "tail shows what was there before",
-        Duration::from_secs(20),
-        || async {
-            std::fs::read_to_string(&followed)
-                .unwrap_or_default()
-                .contains("Say hello.")
-        },
-    )
+    wait_until("tail shows what was there before", LONG, || async {
+        std::fs::read_to_string(&followed)
+            .unwrap_or_default()
+            .contains("Say hello.")
+    })
     .await;
     let unconfirmed = place
         .run(&["send", "--agent", "Joon", "Stop early. scn=nomark", "--wait"])
@@ -97,7 +80,7 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     assert_eq!(code(&failed), Some(1));
     let said: Value = serde_json::from_str(&out(&failed)).expect("one JSON object");
     assert_eq!(said["result"]["error"]["class"], "billing");
-    wait_until("tail shows how they ended", Duration::from_secs(20), || async {
+    wait_until("tail shows how they ended", LONG, || async {
         let lines = std::fs::read_to_string(&followed).unwrap_or_default();
         let shown = |state: &str| {
             let told = |line: &str| {
@@ -153,11 +136,9 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     assert!(!err(&second).contains("token"), "{}", err(&second));
 
     up.signal("INT");
-    wait_until(
-        "it waits for the turn that runs",
-        Duration::from_secs(20),
-        || async { up.state().await["ending"] == json!({ "how": "finish", "turns": 1 }) },
-    )
+    wait_until("it waits for the turn that runs", LONG, || async {
+        up.state().await["ending"] == json!({ "how": "finish", "turns": 1 })
+    })
     .await;
     let status = out(&place.run(&["status"]).await);
     assert!(
@@ -166,7 +147,7 @@ async fn a_person_starts_it_sends_work_reads_results_and_ends_it() {
     );
     up.signal("INT");
     assert_eq!(up.ended().await, Some(0));
-    wait_until("every process is gone", Duration::from_secs(20), || async {
+    wait_until("every process is gone", LONG, || async {
         processes_of(&place).is_empty()
     })
     .await;
@@ -185,7 +166,7 @@ async fn a_reader_that_has_gone_ends_what_prints_and_never_the_office() {
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.start(&["up"], unread());
-    wait_until("the office runs", Duration::from_secs(60), || async {
+    wait_until("the office runs", LONG, || async {
         code(&place.run(&["status"]).await) == Some(0)
     })
     .await;
@@ -233,7 +214,7 @@ async fn whoever_waits_or_follows_goes_on_with_the_core_that_was_started_again()
     let up = place.up().await;
     let (tail, followed) = place.follow(&["tail"]);
     let killed_and_started = async {
-        stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        stub.turn_where("the turn has begun", LONG, |request| {
             request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
         })
         .await;
@@ -249,7 +230,7 @@ async fn whoever_waits_or_follows_goes_on_with_the_core_that_was_started_again()
     assert_eq!(code(&waited), Some(0), "{said}");
     assert_eq!(said.matches("connection lost").count(), 1, "{said}");
     assert!(out(&waited).contains("[SEMO:DONE]"), "{}", out(&waited));
-    wait_until("tail shows it as well", Duration::from_secs(30), || async {
+    wait_until("tail shows it as well", LONG, || async {
         let lines = std::fs::read_to_string(&followed).unwrap_or_default();
         lines.contains("Slowly") && lines.contains("done")
     })
@@ -258,7 +239,7 @@ async fn whoever_waits_or_follows_goes_on_with_the_core_that_was_started_again()
     assert_eq!(tail.ended().await, Some(0));
 
     let killed = async {
-        stub.turn_where("the second turn has begun", Duration::from_secs(60), |request| {
+        stub.turn_where("the second turn has begun", LONG, |request| {
             request
                 .prompt()
                 .is_some_and(|prompt| prompt.contains("Leisurely"))
@@ -291,7 +272,7 @@ async fn whoever_waits_or_follows_goes_on_with_the_core_that_was_started_again()
         "{}",
         out(&ended)
     );
-    wait_until("no agent is left", Duration::from_secs(20), || async {
+    wait_until("no agent is left", LONG, || async {
         agents_of(&place).is_empty()
     })
     .await;
@@ -311,7 +292,7 @@ async fn what_waits_in_line_says_why_and_is_ended_by_the_beginning_of_its_id() {
         .await;
     assert_eq!(code(&slow), Some(0), "{}", err(&slow));
     let slow: Value = serde_json::from_str(&out(&slow)).expect("JSON");
-    stub.turn_where("the turn has begun", Duration::from_secs(60), |request| {
+    stub.turn_where("the turn has begun", LONG, |request| {
         request.prompt().is_some_and(|prompt| prompt.contains("Slowly"))
     })
     .await;
@@ -327,7 +308,7 @@ async fn what_waits_in_line_says_why_and_is_ended_by_the_beginning_of_its_id() {
     let id = waits.expect("it still waits")["id"].as_str().expect("its id");
     let cancelled = place.run(&["cancel", &id[..8]]).await;
     assert_eq!(code(&cancelled), Some(0), "{}", err(&cancelled));
-    wait_until("it is cancelled", Duration::from_secs(30), || async {
+    wait_until("it is cancelled", LONG, || async {
         let status = out(&place.run(&["status"]).await);
         status.contains(&format!("{}  cancelled", &id[..8]))
     })
@@ -344,7 +325,7 @@ async fn what_waits_in_line_says_why_and_is_ended_by_the_beginning_of_its_id() {
     assert!(err(&short).contains("at least 4 characters"), "{}", err(&short));
     let ended = place.run(&["terminate", &session[..8], "--json"]).await;
     assert_eq!(code(&ended), Some(0), "{}", err(&ended));
-    wait_until("its command is over", Duration::from_secs(30), || async {
+    wait_until("its command is over", LONG, || async {
         let state = up.state().await;
         let commands = state["commands"].as_array().cloned().unwrap_or_default();
         commands
@@ -352,7 +333,7 @@ async fn what_waits_in_line_says_why_and_is_ended_by_the_beginning_of_its_id() {
             .any(|command| command["id"] == slow["command_id"] && command["finished_at"].is_number())
     })
     .await;
-    wait_until("its session is gone", Duration::from_secs(30), || async {
+    wait_until("its session is gone", LONG, || async {
         let explained = place.run(&["explain", &session]).await;
         code(&explained) == Some(2)
             && err(&explained).contains("is not on this machine any more; its last command")
@@ -373,10 +354,7 @@ async fn ctrl_c_during_the_first_start_leaves_a_whole_database_and_no_process() 
     let place = Place::new("http://127.0.0.1:9");
     let up = place.up_at_once();
     let cluster = place.dir.path().join("data/hub");
-    wait_until("the database is being made", Duration::from_secs(30), || async {
-        cluster.exists()
-    })
-    .await;
+    wait_until("the database is being made", LONG, || async { cluster.exists() }).await;
     up.signal_group("INT");
     assert_eq!(up.ended().await, Some(0));
     assert!(processes_of(&place).is_empty(), "{:?}", processes_of(&place));
@@ -446,7 +424,7 @@ async fn while_the_journal_cannot_be_written_nothing_is_begun_and_nothing_is_los
     place.set("SEMO_PASSWORD", PASSWORD);
     // A disk that is full, as far as this process can tell: no file of it may grow any more.
     let up = place.up_after("trap '' XFSZ").await;
-    wait_until("it has joined", Duration::from_secs(30), || async {
+    wait_until("it has joined", LONG, || async {
         up.state().await["connection"]["status"] == "live"
     })
     .await;
@@ -477,7 +455,7 @@ async fn while_the_journal_cannot_be_written_nothing_is_begun_and_nothing_is_los
         .await
         .expect("the command is taken")
         .id;
-    wait_until("the problem is told", Duration::from_secs(30), || async {
+    wait_until("the problem is told", LONG, || async {
         let problems = up.state().await["problems"].to_string();
         problems.contains("\"journal\"") && problems.contains("No new command is begun")
     })
@@ -487,7 +465,7 @@ async fn while_the_journal_cannot_be_written_nothing_is_begun_and_nothing_is_los
     let (row, result) = result_of(&remote.rest, id).await;
     assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
     assert_eq!(stub.turns().len(), 1, "and it was done once");
-    wait_until("the problem is gone", Duration::from_secs(10), || async {
+    wait_until("the problem is gone", LONG, || async {
         up.state().await["problems"] == json!([])
     })
     .await;

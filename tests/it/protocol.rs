@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use domain::{AgentId, ClientId, Clock, CommandId, OfficeId, ResultId, SessionId};
 use harness::clock::{SystemClock, TestClock};
+use harness::wait::LONG;
 use hub::{Hub, HubConfig};
 use serde_json::{Value, json};
 use supabase::{
@@ -21,17 +22,13 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Longest wait for anything that should happen at once.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = LONG;
 const PASSWORD: &str = "correct horse battery staple";
 
 async fn start_hub(folder: &Path, listen: SocketAddr, clock: Arc<dyn Clock>) -> Hub {
-    let config = HubConfig {
-        data_dir: folder.to_owned(),
-        listen,
-        postgres_bin: None,
-        clock,
-    };
-    Hub::start(config).await.expect("the hub starts")
+    Hub::start(HubConfig::new(folder.to_owned(), listen, clock))
+        .await
+        .expect("the hub starts")
 }
 
 fn any_port() -> SocketAddr {

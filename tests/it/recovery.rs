@@ -1,16 +1,14 @@
 //! What a core left behind is taken up by the next one: the real `claude` in real holders, through ends of every kind.
 
-use std::time::Duration;
-
 use cli::machine::{Core, StopHow};
 use domain::{CommandId, SessionId};
-use harness::claude::{ClaudeHome, program};
+use harness::claude::ClaudeHome;
 use harness::guard::EndsLeft;
 use harness::processes::{kill, of_folder};
-use harness::remote::{PASSWORD, Remote};
+use harness::remote::Remote;
 use harness::stub::Stub;
-use harness::wait::{wait_for, wait_until};
-use harness::world::{World, result_of, surroundings};
+use harness::wait::{LONG, wait_for, wait_until};
+use harness::world::{World, result_of};
 use serde_json::{Value, json};
 use supabase::{CommandState, NewCommand, ResultRow};
 use uuid::Uuid;
@@ -18,7 +16,7 @@ use uuid::Uuid;
 use super::pool::{START_WAIT, view_of, warm_session};
 
 /// A turn long enough to be in its midst when the core ends and when it is there again.
-const LONG: &str = "Slowly, please. scn=slow:60";
+const SLOW: &str = "Slowly, please. scn=slow:60";
 
 fn said(result: &ResultRow) -> &str {
     let output = result.output.as_ref();
@@ -43,10 +41,7 @@ fn asked(stub: &Stub, prompt: &str) -> usize {
 
 /// Waits until the model is at work on this prompt.
 async fn at_work(stub: &Stub, prompt: &str) {
-    wait_until("the model is asked", Duration::from_secs(60), || async {
-        asked(stub, prompt) > 0
-    })
-    .await;
+    wait_until("the model is asked", LONG, || async { asked(stub, prompt) > 0 }).await;
 }
 
 fn of_command(state: &Value, id: domain::CommandId) -> Option<Value> {
@@ -63,7 +58,7 @@ async fn a_turn_goes_on_while_the_core_is_away_and_its_result_is_told_by_the_nex
     let world = World::start().await;
     let session = world.session("FE").await;
     let id = world
-        .enqueue("send_prompt", json!({ "prompt": LONG }), None, Some(session))
+        .enqueue("send_prompt", json!({ "prompt": SLOW }), None, Some(session))
         .await;
     at_work(&world.stub, "Slowly, please.").await;
 
@@ -76,13 +71,9 @@ async fn a_turn_goes_on_while_the_core_is_away_and_its_result_is_told_by_the_nex
         .find(|its| its["id"] == session.to_string());
     assert_eq!(ours.map(|its| &its["taken_up"]), Some(&json!(true)), "{state}");
     assert_eq!(state["launch"]["taken_up"], 1, "{state}");
-    let followed = wait_for(
-        "the command is shown as followed",
-        Duration::from_secs(20),
-        || async {
-            of_command(&world.state().await, id).filter(|command| command["recovered"] == "followed")
-        },
-    )
+    let followed = wait_for("the command is shown as followed", LONG, || async {
+        of_command(&world.state().await, id).filter(|command| command["recovered"] == "followed")
+    })
     .await;
     assert_eq!(followed["session_id"], session.to_string());
 
@@ -153,20 +144,16 @@ async fn what_an_agent_asks_is_asked_anew_behind_a_restart_and_no_dead_question_
     let world = world.restarted(StopHow::Leave).await;
     let after = ask_of(&world).await;
     assert_ne!(before["id"], after["id"]);
-    let ids = wait_for(
-        "one pending ask in the office",
-        Duration::from_secs(20),
-        || async {
-            let asks = world.rest.asks(world.office.id, 20).await.ok()?;
-            let pending: Vec<String> = asks
-                .rows
-                .iter()
-                .filter(|row| row.state == supabase::AskState::Pending)
-                .map(|row| row.id.to_string())
-                .collect();
-            (pending.len() == 1).then_some(pending)
-        },
-    )
+    let ids = wait_for("one pending ask in the office", LONG, || async {
+        let asks = world.rest.asks(world.office.id, 20).await.ok()?;
+        let pending: Vec<String> = asks
+            .rows
+            .iter()
+            .filter(|row| row.state == supabase::AskState::Pending)
+            .map(|row| row.id.to_string())
+            .collect();
+        (pending.len() == 1).then_some(pending)
+    })
     .await;
     assert_eq!(json!(ids), json!([after["id"]]));
     let (status, answer) = world
@@ -182,7 +169,7 @@ async fn what_an_agent_asks_is_asked_anew_behind_a_restart_and_no_dead_question_
 }
 
 async fn ask_of(world: &World) -> Value {
-    wait_for("an ask in the window", Duration::from_secs(60), || async {
+    wait_for("an ask in the window", LONG, || async {
         world.state().await["asks"].as_array()?.first().cloned()
     })
     .await
@@ -206,16 +193,7 @@ impl Team {
         let (office_dir, dir, home) = (folder(), folder(), ClaudeHome::new());
         let remote = Remote::start(office_dir.path(), 0).await;
         let stub = Stub::start().await.expect("the stub");
-        let sample = dir.path().join("sample");
-        worktree::sample_repository(&sample).await.expect("a repository");
-        let mut settings = remote.settings();
-        settings.repositories.insert("sample".to_owned(), sample);
-        settings.claude.program = Some(program());
-        settings.limits.warm_max = 0;
-        let mut station = surroundings(&dir.path().join("station"), &home, &stub.url(), settings);
-        station
-            .environment
-            .insert("SEMO_PASSWORD".to_owned(), PASSWORD.to_owned());
+        let station = remote.workstation(dir.path(), &home, &stub.url()).await;
         let core = Core::start(&station).await.expect("a workstation");
         let guard = EndsLeft::of_core(&station.paths.holders(), home.path(), core.lever());
         Team {

@@ -1,10 +1,8 @@
 //! The story of the product: a command inserted over REST becomes work of the real `claude` program in a worktree,
 //! and a result that says truthfully what came of it.
 
-use std::time::Duration;
-
 use harness::stub::Reply;
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use harness::world::World;
 use serde_json::json;
 use supabase::{CommandState, ResultRow};
@@ -114,14 +112,10 @@ async fn a_command_over_rest_becomes_work_in_a_worktree_and_a_result_with_eviden
 async fn a_permission_the_agent_asks_for_is_shown_as_waiting_and_answered_at_the_keyboard() {
     let world = World::start().await;
     let id = world.send("FE", "Make a note. scn=bash:touch+note.txt").await;
-    wait_until(
-        "the session waits for a person",
-        Duration::from_secs(60),
-        || async {
-            let state = world.state().await;
-            state["sessions"][0]["state"]["ask"] == "permission" && state["commands"][0]["reason"].is_string()
-        },
-    )
+    wait_until("the session waits for a person", LONG, || async {
+        let state = world.state().await;
+        state["sessions"][0]["state"]["ask"] == "permission" && state["commands"][0]["reason"].is_string()
+    })
     .await;
     let session = world.state().await["sessions"][0]["id"].clone();
     let keys = world
@@ -169,7 +163,7 @@ async fn a_command_cancelled_in_mid_turn_is_stopped_and_says_so() {
     let id = world.send("FE", "Take your time. scn=slow:200").await;
     world
         .stub
-        .turn_where("the turn has begun", Duration::from_secs(60), |request| {
+        .turn_where("the turn has begun", LONG, |request| {
             request.prompt().unwrap_or_default().contains("Take your time")
         })
         .await;
@@ -294,21 +288,17 @@ async fn sessions_are_made_listed_typed_into_read_interrupted_and_ended_by_comma
         )
         .await;
     assert_eq!(world.result(keys).await.1.outcome.as_deref(), Some("ok"));
-    wait_until(
-        "the typed text is on the screen",
-        Duration::from_secs(20),
-        || async {
-            let id = world
-                .enqueue("get_output", json!({"session": session}), None, None)
-                .await;
-            world
-                .result(id)
-                .await
-                .1
-                .output
-                .is_some_and(|output| output["screen"].to_string().contains("half a thought"))
-        },
-    )
+    wait_until("the typed text is on the screen", LONG, || async {
+        let id = world
+            .enqueue("get_output", json!({"session": session}), None, None)
+            .await;
+        world
+            .result(id)
+            .await
+            .1
+            .output
+            .is_some_and(|output| output["screen"].to_string().contains("half a thought"))
+    })
     .await;
     // A prompt does not mix with what somebody left in the input line.
     let id = world
@@ -337,7 +327,7 @@ async fn sessions_are_made_listed_typed_into_read_interrupted_and_ended_by_comma
         .await;
     world
         .stub
-        .turn_where("the slow turn", Duration::from_secs(60), |request| {
+        .turn_where("the slow turn", LONG, |request| {
             request.prompt().unwrap_or_default().contains("slow:200")
         })
         .await;
@@ -363,16 +353,13 @@ async fn sessions_are_made_listed_typed_into_read_interrupted_and_ended_by_comma
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_of_its_own_confirms_a_turn_and_a_foreign_one_does_not() {
     let world = World::start().await;
-    let ask = |prompt: &str| json!({"prompt": prompt, "marker": "code"});
-    let id = world
-        .enqueue(
-            "send_prompt",
-            ask("With its code."),
-            Some(world.agent("FE")),
-            None,
-        )
-        .await;
-    let (_, result) = world.result(id).await;
+    let asked = async |prompt: &str| {
+        let args = json!({"prompt": prompt, "marker": "code"});
+        let agent = Some(world.agent("FE"));
+        let id = world.enqueue("send_prompt", args, agent, None).await;
+        world.result(id).await.1
+    };
+    let result = asked("With its code.").await;
     assert_eq!(result.outcome.as_deref(), Some("done"), "{result:?}");
     world.stub.reply_with(|request| {
         request
@@ -381,15 +368,7 @@ async fn a_code_of_its_own_confirms_a_turn_and_a_foreign_one_does_not() {
             .contains("a foreign code")
             .then(|| Reply::text("All done.\n\n[SEMO:DONE 000000]"))
     });
-    let id = world
-        .enqueue(
-            "send_prompt",
-            ask("With a foreign code."),
-            Some(world.agent("FE")),
-            None,
-        )
-        .await;
-    let (_, result) = world.result(id).await;
+    let result = asked("With a foreign code.").await;
     assert_eq!(result.outcome.as_deref(), Some("unconfirmed"), "{result:?}");
     world.stop().await;
 }

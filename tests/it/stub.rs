@@ -7,11 +7,12 @@ use std::time::Duration;
 use domain::marker::{Marker, MarkerSign};
 use harness::claude::{ClaudeHome, program};
 use harness::stub::{Reply, Stub};
+use harness::wait::LONG;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest that one `claude -p` may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = LONG;
 
 struct Place {
     stub: Stub,

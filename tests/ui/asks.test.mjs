@@ -1,33 +1,12 @@
 /** Agents that ask: who is told, how they are answered, and above all what is never taken for an answer. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { startFakeCore } from "./fake-core.mjs";
+import { shoot } from "./browser.mjs";
+import { core, open, page, terminalIsReady } from "./one-window.mjs";
 import { ask } from "./scenarios.mjs";
 import { waitUntil } from "./wait.mjs";
-
-let browser;
-let core;
-let page;
-before(async () => (browser = await openBrowser()));
-after(() => browser.close());
-afterEach(async () => {
-  await page?.context().close();
-  await core?.close();
-});
-
-async function open(name, options = {}) {
-  core = await startFakeCore(name);
-  page = await openPage(browser, { url: core.url, ...options });
-}
-
-async function terminalIsReady() {
-  await waitUntil("the terminal is drawn at its own size", async () =>
-    core.seen.resizes.length > 0 && (await page.locator(".xterm-rows").innerText()).includes("for shortcuts"),
-  );
-}
 
 const card = () => page.getByTestId("ask");
 const button = (name) => card().getByRole("button", { name, exact: true });

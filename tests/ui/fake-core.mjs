@@ -5,7 +5,7 @@
  * By hand: `node fake-core.mjs live` prints the address of that scenario.
  */
 
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
@@ -109,9 +109,13 @@ class FakeCore {
   }
 
   #http(request, response) {
-    const { pathname } = new URL(request.url, "http://core");
+    const { pathname, searchParams } = new URL(request.url, "http://core");
     if (!pathname.startsWith("/api/")) return this.#file(pathname, response);
     if (!this.accepts || this.scenario.link === "unreachable") return request.socket.destroy();
+    if (pathname === "/api/v1/proof") {
+      const asked = `semo core\n${this.port}\n${searchParams.get("nonce")}`;
+      return json(response, 200, { proof: createHmac("sha256", this.token).update(asked).digest("hex") });
+    }
     if (request.headers.authorization !== `Bearer ${this.token}`) {
       return json(response, 401, { code: "unauthorized", message: "wrong token", hint: "" });
     }

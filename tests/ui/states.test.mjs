@@ -16,7 +16,7 @@ const MUST_SAY = {
   "went-on": ["3 sessions went on, 1 session ended meanwhile", "went on", "Working", "Unconfirmed"],
   "not-reached": ["1 session of before cannot be reached.", "Not reached", "Nothing was done to it"],
   finishing: ["nothing new is taken", "2 turns still run", "Interrupt them"],
-  "without-network": ["Offline, for 4 min", "results are kept", "Reporting"],
+  "without-network": ["Offline, for ", "results are kept", "Reporting"],
   "first-start": ["Mina has no session", "Start session", "Nothing yet", "Connected"],
   live: ["Ready", "Working", "Asks permission", "Unconfirmed", "Done", "semo/mina-7f3a"],
   "every-status": [

@@ -1,30 +1,14 @@
 /** Why a result is what it is, what a turn left, how the machine's sessions stand, and work that was kept. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { startFakeCore } from "./fake-core.mjs";
+import { shoot } from "./browser.mjs";
+import { calls, core, open, page } from "./one-window.mjs";
 import { command } from "./scenarios.mjs";
 import { EXPLANATION, PRESERVED } from "./scenarios-truth.mjs";
 import { waitUntil } from "./wait.mjs";
 
-let browser;
-let core;
-let page;
-before(async () => (browser = await openBrowser()));
-after(() => browser.close());
-afterEach(async () => {
-  await page?.context().close();
-  await core?.close();
-});
-
-async function open(name, options = {}) {
-  core = await startFakeCore(name);
-  page = await openPage(browser, { url: core.url, ...options });
-}
-
-const calls = (method) => core.seen.rpc.filter((call) => call.method === method).map((call) => call.params);
 const sheet = () => page.getByRole("dialog");
 const result = (text) => page.locator("article", { hasText: text });
 const empty = { command_id: null, explanation: null, preserved: null, note: null };

@@ -1,29 +1,13 @@
 /** An agent with several sessions: which one is shown, whose ask stands where, where a prompt goes, and room for it all. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { startFakeCore } from "./fake-core.mjs";
+import { shoot } from "./browser.mjs";
+import { calls, core, open, page } from "./one-window.mjs";
 import { ask, session } from "./scenarios.mjs";
 import { waitUntil } from "./wait.mjs";
 
-let browser;
-let core;
-let page;
-before(async () => (browser = await openBrowser()));
-after(() => browser.close());
-afterEach(async () => {
-  await page?.context().close();
-  await core?.close();
-});
-
-async function open(name, options = {}) {
-  core = await startFakeCore(name);
-  page = await openPage(browser, { url: core.url, ...options });
-}
-
-const calls = (method) => core.seen.rpc.filter((call) => call.method === method).map((call) => call.params);
 const card = () => page.getByTestId("ask");
 const line = () => page.getByTestId("ask-elsewhere");
 const shownSession = (branch) => page.locator("main header").getByText(`${branch} in sample`).waitFor();

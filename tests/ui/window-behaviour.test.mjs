@@ -1,38 +1,20 @@
 /** What the window does when somebody uses it, over the fake core, which sees every byte and every call. */
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { startFakeCore } from "./fake-core.mjs";
+import { shoot } from "./browser.mjs";
+import { calls, core, open as openWindow, page, terminalIsReady } from "./one-window.mjs";
 import { session } from "./scenarios.mjs";
 import { waitUntil } from "./wait.mjs";
 
-let browser;
-let core;
-let page;
-before(async () => (browser = await openBrowser()));
-after(() => browser.close());
-afterEach(async () => {
-  await page?.context().close();
-  await core?.close();
-});
-
 /** A window on a scenario, with its terminal drawn when there is one. */
 async function open(name, options = {}) {
-  core = await startFakeCore(name);
-  page = await openPage(browser, { url: core.url, ...options });
+  await openWindow(name, options);
   if (core.state.sessions.length > 0) await terminalIsReady();
 }
 
-async function terminalIsReady() {
-  await waitUntil("the terminal is drawn at its own size", async () =>
-    core.seen.resizes.length > 0 && (await page.locator(".xterm-rows").innerText()).includes("for shortcuts"),
-  );
-}
-
 const typedIs = (expected) => waitUntil(`the core was sent ${JSON.stringify(expected)}`, () => core.seen.typed === expected);
-const calls = (method) => core.seen.rpc.filter((call) => call.method === method).map((call) => call.params);
 const agent = (name) => page.locator("aside[aria-label='Office and agents'] button", { hasText: name }).first();
 const composer = (name) => page.getByLabel(`Prompt for ${name}`);
 

@@ -18,13 +18,8 @@ async fn main() -> anyhow::Result<()> {
     let folder = PathBuf::from(arguments.next().context("hub-alone FOLDER PORT")?);
     let port: u16 = arguments.next().context("hub-alone FOLDER PORT")?.parse()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let hub = Hub::start(HubConfig {
-        data_dir: folder,
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        postgres_bin: None,
-        clock: Arc::new(SystemClock),
-    })
-    .await?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let hub = Hub::start(HubConfig::new(folder, listen, Arc::new(SystemClock))).await?;
     hub.ensure_user(EMAIL, PASSWORD).await?;
     println!(
         "{}",

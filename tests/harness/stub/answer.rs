@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::reply::{Block, Failure, Kind, Reply};
+use super::reply::{Block, Failure, Gate, Kind, Reply};
 use super::request::StubRequest;
 
 /// Bytes of a tool's input per event.
@@ -91,6 +91,7 @@ fn stop_reason(blocks: &[Block]) -> &'static str {
 enum Step {
     Event(&'static str, Value),
     Wait(Duration),
+    Behind(Gate),
     /// Ends the connection in the middle.
     Cut,
 }
@@ -110,6 +111,7 @@ fn steps_of(request: &StubRequest, blocks: &[Block], reply: &Reply) -> VecDeque<
         ),
         Step::Wait(reply.pause),
     ]);
+    steps.extend(reply.gate.clone().map(Step::Behind));
     let mut pieces = 0;
     for (index, block) in blocks.iter().enumerate() {
         let (start, deltas) = match block {
@@ -171,6 +173,12 @@ fn event_stream(steps: VecDeque<Step>, stop: CancellationToken) -> Response {
                 Step::Wait(duration) => {
                     tokio::select! {
                         () = tokio::time::sleep(duration) => continue,
+                        () = stop.cancelled() => broken(&mut steps),
+                    }
+                }
+                Step::Behind(gate) => {
+                    tokio::select! {
+                        () = gate.opened() => continue,
                         () = stop.cancelled() => broken(&mut steps),
                     }
                 }

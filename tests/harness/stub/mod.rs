@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use reply::{Block, Failure, Reply};
+pub use reply::{Block, Failure, Gate, Reply};
 pub use request::StubRequest;
 
 use crate::wait::wait_for;

@@ -3,9 +3,25 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 /// Pause between two pieces of a streamed text, when nothing else is said: quick, but many frames on the screen.
 const PACE: Duration = Duration::from_millis(5);
+
+/// What answers wait for that are to come at a moment of the story's. Closed until it is opened, once for all.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(CancellationToken);
+
+impl Gate {
+    /// Lets the answers behind it go on.
+    pub fn open(&self) {
+        self.0.cancel();
+    }
+
+    pub(super) async fn opened(&self) {
+        self.0.cancelled().await;
+    }
+}
 
 /// One answer.
 #[derive(Debug, Clone)]
@@ -13,6 +29,7 @@ pub struct Reply {
     pub(super) kind: Kind,
     pub(super) pace: Duration,
     pub(super) pause: Duration,
+    pub(super) gate: Option<Gate>,
     pub(super) cut_after: Option<usize>,
 }
 
@@ -75,6 +92,7 @@ impl Reply {
             kind,
             pace: PACE,
             pause: Duration::ZERO,
+            gate: None,
             cut_after: None,
         }
     }
@@ -125,6 +143,12 @@ impl Reply {
     /// Waits that long after the start of the message.
     pub fn pause(mut self, pause: Duration) -> Reply {
         self.pause = pause;
+        self
+    }
+
+    /// Waits after the start of the message until the gate is open.
+    pub fn behind(mut self, gate: &Gate) -> Reply {
+        self.gate = Some(gate.clone());
         self
     }
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import { tokenIn } from "./browser";
 import { BackendError, errorFrom } from "./errors";
+import { proofOf } from "./proof";
 import { parseFrame, retryDelay } from "./sockets";
 
 test("the key is taken from the fragment, and nothing else is taken for one", () => {
@@ -10,6 +11,13 @@ test("the key is taken from the fragment, and nothing else is taken for one", ()
   for (const fragment of ["", "#", "#token=", "#token=a b", "#token=<script>", `#token=${"x".repeat(600)}`]) {
     expect(tokenIn(fragment), fragment).toBeNull();
   }
+});
+
+test("what the page expects as proof is what the core computes", async () => {
+  // The same key, port and question as in the core's own test.
+  expect(await proofOf("07".repeat(32), "4100", "aa")).toBe(
+    "6f1a1e7516935c3d63fc0b68390fb130c3fd8a8410053f05f2141d53c1436cb1",
+  );
 });
 
 describe("waiting before the next try", () => {

@@ -1,14 +1,16 @@
 /** The UI in a browser: the core served this page, and its key came behind the `#` of the address. */
 
-import { BackendError } from "./errors";
+import { KEY_RENEWED, BackendError } from "./errors";
 import type { CoreAddress, Host } from "./host";
+import { provesItself } from "./proof";
 
 const TOKEN_KEY = "semo.token";
 
 export function browserHost(): Host {
   return {
     kind: "browser",
-    address: async () => addressOf(window.location, window.sessionStorage),
+    address: () => addressOf(window.location, window.sessionStorage),
+    onNewAddress: (heard) => window.addEventListener("hashchange", heard),
     openExternal: (url) => {
       window.open(url, "_blank", "noopener,noreferrer");
     },
@@ -22,23 +24,27 @@ export function browserHost(): Host {
 
 /**
  * Takes the key from the fragment once, keeps it for this tab and takes it out of the address bar, so that it is
- * neither bookmarked nor shown over a shoulder.
+ * neither bookmarked nor shown over a shoulder. A key that was kept goes only to a core that proves to know it: over a
+ * restart the port may have become another program's.
  */
-function addressOf(location: Location, storage: Storage): CoreAddress {
+async function addressOf(location: Location, storage: Storage): Promise<CoreAddress> {
   const given = tokenIn(location.hash);
   if (given !== null) {
     storage.setItem(TOKEN_KEY, given);
     history.replaceState(null, "", location.pathname + location.search);
+    return { url: location.origin, token: given };
   }
-  const token = given ?? storage.getItem(TOKEN_KEY);
+  const token = storage.getItem(TOKEN_KEY);
   if (token === null) {
     throw new BackendError(
       "no_token",
       "This page was opened without its key.",
-      "Open the whole address that `semo up` printed, with the part behind the #.",
+      "Open the whole address that `semo up` and `semo status` print, with the part behind the #.",
     );
   }
-  return { url: location.origin, token };
+  const core = { url: location.origin, token };
+  if (!(await provesItself(core))) throw KEY_RENEWED;
+  return core;
 }
 
 /** The token in a fragment such as `#token=abc`, or null. */

@@ -11,6 +11,12 @@ export class BackendError extends Error {
   }
 }
 
+export const KEY_RENEWED = new BackendError(
+  "unauthorized",
+  "SEMO Office has a new key; this page has the one of before.",
+  "Run `semo status` and open the address that it prints, in this tab or another.",
+);
+
 /** Reads a `{code?, message, hint?}` from anything, also from what a foreign program may have sent. */
 export function errorFrom(body: unknown, otherwise: BackendError): BackendError {
   if (typeof body === "string" && body.trim() !== "") {

@@ -14,7 +14,7 @@ export type Link =
   | { phase: "reconnecting"; error: BackendError }
   /** It never was live; tried again by itself. */
   | { phase: "unreachable"; error: BackendError }
-  /** The key is missing or wrong; trying again would not help. */
+  /** The key is missing, or whoever answers has another; the person has to see to it. */
   | { phase: "refused"; error: BackendError };
 
 export interface EventsListener {
@@ -62,6 +62,8 @@ export function openEvents(host: Host, listener: EventsListener): Events {
     const known = error instanceof BackendError ? error : new BackendError("unknown", String(error));
     if (known.code === "no_token" || known.code === "unauthorized") {
       listener.onLink({ phase: "refused", error: known });
+      // Whoever answered may have been somebody else on the core's port.
+      if (known.code === "unauthorized") again();
       return;
     }
     listener.onLink(
@@ -97,23 +99,31 @@ export function openEvents(host: Host, listener: EventsListener): Events {
     opened.onclose = () => {
       if (socket !== opened || closed) return;
       socket = null;
+      // Whoever listens there next may be somebody else, who gets no key from us.
+      core = null;
       if (performance.now() - openedAt > SETTLED_MS) failures = 0;
       // A refused handshake looks like any other failure in a browser; a plain request tells them apart.
-      fetchState(address).then(
-        () => stale() || fail(LOST),
-        (error: unknown) => stale() || fail(error),
-      );
+      host
+        .address()
+        .then(fetchState)
+        .then(
+          () => stale() || fail(LOST),
+          (error: unknown) => stale() || fail(error),
+        );
     };
   }
 
+  function retryNow() {
+    if (timer !== null) clearTimeout(timer);
+    failures = 0;
+    if (socket === null) void start();
+  }
+
+  host.onNewAddress?.(retryNow);
   void start();
   return {
     core: () => core,
-    retryNow() {
-      if (timer !== null) clearTimeout(timer);
-      failures = 0;
-      if (socket === null) void start();
-    },
+    retryNow,
     close() {
       closed = true;
       if (timer !== null) clearTimeout(timer);

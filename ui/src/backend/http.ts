@@ -1,11 +1,17 @@
 /** Requests to the core: one method call, one answer. */
 
-import { BackendError, errorFrom } from "./errors";
+import { BackendError, errorFrom, KEY_RENEWED } from "./errors";
 import type { CoreAddress } from "./host";
 import type { Answer, Method, Methods, State, StopHow } from "./types";
 
 /** A call that takes longer is given up; the core answers from memory. */
 const CALL_TIMEOUT_MS = 15_000;
+
+export const UNREACHABLE = new BackendError(
+  "unreachable",
+  "SEMO Office's core does not answer.",
+  "It may be restarting. If it does not come back, start it again (`semo up`, or reopen the app).",
+);
 
 export async function call<M extends Method>(
   core: CoreAddress,
@@ -44,22 +50,14 @@ async function request(core: CoreAddress, path: string, init: RequestInit): Prom
       credentials: "omit",
     });
   } catch {
-    throw new BackendError(
-      "unreachable",
-      "SEMO Office's core does not answer.",
-      "It may be restarting. If it does not come back, start it again (`semo up`, or reopen the app).",
-    );
+    throw UNREACHABLE;
   }
   const body: unknown = await response.json().catch(() => null);
   if (response.ok) return body;
   // 403 alone says that the person may not do this in the office; the key is then a good one.
   const code = typeof body === "object" && body !== null ? (body as Record<string, unknown>)["code"] : null;
   if (response.status === 401 || code === "unauthorized") {
-    throw new BackendError(
-      "unauthorized",
-      "The core does not accept this page's key.",
-      "It gets a new key with every start. `semo status` tells the address that holds now; the window finds it by itself.",
-    );
+    throw KEY_RENEWED;
   }
   throw errorFrom(
     body,

@@ -42,7 +42,7 @@ function backendOn(host: Host, listener: EventsListener): Backend {
   const events: Events = openEvents(host, listener);
   const reached = () => {
     const core = events.core();
-    if (core === null) throw new BackendError("starting", "The core is still starting.", "Try again in a moment.");
+    if (core === null) throw new BackendError("starting", "SEMO Office's core is not reached at the moment.", "Try again in a moment; nothing was sent.");
     return core;
   };
   return {

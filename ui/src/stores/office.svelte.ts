@@ -23,6 +23,7 @@ import {
   type StopHow,
 } from "../backend";
 import { agentIdOf } from "../words/commands";
+import { WAITS_FOR_A_START } from "../words/life";
 import { isAlive, leadingSession, livingSessions, promptTarget, type Target } from "../words/sessions";
 import { pausedOf } from "../words/pool";
 import { AskBook } from "./asks.svelte";
@@ -157,7 +158,8 @@ export class OfficeStore {
     if (this.agent === null || this.state === null) return { session: null, remark: "" };
     const { pool, repositories } = this.state;
     const paused = pausedOf(pool, this.agent.id, now.ms) !== null;
-    return promptTarget(this.agent, this.session, this.living, !this.isFull && !paused && repositories.length > 0);
+    const target = promptTarget(this.agent, this.session, this.living, !this.isFull && !paused && repositories.length > 0);
+    return this.state.ending === null || !this.isLive ? target : { ...target, remark: WAITS_FOR_A_START };
   });
 
   /** Sends a prompt to the session on the screen, or to the agent, who then gets one. True when it was taken. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Launch, Session } from "../backend";
-import { endingWords, LAUNCH_NEWS_MS, launchWords, recoveredWords } from "./life";
+import { endedWords, endingWords, LAUNCH_NEWS_MS, launchWords, recoveredWords } from "./life";
 import { holdSentence, isInterruptible, promptTarget, standingWords } from "./sessions";
 
 const AT = 1_000_000;
@@ -71,4 +71,11 @@ describe("a session that is not in the core's hands", () => {
     const session = held("recovering");
     expect(promptTarget({ name: "Mina" }, session, [session], true).remark).toContain("waits until then");
   });
+});
+
+test("a core that has ended as it said is no lost connection", () => {
+  expect(endedWords({ how: "leave", turns: 1 }).hint).toContain("Agents go on");
+  for (const how of ["finish", "now"] as const) expect(endedWords({ how, turns: 0 }).hint).toContain("So have its sessions");
+  // Behind an end at once the key is another one.
+  expect(endedWords({ how: "now", turns: 0 }).hint).not.toContain("by itself");
 });

@@ -58,6 +58,22 @@ export function endingWords(ending: Ending): LifeWords {
   }
 }
 
+/** Where a prompt goes that is sent while the core ends. */
+export const WAITS_FOR_A_START = "SEMO Office is ending: it is begun at the next start.";
+
+/** The core is gone, and the last it said was that it is ending: no fault, and nothing more to wait for. */
+export function endedWords(ending: Ending): LifeWords {
+  const title = "SEMO Office has ended.";
+  switch (ending.how) {
+    case "leave":
+      return { title, hint: "Agents go on. The next start (`semo up`) takes them up again, and this page comes back by itself.", tone: "quiet" };
+    case "finish":
+      return { title, hint: "So have its sessions. This page comes back by itself after the next start (`semo up`).", tone: "quiet" };
+    case "now":
+      return { title, hint: "So have its sessions. `semo up` starts it again, and tells the address of its page.", tone: "quiet" };
+  }
+}
+
 /** What became of a command when the core went away in the midst of it; null when it did not. */
 export function recoveredWords(recovered: CommandView["recovered"]): string | null {
   switch (recovered) {

@@ -1,18 +1,29 @@
-//! Who may call: the token of this launch, the Host header, the Origin.
+//! Who may call: the token, the Host header, the Origin.
 //!
 //! A page of a stranger in the user's browser can send requests to 127.0.0.1; it must not learn anything by it
-//! (DNS rebinding, cross-site WebSockets), therefore Host and Origin are checked before the token.
+//! (DNS rebinding, cross-site WebSockets), therefore Host and Origin are checked before the token. A page that was open
+//! over a restart comes back with the token it has; before it sends it, whoever listens has to prove that he knows it
+//! ([`prove`]), because the port may be another user's program by now.
 
-use axum::extract::{Request, State};
+use axum::Json;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use client::request::{ErrorCode, RequestError};
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
 use crate::rpc::Failure;
 use crate::server::Shared;
 
-/// The secret of one launch, 256 bits in hex. Whoever has it is the user.
+/// Characters of a token: 256 bits in hex.
+const TOKEN_CHARS: usize = 64;
+/// Characters of what a page wants to see proven, at least and at most.
+const NONCE_CHARS: std::ops::RangeInclusive<usize> = 32..=128;
+
+/// The secret of the local API, 256 bits in hex. Whoever has it is the user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -20,6 +31,24 @@ impl Token {
     /// Makes a token from 32 random bytes.
     pub fn new(random: [u8; 32]) -> Token {
         Token(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// One that was kept; `None` when it is none.
+    pub fn parse(text: &str) -> Option<Token> {
+        let is_one = text.len() == TOKEN_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_one.then(|| Token(text.to_owned()))
+    }
+
+    /// Shows that its owner listens on this port, without telling it: HMAC-SHA-256 in hex. The port is in it, so that
+    /// nobody can pass on what another port has proven.
+    fn proof(&self, port: u16, nonce: &str) -> String {
+        // Keys of every length are taken.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()) else {
+            return String::new();
+        };
+        mac.update(format!("semo core\n{port}\n{nonce}").as_bytes());
+        let bytes = mac.finalize().into_bytes();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The text, for the URL that is handed to the user or the window.
@@ -89,7 +118,33 @@ pub async fn check_place(State(shared): State<Shared>, request: Request, next: N
     response
 }
 
-/// Refuses requests without the token of this launch.
+/// What a page wants to see proven.
+#[derive(Debug, Deserialize)]
+pub struct Challenge {
+    nonce: String,
+}
+
+/// That this core knows the token.
+#[derive(Debug, Serialize)]
+pub struct Proof {
+    proof: String,
+}
+
+/// Proves to a page that has the token that it may send it. Everybody may ask: the answer tells nothing to others.
+pub async fn prove(
+    State(shared): State<Shared>,
+    Query(challenge): Query<Challenge>,
+) -> Result<Json<Proof>, StatusCode> {
+    let nonce = &challenge.nonce;
+    if !NONCE_CHARS.contains(&nonce.len()) || !nonce.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    Ok(Json(Proof {
+        proof: shared.token.proof(shared.port, nonce),
+    }))
+}
+
+/// Refuses requests without the token.
 pub async fn check_token(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let given = bearer(request.headers()).or_else(|| subprotocol_token(request.headers()));
     if given.is_some_and(|given| shared.token.matches(given)) {
@@ -97,7 +152,7 @@ pub async fn check_token(State(shared): State<Shared>, request: Request, next: N
     } else {
         refuse(
             StatusCode::UNAUTHORIZED,
-            "the token is missing or not the one of this launch",
+            "the token is missing or not the one that holds now",
         )
     }
 }
@@ -106,7 +161,7 @@ fn refuse(status: StatusCode, message: &str) -> Response {
     let error = RequestError::new(
         ErrorCode::Unauthorized,
         message,
-        "Open the address that `semo up` printed, or start the desktop app again.",
+        "Open the address that `semo status` prints, or start the desktop app again.",
     );
     (status, Failure(error)).into_response()
 }
@@ -151,6 +206,29 @@ mod tests {
         assert!(token.matches(&"07".repeat(32)));
         assert!(!token.matches(&"07".repeat(31)) && !token.matches(&"08".repeat(32)) && !token.matches(""));
         assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn a_kept_token_is_the_same_again_and_nothing_else_is_taken_for_one() {
+        let token = Token::new([7; 32]);
+        assert!(Token::parse(token.reveal()) == Some(token));
+        for text in ["", "07", &"g7".repeat(32), &"07".repeat(33)] {
+            assert!(Token::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_of_one_token_one_port_and_one_question() {
+        let token = Token::new([7; 32]);
+        let proof = token.proof(4100, "aa");
+        // Computed with Python's hmac: what the page computes has to be the same.
+        assert_eq!(
+            proof,
+            "6f1a1e7516935c3d63fc0b68390fb130c3fd8a8410053f05f2141d53c1436cb1"
+        );
+        assert_ne!(proof, token.proof(4101, "aa"));
+        assert_ne!(proof, token.proof(4100, "ab"));
+        assert_ne!(proof, Token::new([8; 32]).proof(4100, "aa"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! files. Windows and browsers speak the same.
 //!
 //! It holds no logic: a handler checks who asks, calls the client, and gives the answer a form. Every call but the
-//! UI's files and the agents' hooks needs the token of this launch; Host and Origin are checked on all of them.
+//! UI's files, the agents' hooks and the proof of who listens needs the token; Host and Origin are checked on all of
+//! them.
 
 mod access;
 mod assets;

@@ -111,10 +111,12 @@ fn routes(shared: Shared) -> Router {
         .route("/api/v1/sessions/{id}/terminal", get(terminal_stream::open))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(shared.clone(), access::check_token));
+    let open = Router::new().route("/api/v1/proof", get(access::prove));
     let hooks = Router::new()
         .route("/hooks/{session}", post(hooks::take))
         .layer(DefaultBodyLimit::max(HOOK_BYTES_MAX));
     guarded
+        .merge(open)
         .merge(hooks)
         .fallback(get(assets::serve))
         .layer(from_fn_with_state(shared.clone(), access::check_place))

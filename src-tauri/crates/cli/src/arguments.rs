@@ -58,6 +58,8 @@ pub enum Order {
     /// The office itself.
     #[command(subcommand)]
     Office(OfficeOrder),
+    /// Serve a team: database, REST, Realtime and sign-in for its offices, without agents of its own.
+    Hub(Hub),
     /// Say what is missing on this machine and how to get it.
     Doctor(Doctor),
 }
@@ -274,4 +276,95 @@ pub struct OfficeSettings {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `semo hub`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Hub {
+    /// What to do with it instead of running it
+    #[command(subcommand)]
+    pub order: Option<HubOrder>,
+    /// Print one JSON object with addresses and keys instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with a hub.
+#[derive(Debug, Subcommand)]
+pub enum HubOrder {
+    /// Write database and keys into one file; the hub may be running
+    Backup(HubBackup),
+    /// Put a backup back, while the hub is not running
+    Restore(HubRestore),
+    /// List accounts and offices, make accounts, let them into offices: while the hub is running
+    #[command(subcommand)]
+    Member(MemberOrder),
+}
+
+/// `semo hub backup`
+#[derive(Debug, Args)]
+pub struct HubBackup {
+    /// The file; it must not be there yet
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo hub restore`
+#[derive(Debug, Args)]
+pub struct HubRestore {
+    /// A file of `semo hub backup`
+    pub file: PathBuf,
+    /// Put a hub that is there aside (a database given by its address: overwrite it)
+    #[arg(long)]
+    pub replace: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `semo hub member`
+#[derive(Debug, Subcommand)]
+pub enum MemberOrder {
+    /// List accounts with their offices
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an account, or set the password of one; it is read from standard input or `SEMO_PASSWORD`
+    Account {
+        /// Its email address
+        email: String,
+    },
+    /// Let an account into an office, or change what it may do there
+    Admit {
+        /// Its email address
+        email: String,
+        /// The office: its id, or its name
+        #[arg(long)]
+        office: String,
+        /// What it may do: `device` is a workstation that nobody sits at
+        #[arg(long, value_enum, default_value_t = MemberRole::Operator)]
+        role: MemberRole,
+    },
+    /// Take an account out of an office
+    Dismiss {
+        /// Its email address
+        email: String,
+        /// The office: its id, or its name
+        #[arg(long)]
+        office: String,
+    },
+}
+
+/// What an account may do in an office.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MemberRole {
+    Owner,
+    Operator,
+    Viewer,
+    Device,
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::arguments::Down;
 use crate::exit::{Exit, Failure};
 use crate::holder::{self, Left};
+use crate::key;
 use crate::local::{Local, list, text};
 use crate::print::{note, out};
 use crate::running;
@@ -24,13 +25,13 @@ const NAMES_MAX: usize = 4;
 pub async fn run(world: &World, order: &Down) -> Result<Exit, Failure> {
     if running::is_free(&world.paths) {
         if order.leave {
-            return Err(Failure::new(
-                Exit::Unreachable,
-                format!("SEMO Office does not run on {}", world.paths.data_dir.display()),
-                "Without --leave, what its last core has left running is ended.",
-            ));
+            return nothing_to_leave(holder::tags(world)?.len(), order);
         }
-        return left(&holder::end_left(world).await?, order);
+        let ended = holder::end_left(world).await?;
+        if order.now {
+            key::forget(&world.paths);
+        }
+        return left(&ended, order);
     }
     let how = match (order.now, order.leave) {
         (true, _) => StopHow::Now,
@@ -50,6 +51,28 @@ pub async fn run(world: &World, order: &Down) -> Result<Exit, Failure> {
         out!("SEMO Office has ended; agents go on, `semo up` takes them up again")?;
     } else {
         out!("SEMO Office has ended, with every session")?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// What was asked for is so already: no core runs, and nothing is touched.
+fn nothing_to_leave(left: usize, order: &Down) -> Result<Exit, Failure> {
+    let how = StopHow::Leave;
+    if order.json {
+        out!(
+            "{}",
+            json!({ "ended": true, "how": how, "pid": null, "left": left })
+        )?;
+    } else if left == 0 {
+        out!("no core runs here, and no session of an earlier one")?;
+    } else {
+        out!(
+            "no core runs here; {} as the last one left it: `semo up` takes up what goes on, `semo down` ends it",
+            match left {
+                1 => "1 session is".to_owned(),
+                left => format!("{left} sessions are each"),
+            }
+        )?;
     }
     Ok(Exit::Ok)
 }

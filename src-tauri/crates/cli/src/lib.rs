@@ -15,8 +15,10 @@ mod exit;
 mod explain;
 mod follow;
 mod holder;
+mod hub_server;
 mod ids;
 mod journal_view;
+mod key;
 mod local;
 pub mod machine;
 mod office;
@@ -81,6 +83,7 @@ async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
         Order::Preserved(preserved) => preserved::list(&world, &preserved).await,
         Order::Restore(restore) => preserved::restore(&world, &restore).await,
         Order::Office(OfficeOrder::Settings(settings)) => office_settings::run(&world, &settings).await,
+        Order::Hub(order) => hub_server::run(&world, &order).await,
         Order::Doctor(doctor) => doctor::run(&world, &doctor).await,
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Listener, Token};
+use api::Listener;
 pub use client::StopHow;
 use client::clock::SystemClock;
 use client::identity::{Account, write_private};
@@ -14,7 +14,7 @@ use client::settings::{Profile, Settings};
 use client::view::{LaunchView, ProfileKind, ProfileView, State};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
 use domain::fault::chain;
-use hub::{Hub, HubConfig, HubError};
+use hub::{DatabaseAt, Hub, HubConfig, HubError};
 use rand::RngCore;
 use supabase::Project;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exit::{Exit, Failure};
+use crate::key;
 use crate::running::{self, Claim, Running};
 use crate::world::World;
 
@@ -44,6 +45,7 @@ pub struct Core {
     running: Running,
     client: Client,
     ends: Ends,
+    paths: Paths,
     /// What was asked for over the local API.
     asked: watch::Receiver<Option<StopHow>>,
     // Last, so that the data folder is free only when all that used it has ended.
@@ -71,6 +73,7 @@ impl Core {
                 running,
                 client,
                 ends,
+                paths: world.paths.clone(),
                 asked,
                 _claim: claim,
             }),
@@ -81,7 +84,7 @@ impl Core {
         }
     }
 
-    /// The address of the UI, with the token of this launch.
+    /// The address of the UI, with its key.
     pub fn ui_url(&self) -> String {
         self.running.ui()
     }
@@ -91,7 +94,7 @@ impl Core {
         &self.running.url
     }
 
-    /// The token of this launch.
+    /// The key of the local API.
     pub fn token(&self) -> &str {
         &self.running.token
     }
@@ -164,7 +167,11 @@ impl Core {
     /// [`StopHow::Finish`] it takes as long as the running turns do; see [`Core::lever`].
     pub async fn stop(self, how: StopHow) {
         self.lever().pull(how);
+        let wished = self.ends.how.clone();
         self.ends.reach(Some(&self.client)).await;
+        if *wished.borrow() == Some(StopHow::Now) {
+            key::forget(&self.paths);
+        }
     }
 }
 
@@ -197,7 +204,7 @@ impl Guest {
         &self.running.url
     }
 
-    /// The token of its launch.
+    /// The key of its local API.
     pub fn token(&self) -> &str {
         &self.running.token
     }
@@ -351,9 +358,7 @@ async fn start_client(
         Some(hub) => join_hub(world, hub).await?,
         None => remote(world)?,
     };
-    let mut random = [0; 32];
-    rand::rng().fill_bytes(&mut random);
-    let token = Token::new(random);
+    let token = key::of(&world.paths, listener.port(), world.clock.now());
     let url = listener.url();
     let running = Running {
         pid: std::process::id(),
@@ -363,7 +368,8 @@ async fn start_client(
         publishable_key: project.publishable_key.clone(),
     };
     // Before anything works: the port is bound, so whoever reads it waits for the moment until it is served.
-    claim.announce(&running)?;
+    let keeper = claim.announce(&running)?;
+    ends.serving.spawn(keeper.keep(ends.stop_api.clone()));
     let this_machine = settings.profile == Profile::ThisMachine;
     let (name, kind) = if this_machine {
         ("This machine".to_owned(), ProfileKind::ThisMachine)
@@ -406,11 +412,12 @@ async fn start_client(
 }
 
 async fn start_hub(world: &World) -> Result<Hub, Failure> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, world.settings.hub.port));
     let config = HubConfig {
-        data_dir: world.paths.hub(),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, world.settings.hub.port)),
-        postgres_bin: world.settings.hub.postgres_bin.clone(),
-        clock: Arc::new(SystemClock),
+        database: DatabaseAt::Own {
+            postgres_bin: world.settings.hub.postgres_bin.clone(),
+        },
+        ..HubConfig::new(world.paths.hub(), listen, Arc::new(SystemClock))
     };
     Hub::start(config).await.map_err(|error| {
         let hint = match &error {

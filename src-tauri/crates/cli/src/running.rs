@@ -1,8 +1,13 @@
-//! How other programs of the same user find a running core: a file beside the data, readable by the user only, and a
-//! lock that tells whether it is true.
+//! How other programs of the same user find a running core: a file beside the data, readable by the user only, and
+//! locks that tell whether it is true.
+//!
+//! The lock that counts is on the data folder itself: nobody can delete it and leave the data. That on `core.lock` goes
+//! with it for file systems that lock no folders, and for programs of before; the file also says whose the locks are.
+//! A core whose file is deleted writes it anew ([`Keeper`]).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +16,7 @@ use client::paths::Paths;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
 
@@ -18,6 +24,8 @@ use crate::exit::{Exit, Failure};
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Between two tries.
 const LOCK_TRY_EVERY: Duration = Duration::from_millis(50);
+/// How often a core looks whether its files are still there.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Most that is read of the lock file: a process id.
 const LOCK_BYTES_MAX: u64 = 32;
 
@@ -28,7 +36,7 @@ pub struct Running {
     pub pid: u32,
     /// Its local API.
     pub url: String,
-    /// The token of its launch.
+    /// The key of that.
     pub token: String,
     /// The hub or project it belongs to.
     pub project_url: String,
@@ -46,61 +54,186 @@ impl Running {
 /// Held as long as the core runs on a data folder.
 #[derive(Debug)]
 pub struct Claim {
-    _lock: File,
-    file: std::path::PathBuf,
+    locks: Locks,
+    paths: Paths,
+    folder: Place,
+}
+
+/// Device and number of a file or folder; `None` when there is none.
+type Place = Option<(u64, u64)>;
+
+/// What is locked.
+#[derive(Debug)]
+struct Locks {
+    /// `None` on a file system that locks no folders.
+    _folder: Option<File>,
+    file: File,
 }
 
 impl Claim {
     /// Takes the data folder for this process, or says who has it.
     pub async fn take(paths: &Paths) -> Result<Claim, Failure> {
-        let refused = |what: &str, path: &Path, error: &std::io::Error| {
-            Failure::new(
-                Exit::Failed,
-                format!("could not {what} {}: {error}", path.display()),
-                "Check that the folder belongs to you and can be written, or name another with SEMO_DATA_DIR.",
-            )
-        };
         std::fs::create_dir_all(&paths.data_dir)
             .map_err(|error| refused("make the data folder", &paths.data_dir, &error))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(paths.lock())
-            .map_err(|error| refused("write in the data folder:", &paths.lock(), &error))?;
         let give_up = tokio::time::Instant::now() + LOCK_WAIT;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if tokio::time::Instant::now() < give_up => {
-                    tokio::time::sleep(LOCK_TRY_EVERY).await;
-                }
-                Err(Errno::WOULDBLOCK) => return Err(taken(paths)),
-                Err(error) if cannot_lock(error) => return Err(no_locks(paths, error)),
-                Err(error) => return Err(refused("lock", &paths.lock(), &error.into())),
+        let locks = loop {
+            match Locks::take(paths)? {
+                Some(locks) => break locks,
+                None if tokio::time::Instant::now() < give_up => tokio::time::sleep(LOCK_TRY_EVERY).await,
+                None => return Err(taken(paths)),
             }
-        }
+        };
         // What an earlier core said of itself is not true any more, though its process id may be in use again.
         forget(&paths.running());
-        own(&lock, std::process::id()).map_err(|error| refused("write", &paths.lock(), &error))?;
+        own(&locks.file, std::process::id()).map_err(|error| refused("write", &paths.lock(), &error))?;
         Ok(Claim {
-            _lock: lock,
-            file: paths.running(),
+            locks,
+            paths: paths.clone(),
+            folder: place(&paths.data_dir),
         })
     }
 
-    /// Tells the other programs.
-    pub fn announce(&self, running: &Running) -> Result<(), Failure> {
-        let text = serde_json::to_vec_pretty(running).unwrap_or_default();
-        write_private(&self.file, &text).map_err(|error| Failure::of(Exit::Failed, &error))
+    /// Tells the other programs. To be told for as long as the core runs, whatever is deleted: see [`Keeper::keep`].
+    pub fn announce(&self, running: &Running) -> Result<Keeper, Failure> {
+        let keeper = Keeper {
+            paths: self.paths.clone(),
+            text: serde_json::to_vec_pretty(running).unwrap_or_default(),
+            folder: self.folder,
+            lock: self.locks.file.metadata().ok().map(|meta| place_of(&meta)),
+            anew: None,
+        };
+        keeper
+            .announce()
+            .map_err(|error| Failure::of(Exit::Failed, &error))?;
+        Ok(keeper)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // A file that stays behind is harmless: the lock tells that nobody is there.
-        forget(&self.file);
+        // A file that stays behind is harmless: the locks tell that nobody is there. In a folder that took the place of
+        // ours it is somebody else's.
+        if place(&self.paths.data_dir) == self.folder {
+            forget(&self.paths.running());
+        }
     }
+}
+
+impl Locks {
+    /// `None` when somebody else has one of them.
+    fn take(paths: &Paths) -> Result<Option<Locks>, Failure> {
+        let folder = File::open(&paths.data_dir)
+            .map_err(|error| refused("read the data folder", &paths.data_dir, &error))?;
+        let folder = match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Some(folder),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            // Some network drives lock no folders: there the lock on the file has to do, and says what is wrong.
+            Err(_) => None,
+        };
+        let file =
+            open_lock(paths).map_err(|error| refused("write in the data folder:", &paths.lock(), &error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Locks {
+                _folder: folder,
+                file,
+            })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) if cannot_lock(error) => Err(no_locks(paths, error)),
+            Err(error) => Err(refused("lock", &paths.lock(), &error.into())),
+        }
+    }
+}
+
+/// Keeps what a core says of itself where others look for it.
+#[derive(Debug)]
+pub struct Keeper {
+    paths: Paths,
+    text: Vec<u8>,
+    /// The data folder.
+    folder: Place,
+    /// The file that is locked.
+    lock: Place,
+    /// The locked file that took the place of a deleted one.
+    anew: Option<File>,
+}
+
+impl Keeper {
+    /// Looks every [`KEEP_EVERY`], until `stop`. Somebody may tidy up in the data folder of a living core; that must
+    /// not hide it.
+    pub async fn keep(mut self, stop: CancellationToken) {
+        let mut told = None;
+        while tokio::time::timeout(KEEP_EVERY, stop.cancelled()).await.is_err() {
+            let why = self.look();
+            if why != told
+                && let Some(why) = &why
+            {
+                tracing::error!(%why, "this core cannot be found by other programs");
+            }
+            told = why;
+        }
+    }
+
+    /// Puts back what is missing; says why it could not.
+    fn look(&mut self) -> Option<String> {
+        let dir = &self.paths.data_dir;
+        if place(dir) != self.folder {
+            return Some(format!("{} was removed or replaced", dir.display()));
+        }
+        let told = self
+            .lock_again()
+            .and_then(|()| self.announce_again().map_err(std::io::Error::other));
+        told.err().map(|error| error.to_string())
+    }
+
+    fn lock_again(&mut self) -> std::io::Result<()> {
+        if place(&self.paths.lock()) == self.lock {
+            return Ok(());
+        }
+        let file = open_lock(&self.paths)?;
+        // Somebody who looks holds it for a moment.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        own(&file, std::process::id())?;
+        self.lock = file.metadata().ok().map(|meta| place_of(&meta));
+        tracing::warn!(file = %self.paths.lock().display(), "the lock file of this core was deleted; it is there again");
+        self.anew = Some(file);
+        Ok(())
+    }
+
+    fn announce_again(&self) -> Result<(), client::identity::IdentityError> {
+        if self.paths.running().exists() {
+            return Ok(());
+        }
+        self.announce()
+    }
+
+    fn announce(&self) -> Result<(), client::identity::IdentityError> {
+        write_private(&self.paths.running(), &self.text)
+    }
+}
+
+fn open_lock(paths: &Paths) -> std::io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(paths.lock())
+}
+
+/// Which file or folder lies there.
+fn place(path: &Path) -> Place {
+    std::fs::metadata(path).ok().map(|meta| place_of(&meta))
+}
+
+fn place_of(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+fn refused(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("could not {what} {}: {error}", path.display()),
+        "Check that the folder belongs to you and can be written, or name another with SEMO_DATA_DIR.",
+    )
 }
 
 fn forget(file: &Path) {
@@ -178,7 +311,13 @@ fn no_locks(paths: &Paths, error: Errno) -> Failure {
 
 /// Whether a core runs on the data folder, or starts on it.
 fn is_held(paths: &Paths) -> Result<bool, Failure> {
-    // Without the file nobody has ever started here.
+    // Without the folder nobody has ever started here, and without the file only those whose file was deleted.
+    let Ok(folder) = File::open(&paths.data_dir) else {
+        return Ok(false);
+    };
+    if flock(&folder, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+        return Ok(true);
+    }
     let Ok(lock) = File::open(paths.lock()) else {
         return Ok(false);
     };
@@ -213,10 +352,14 @@ pub fn find(paths: &Paths) -> Result<Running, Failure> {
     })
 }
 
-/// What the core that holds the lock says of itself; nothing that an earlier one has left behind.
+/// What the core that holds the lock says of itself; nothing that an earlier one has left behind. A lock file that says
+/// nothing was deleted and made anew, by whoever tried to lock it: then the announcement speaks for itself, for a core
+/// that starts takes away what it finds.
 fn announced(paths: &Paths) -> Option<Running> {
     let running: Running = serde_json::from_slice(&std::fs::read(paths.running()).ok()?).ok()?;
-    (owner(paths) == Some(running.pid)).then_some(running)
+    owner(paths)
+        .is_none_or(|owner| owner == running.pid)
+        .then_some(running)
 }
 
 #[cfg(test)]
@@ -287,6 +430,45 @@ mod tests {
         let claim = Claim::take(&paths).await.unwrap();
         claim.announce(&running(1)).unwrap();
         assert!(find(&paths).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_core_whose_lock_file_is_deleted_still_has_the_folder_and_is_still_found() {
+        let (_dir, paths) = folder();
+        let claim = Claim::take(&paths).await.unwrap();
+        let own = running(std::process::id());
+        let mut keeper = claim.announce(&own).unwrap();
+        std::fs::remove_file(paths.lock()).unwrap();
+        assert!(!is_free(&paths));
+        assert_eq!(find(&paths).unwrap(), own);
+        let second = Claim::take(&paths).await.unwrap_err();
+        assert!(second.message.contains("already runs"), "{}", second.message);
+        // A program of before makes the file anew, empty.
+        std::fs::write(paths.lock(), b"").unwrap();
+        assert_eq!(find(&paths).unwrap(), own);
+        // Now both are gone: until the core looks again nobody knows its address, but that it is there.
+        std::fs::remove_file(paths.lock()).unwrap();
+        std::fs::remove_file(paths.running()).unwrap();
+        assert!(find(&paths).unwrap_err().message.contains("starting"));
+        assert_eq!(keeper.look(), None);
+        assert_eq!(find(&paths).unwrap(), own);
+        assert_eq!(owner(&paths), Some(own.pid));
+        drop(keeper);
+        drop(claim);
+        assert!(is_free(&paths));
+    }
+
+    #[tokio::test]
+    async fn a_core_whose_folder_was_replaced_leaves_the_new_one_alone() {
+        let (_dir, paths) = folder();
+        let claim = Claim::take(&paths).await.unwrap();
+        let mut keeper = claim.announce(&running(std::process::id())).unwrap();
+        std::fs::remove_dir_all(&paths.data_dir).unwrap();
+        assert!(keeper.look().unwrap().contains("removed or replaced"));
+        std::fs::create_dir(&paths.data_dir).unwrap();
+        assert!(keeper.look().is_some());
+        assert_eq!(std::fs::read_dir(&paths.data_dir).unwrap().count(), 0);
+        assert!(is_free(&paths));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
+use client::StopHow;
+use client::settings::Profile;
 use domain::SessionId;
 use domain::command::PROMPT_BYTES_MAX;
 use serde_json::json;
@@ -34,10 +36,12 @@ pub async fn run(world: &World, order: Send) -> Result<Exit, Failure> {
     };
     let office = Office::open(world).await?;
     let command = command(world, &office, &order, prompt).await?;
+    let ending = ending(world).await;
     if !order.wait {
         let row = enqueue(&office, &command).await?;
-        return told_only(&order, &row);
+        return told_only(&order, &row, ending.is_some());
     }
+    refuse_to_wait(ending)?;
     // Listening begins before the command exists, so that its end cannot come unheard.
     let mut following = Following::at(world, office);
     let ended = match enqueue(following.office(), &command).await {
@@ -68,9 +72,36 @@ async fn enqueue(office: &Office, command: &NewCommand) -> Result<CommandRow, Fa
     row.map_err(|error| Failure::of(Exit::Failed, &error))
 }
 
-fn told_only(order: &Send, row: &CommandRow) -> Result<Exit, Failure> {
+/// How the core of this machine ends, if it does. An office elsewhere has other workstations.
+async fn ending(world: &World) -> Option<StopHow> {
+    if world.settings.profile != Profile::ThisMachine {
+        return None;
+    }
+    let state = Local::open(world).ok()?.state().await.ok()?;
+    serde_json::from_value(state["ending"]["how"].clone()).ok()
+}
+
+/// A core that ends for good would never give the result that is to be waited for. One that leaves its agents is mostly
+/// started again at once, and a wait goes on over that.
+fn refuse_to_wait(ending: Option<StopHow>) -> Result<(), Failure> {
+    match ending {
+        Some(StopHow::Finish | StopHow::Now) => Err(Failure::new(
+            Exit::Unreachable,
+            "SEMO Office is ending and begins nothing new; the prompt was not sent",
+            "Start it with `semo up` and send it again. Without --wait it is queued now and begun at the next start.",
+        )),
+        Some(StopHow::Leave) | None => Ok(()),
+    }
+}
+
+fn told_only(order: &Send, row: &CommandRow, ending: bool) -> Result<Exit, Failure> {
     if order.json {
         out!("{}", json!({ "command_id": row.id, "state": word(row) }))?;
+    } else if ending {
+        out!(
+            "queued as {}; SEMO Office is ending: it is begun at the next start",
+            row.id
+        )?;
     } else {
         out!("queued as {}; follow it with `semo tail`", row.id)?;
     }

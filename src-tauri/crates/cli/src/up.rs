@@ -27,7 +27,10 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     // Signals are taken before anything starts, so that none is missed while it does.
     let mut signals = Signals::take()?;
     let words = Words { quiet: order.json };
-    words.say("Starting the office on this machine …");
+    // Where a core runs already, the start says so and nothing else.
+    if running::is_free(&world.paths) {
+        words.say("Starting the office on this machine …");
+    }
     let mut starting = std::pin::pin!(Core::start(world));
     let core = tokio::select! {
         started = &mut starting => started?,

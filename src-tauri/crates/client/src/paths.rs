@@ -74,6 +74,11 @@ impl Paths {
         self.data_dir.join("api-port")
     }
 
+    /// The key of the local API, the same over restarts (0600).
+    pub fn api_key(&self) -> PathBuf {
+        self.data_dir.join("api-key.json")
+    }
+
     /// Held while a core runs on this data folder.
     pub fn lock(&self) -> PathBuf {
         self.data_dir.join("core.lock")

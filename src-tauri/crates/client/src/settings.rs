@@ -4,6 +4,7 @@
 //! process itself. A setting that makes no sense is an error that names it, its value and what would be right.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::OfficeId;
@@ -142,14 +143,58 @@ pub struct Api {
     pub port: u16,
 }
 
-/// The embedded hub.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The hub: the embedded one of `semo up`, or one that serves a team (`semo hub`).
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hub {
-    /// Port on 127.0.0.1; 0 takes a free one.
+    /// Port on 127.0.0.1 of the embedded one; 0 takes a free one.
     pub port: u16,
     /// Folder with the Postgres programs; looked for on the system when absent.
     pub postgres_bin: Option<PathBuf>,
+    /// Where `semo hub` listens, `ADDRESS:PORT`; 127.0.0.1:54321 when absent. Other than loopback only with TLS.
+    pub listen: Option<SocketAddr>,
+    /// Certificate with its chain, PEM.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Host names under which clients know it, besides addresses and `localhost`.
+    #[serde(deserialize_with = "list")]
+    pub names: Vec<String>,
+    /// Origins of web pages that may use it, besides those of this machine: `https://office.example`.
+    #[serde(deserialize_with = "list")]
+    pub origins: Vec<String>,
+    /// A Postgres that somebody else runs, instead of one of its own: `postgresql://USER:PASSWORD@HOST/DATABASE`. Better
+    /// given by `SEMO_HUB_DATABASE_URL` than written into this file.
+    pub database_url: Option<String>,
+}
+
+/// The address of the database carries a password.
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("port", &self.port)
+            .field("listen", &self.listen)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A list, also as one text with commas between, as an environment variable gives it.
+fn list<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a list of texts, or one text with commas between")]
+    enum Form {
+        Many(Vec<String>),
+        One(String),
+    }
+    Ok(match Form::deserialize(from)? {
+        Form::Many(many) => many,
+        Form::One(one) => one
+            .split(',')
+            .map(|part| part.trim().to_owned())
+            .filter(|part| !part.is_empty())
+            .collect(),
+    })
 }
 
 /// The program that holds a session's terminal.
@@ -190,6 +235,12 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_API_PORT", "api.port"),
     ("SEMO_HUB_PORT", "hub.port"),
     ("SEMO_POSTGRES_BIN", "hub.postgres_bin"),
+    ("SEMO_HUB_LISTEN", "hub.listen"),
+    ("SEMO_HUB_TLS_CERTIFICATE", "hub.tls_certificate"),
+    ("SEMO_HUB_TLS_KEY", "hub.tls_key"),
+    ("SEMO_HUB_NAMES", "hub.names"),
+    ("SEMO_HUB_ORIGINS", "hub.origins"),
+    ("SEMO_HUB_DATABASE_URL", "hub.database_url"),
     ("SEMO_HOLDER", "holder.program"),
     ("SEMO_HOLDER_ALONE_HOURS", "holder.alone_hours"),
 ];
@@ -337,6 +388,12 @@ impl Settings {
                 );
             }
         }
+        if self.hub.tls_certificate.is_some() != self.hub.tls_key.is_some() {
+            return invalid(
+                "hub.tls_certificate",
+                "certificate and key (hub.tls_key) belong together",
+            );
+        }
         for (name, path) in &self.repositories {
             if !path.is_absolute() {
                 return Err(SettingsError::Invalid {
@@ -469,6 +526,12 @@ mod tests {
         );
         check("profile = 'supabase'", &[], &["supabase.url"]);
         check("[repositories]\nweb = 'web'", &[], &["repositories", "absolute"]);
+        check(
+            "[hub]\ntls_key = '/k.pem'",
+            &[],
+            &["hub.tls_certificate", "belong together"],
+        );
+        check("[hub]\nlisten = 'here'", &[], &["line 2", "listen"]);
         let no_id = &["SEMO_OFFICE", "office.id", "nonsense", "not an office's id"];
         check("", &[("SEMO_OFFICE", "nonsense")], no_id);
         check(
@@ -476,6 +539,21 @@ mod tests {
             &[],
             &["not an office's id", "line 2"],
         );
+    }
+
+    #[test]
+    fn lists_may_come_as_one_text_and_no_password_is_printed() {
+        let environment = [
+            ("SEMO_HUB_NAMES", "hub.example, hub"),
+            (
+                "SEMO_HUB_DATABASE_URL",
+                "postgresql://semo:very-secret@db.example/semo",
+            ),
+        ];
+        let settings = load("[hub]\norigins = ['https://a.example']", &environment).unwrap();
+        assert_eq!(settings.hub.names, ["hub.example", "hub"]);
+        assert_eq!(settings.hub.origins, ["https://a.example"]);
+        assert!(!format!("{settings:?}").contains("very-secret"));
     }
 
     #[test]

@@ -33,13 +33,16 @@ pub struct PendingAsk {
     pub choices: Vec<String>,
     /// When it came up.
     pub asked_at: Timestamp,
+    /// Only the session's terminal can answer it: what stands there cannot be told from another ask's with certainty.
+    #[serde(default)]
+    pub at_terminal: bool,
 }
 
 impl PendingAsk {
     /// Whether it can be answered from afar. A sign-in or an unknown dialog needs a person at the terminal.
     pub fn is_answerable(&self) -> bool {
         match self.kind {
-            Ask::Permission | Ask::Question => true,
+            Ask::Permission | Ask::Question => !self.at_terminal,
             Ask::Login | Ask::Dialog => false,
         }
     }
@@ -185,6 +188,7 @@ mod tests {
             text: "may it?".into(),
             choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
             asked_at: Timestamp(0),
+            at_terminal: false,
         }
     }
 

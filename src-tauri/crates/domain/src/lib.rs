@@ -17,4 +17,4 @@ pub mod turn;
 
 pub use command::{Command, CommandFault};
 pub use ids::{AgentId, AskId, ClientId, CommandId, OfficeId, ResultId, SessionId, TurnId, UserId};
-pub use time::{Clock, Timestamp};
+pub use time::{Clock, SinceBoot, Timestamp};

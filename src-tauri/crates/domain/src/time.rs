@@ -37,10 +37,31 @@ impl Timestamp {
     }
 }
 
+/// A moment by the clock that counts from the machine's start: nobody sets it, and it goes on while the machine sleeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinceBoot {
+    /// Which start of the machine, in the kernel's words.
+    pub boot: String,
+    /// Milliseconds since it.
+    pub ms: u64,
+}
+
+impl SinceBoot {
+    /// Milliseconds since `earlier`; `None` when the machine was started anew in between.
+    pub fn ms_since(&self, earlier: &SinceBoot) -> Option<u64> {
+        (self.boot == earlier.boot).then(|| self.ms.saturating_sub(earlier.ms))
+    }
+}
+
 /// Where the time comes from. Programs pass the system's clock, tests a clock of their own.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// The time since the machine's start, where that can be told.
+    fn since_boot(&self) -> Option<SinceBoot> {
+        None
+    }
 }
 
 #[cfg(test)]

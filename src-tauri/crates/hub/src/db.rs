@@ -10,12 +10,11 @@ use bytes::BytesMut;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
 };
-use tokio_postgres::NoTls;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::error::HubError;
 use crate::jwt::Claims;
-use crate::postgres::{AUTHENTICATOR, SUPERUSER, Server};
+use crate::source::{Address, Source};
 
 /// Connections for clients' requests.
 const REQUEST_CONNECTIONS_MAX: usize = 16;
@@ -37,10 +36,18 @@ pub(crate) struct Database {
 
 impl Database {
     /// Makes the pools; connections are opened when first wanted.
-    pub fn open(server: &Server) -> Result<Database, HubError> {
+    pub fn open(source: &Source) -> Result<Database, HubError> {
         Ok(Database {
-            requests: pool(server, AUTHENTICATOR, REQUEST_CONNECTIONS_MAX)?,
-            admin: pool(server, SUPERUSER, ADMIN_CONNECTIONS_MAX)?,
+            requests: pool(source.authenticator(), REQUEST_CONNECTIONS_MAX)?,
+            admin: pool(source.superuser(), ADMIN_CONNECTIONS_MAX)?,
+        })
+    }
+
+    /// Both pools as one role: for whoever runs the hub, never for requests.
+    pub fn at(address: &Address) -> Result<Database, HubError> {
+        Ok(Database {
+            requests: pool(address.clone(), 1)?,
+            admin: pool(address.clone(), 1)?,
         })
     }
 
@@ -78,11 +85,11 @@ pub(crate) fn is_trouble(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-fn pool(server: &Server, role: &str, size: usize) -> Result<Pool, HubError> {
+fn pool(address: Address, size: usize) -> Result<Pool, HubError> {
     let how = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    Pool::builder(Manager::from_config(server.config(role), NoTls, how))
+    Pool::builder(Manager::from_config(address.config, address.tls, how))
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(POOL_WAIT))

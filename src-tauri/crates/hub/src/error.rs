@@ -89,6 +89,54 @@ pub enum HubError {
         /// Why there is none.
         reason: String,
     },
+    /// The database somebody else runs cannot be used.
+    #[error("could not use the database at the given address: {reason}")]
+    DatabaseUrl {
+        /// Why, without the address: it carries a password.
+        reason: String,
+    },
+    /// Another hub uses the same database.
+    #[error(
+        "another hub uses this database ({holder}); one database belongs to one hub: stop the other one, or give this \
+         one a database of its own"
+    )]
+    DatabaseInUse {
+        /// Where it connects from and since when.
+        holder: String,
+    },
+    /// The wish to serve others without encryption.
+    #[error(
+        "the hub will not listen on {address} without TLS: passwords and tokens would be readable in the network; give \
+         it a certificate and its key, or let it listen on 127.0.0.1 behind a proxy that has one"
+    )]
+    Plain {
+        /// The wanted address.
+        address: SocketAddr,
+    },
+    /// Certificate or key cannot be used.
+    #[error("could not use the certificate {} with the key {}: {reason}; both must be PEM, the certificate with its chain", certificate.display(), key.display())]
+    Certificate {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A backup could not be made or put back.
+    #[error("could not {attempt}: {reason}")]
+    Backup {
+        /// What was tried.
+        attempt: String,
+        /// Why it failed, and what can be done.
+        reason: String,
+    },
+    /// Accounts and offices do not allow what was asked.
+    #[error("could not change the members: {reason}")]
+    Member {
+        /// Why not.
+        reason: String,
+    },
     /// The file with the keys cannot be used.
     #[error("could not use the key file {}: {reason}; move it away to have new keys made (clients must then be told)", path.display())]
     Keys {

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,15 +16,21 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use crate::auth::attempts::Attempts;
+use crate::auth::Auth;
 use crate::db::Database;
+use crate::door::Door;
 use crate::identity;
 use crate::keys::Keys;
+use crate::metrics::{self, Metrics, Watch};
 use crate::realtime::Realtime;
 use crate::rest::schema::SchemaCache;
 
 /// Largest request body, in bytes.
 const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Longest a request may take from its head to the answer's head: the longest statement, the wait for a connection and
+/// some for the body to come. Whoever sends a body more slowly is told so.
+const REQUEST_MAX: Duration = Duration::from_secs(90);
 
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,POST,PATCH,PUT,DELETE,OPTIONS");
 /// Named one by one: a wildcard never covers `Authorization`.
@@ -32,7 +39,8 @@ const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
      range-unit, x-supabase-api-version, x-retry-count, traceparent, tracestate, baggage",
 );
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "content-range, content-location, location, preference-applied, x-sb-error-code, x-supabase-api-version, retry-after",
+    "content-range, content-location, location, preference-applied, x-sb-error-code, x-supabase-api-version, retry-after, \
+     x-total-count, link",
 );
 
 /// What every request handler needs.
@@ -42,8 +50,11 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn domain::Clock>,
     pub database: Database,
     pub schema: SchemaCache,
-    pub attempts: Attempts,
+    pub auth: Auth,
     pub realtime: Realtime,
+    pub metrics: Metrics,
+    /// Names and origins that are let in.
+    pub door: Door,
     /// The hub's own address, the `iss` of its tokens.
     pub url: String,
 }
@@ -52,6 +63,8 @@ pub(crate) struct Shared {
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/health", get(async || axum::Json(json!({"status": "ok"}))))
+        .route("/ready", get(metrics::ready))
+        .route("/metrics", get(metrics::metrics))
         .merge(crate::rest::routes())
         .merge(crate::auth::routes())
         .merge(crate::realtime::routes())
@@ -62,34 +75,53 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
 }
 
 /// Shared state as the handlers receive it.
 pub(crate) type App = State<Arc<Shared>>;
 
-async fn guard(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let host = identity::text(headers, "host")
+async fn guard(State(shared): App, request: Request, next: Next) -> Response {
+    let watch = Watch::begin(request.uri().path());
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = match judge(&shared.door, &request, origin.as_ref()) {
+        Err(refusal) => return refused(refusal),
+        Ok(()) if origin.is_some() && request.method() == Method::OPTIONS => {
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Ok(()) => match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => late(),
+        },
+    };
+    watch.end(&shared.metrics, response.status());
+    if let Some(origin) = origin {
+        allow(response.headers_mut(), origin);
+    }
+    response
+}
+
+/// Whether a request comes under a name of ours and, when it comes from a page, from one that may use the hub.
+fn judge(door: &Door, request: &Request, origin: Option<&HeaderValue>) -> Result<(), &'static str> {
+    let host = identity::text(request.headers(), "host")
         .map(str::to_owned)
         .or_else(|| request.uri().authority().map(ToString::to_string));
-    if !host.as_deref().is_some_and(is_allowed_host) {
-        return refused("this host name is not served here; use 127.0.0.1 or localhost");
+    if !host.as_deref().is_some_and(|host| is_allowed_host(door, host)) {
+        return Err("this host name is not served here; use an address or a name of the hub's settings");
     }
-    let Some(origin) = headers.get(header::ORIGIN).cloned() else {
-        return next.run(request).await;
-    };
-    if !origin.to_str().is_ok_and(is_allowed_origin) {
-        return refused("this origin may not use the hub");
+    let from = origin.map(|origin| origin.to_str().unwrap_or_default());
+    if from.is_some_and(|from| !is_allowed_origin(door, from)) {
+        return Err("this origin may not use the hub");
     }
-    let mut response = if request.method() == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        next.run(request).await
-    };
-    allow(response.headers_mut(), origin);
-    response
+    Ok(())
+}
+
+/// 408, and the connection is closed: the rest of the body is not waited for.
+fn late() -> Response {
+    let message = json!({"message": format!("the request took longer than {} s", REQUEST_MAX.as_secs())});
+    let close = [(header::CONNECTION, "close")];
+    (StatusCode::REQUEST_TIMEOUT, close, axum::Json(message)).into_response()
 }
 
 fn refused(message: &'static str) -> Response {
@@ -107,8 +139,8 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// Loopback's names and any address; never another name.
-fn is_allowed_host(host: &str) -> bool {
+/// Loopback's names, any address, and the names of the settings; never another one.
+fn is_allowed_host(door: &Door, host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, _)) => address,
@@ -116,11 +148,16 @@ fn is_allowed_host(host: &str) -> bool {
         },
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok()
+        || door.names.iter().any(|ours| name.eq_ignore_ascii_case(ours))
 }
 
-/// Pages served from this machine, and the desktop window.
-fn is_allowed_origin(origin: &str) -> bool {
+/// Pages served from this machine, the desktop window, and the origins of the settings.
+fn is_allowed_origin(door: &Door, origin: &str) -> bool {
+    if door.origins.iter().any(|ours| origin.eq_ignore_ascii_case(ours)) {
+        return true;
+    }
     let Some((scheme, rest)) = origin.split_once("://") else {
         return false;
     };
@@ -146,6 +183,14 @@ fn is_allowed_origin(origin: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn door() -> Door {
+        Door {
+            names: vec!["hub.example".to_owned()],
+            origins: vec!["https://office.example".to_owned()],
+            ..Door::default()
+        }
+    }
+
     #[test]
     fn names_that_somebody_else_controls_are_no_host_of_ours() {
         for good in [
@@ -154,17 +199,20 @@ mod tests {
             "LOCALHOST:1",
             "[::1]:80",
             "10.0.0.7:54321",
+            "hub.example:54321",
+            "Hub.Example",
         ] {
-            assert!(is_allowed_host(good), "{good}");
+            assert!(is_allowed_host(&door(), good), "{good}");
         }
         for bad in [
             "evil.example",
+            "hub.example.evil.example",
             "127.0.0.1.evil.example:80",
             "localhost.evil.example",
             "[::1",
             "",
         ] {
-            assert!(!is_allowed_host(bad), "{bad}");
+            assert!(!is_allowed_host(&door(), bad), "{bad}");
         }
     }
 
@@ -175,17 +223,20 @@ mod tests {
             "http://127.0.0.1",
             "http://[::1]:3000",
             "tauri://localhost",
+            "https://office.example",
         ] {
-            assert!(is_allowed_origin(good), "{good}");
+            assert!(is_allowed_origin(&door(), good), "{good}");
         }
         for bad in [
             "null",
             "https://evil.example",
             "http://10.0.0.7",
+            "http://office.example",
+            "https://office.example.evil.example",
             "file://",
             "http://localhost.evil.example",
         ] {
-            assert!(!is_allowed_origin(bad), "{bad}");
+            assert!(!is_allowed_origin(&door(), bad), "{bad}");
         }
     }
 }

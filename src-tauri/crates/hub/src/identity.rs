@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::http::Shared;
-use crate::jwt::{self, Claims, TokenFault};
+use crate::jwt::{Claims, TokenFault};
 use crate::keys::Keys;
 
 /// How long after `exp` REST still takes a token, as PostgREST does, in seconds.
@@ -73,22 +73,27 @@ pub(crate) fn key_claims(role: &str) -> Claims {
     }
 }
 
-/// Checks the key of a request (header before query) and returns its role.
-pub(crate) fn check_key(
-    shared: &Shared,
-    headers: &HeaderMap,
-    query: &[(String, String)],
-) -> Result<&'static str, Refusal> {
+/// The key of a request: header before query.
+pub(crate) fn api_key<'r>(headers: &'r HeaderMap, query: &'r [(String, String)]) -> Option<&'r str> {
     let from_query = || {
         query
             .iter()
             .find(|(name, _)| name == "apikey")
             .map(|(_, value)| value.as_str())
     };
-    let key = text(headers, "apikey")
+    text(headers, "apikey")
         .or_else(|| text(headers, "x-api-key"))
-        .or_else(from_query);
-    let role = key_role(&shared.keys, key.ok_or(Refusal::NoKey)?).ok_or(Refusal::WrongKey)?;
+        .or_else(from_query)
+}
+
+/// Checks the key of a request and returns its role.
+pub(crate) fn check_key(
+    shared: &Shared,
+    headers: &HeaderMap,
+    query: &[(String, String)],
+) -> Result<&'static str, Refusal> {
+    let key = api_key(headers, query).ok_or(Refusal::NoKey)?;
+    let role = key_role(&shared.keys, key).ok_or(Refusal::WrongKey)?;
     let browser = text(headers, "user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"));
     if role == "service_role" && browser {
         return Err(Refusal::SecretInBrowser);
@@ -96,7 +101,7 @@ pub(crate) fn check_key(
     Ok(role)
 }
 
-/// Key and token together: the claims a REST request runs under.
+/// Key and token together: the claims a request runs under.
 pub(crate) fn identify(
     shared: &Shared,
     headers: &HeaderMap,
@@ -105,12 +110,16 @@ pub(crate) fn identify(
     let role = check_key(shared, headers, query)?;
     match bearer(headers) {
         None => Ok(key_claims(role)),
-        Some(token) => match key_role(&shared.keys, token) {
-            Some(role) => Ok(key_claims(role)),
-            None => jwt::verify(token, &shared.keys.jwt_secret, shared.clock.now(), REST_SKEW_S)
-                .map_err(Refusal::Token),
-        },
+        Some(token) if Some(token) == api_key(headers, query) => Ok(key_claims(role)),
+        // `sb_…` keys are no tokens: as one they count only where the very same opened the door, else a secret key
+        // could come in past the check above.
+        Some(token) => verify_token(shared, token, REST_SKEW_S).map_err(Refusal::Token),
     }
+}
+
+/// Checks a token: the one place that REST, Realtime and Auth ask. `skew_s`: how long after `exp` it still passes.
+pub(crate) fn verify_token(shared: &Shared, token: &str, skew_s: i64) -> Result<Claims, TokenFault> {
+    shared.auth.tokens.verify(token, shared.clock.now(), skew_s)
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -1,8 +1,8 @@
 //! What stands in for Supabase where there is none: a Postgres of its own with the office's migrations, and one
 //! HTTP port that speaks Supabase's REST, Realtime and Auth protocols.
 //!
-//! Invariants: the database is never reachable over TCP; every request of a client runs in one transaction under
-//! the role and the claims of its token; nothing here knows agents, sessions of programs or Tauri. Called by the
+//! Invariants: the hub's own database is never reachable over TCP; every request of a client runs in one transaction
+//! under the role and the claims of its token; nothing here knows agents, sessions of programs or Tauri. Called by the
 //! programs (`semo up`, `semo hub`, the desktop's "This machine" profile) and by tests.
 
 use std::net::SocketAddr;
@@ -11,30 +11,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::UserId;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 mod auth;
+mod backup;
 mod db;
+mod door;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod identity;
 mod jwt;
 mod keys;
+mod metrics;
 mod migrate;
+mod one;
 mod postgres;
 mod realtime;
 mod rest;
+mod source;
+mod team;
 
+pub use auth::{AuthLimits, AuthSettings};
+pub use backup::{Manifest, backup, restore};
+pub use door::{Door, TlsFiles};
 pub use error::HubError;
 pub use keys::{KEY_FILE, Keys};
+pub use realtime::RealtimeSettings;
+pub use source::DatabaseAt;
+pub use team::{Member, Team};
 
 use crate::db::Database;
+use crate::door::{Opened, Renewal};
 use crate::http::Shared;
-use crate::postgres::{Cluster, OWNER, SUPERUSER, Server};
+use crate::one::One;
+use crate::postgres::{Cluster, Server};
+use crate::source::Source;
 
 /// How long requests and sockets may take to end when the hub stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -46,18 +61,36 @@ pub struct HubConfig {
     pub data_dir: PathBuf,
     /// Address of the HTTP port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Folder with `postgres` and `initdb`; looked for when absent.
-    pub postgres_bin: Option<PathBuf>,
+    /// The database.
+    pub database: DatabaseAt,
+    /// TLS, names and origins.
+    pub door: Door,
+    /// Who may sign up, and how often.
+    pub auth: AuthSettings,
     /// Where the time comes from (tokens, limits). Leases and rows go by the database's own clock.
     pub clock: Arc<dyn domain::Clock>,
+}
+
+impl HubConfig {
+    /// A hub of this machine: a Postgres of its own, plain HTTP at `listen`.
+    pub fn new(data_dir: PathBuf, listen: SocketAddr, clock: Arc<dyn domain::Clock>) -> HubConfig {
+        HubConfig {
+            data_dir,
+            listen,
+            database: DatabaseAt::default(),
+            door: Door::default(),
+            auth: AuthSettings::default(),
+            clock,
+        }
+    }
 }
 
 /// A running hub. End it with [`Hub::stop`]; dropping it asks everything to end, without waiting.
 #[derive(Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
-    database_url: String,
-    server: Server,
+    source: Source,
+    renewal: Option<Renewal>,
     tasks: TaskTracker,
     ends: Ends,
 }
@@ -69,35 +102,38 @@ struct Ends {
     stop: DropGuard,
     /// Cut off requests that still run when that has taken too long.
     cut: DropGuard,
+    /// Nothing is served any more, for a reason that is in the log.
+    over: CancellationToken,
 }
 
 impl Hub {
-    /// Finds Postgres, makes its cluster when there is none, starts it, brings the schema up to date and listens.
+    /// Finds the database (makes and starts one of its own, unless it is told where another one is), brings the schema
+    /// up to date and listens.
     ///
     /// Fails with what to do: no Postgres, folder not writable, another hub on the folder, port taken, …
     pub async fn start(config: HubConfig) -> Result<Hub, HubError> {
-        let data_dir = config.data_dir.clone();
-        let cluster = Cluster::open(&data_dir)?;
-        let binaries = postgres::locate(config.postgres_bin.as_deref(), cluster.made_by()).await?;
-        let keys = Keys::load_or_create(&data_dir, config.clock.now())?;
+        let cluster = Cluster::open(&config.data_dir)?;
+        let keys = Keys::load_or_create(&config.data_dir, config.clock.now())?;
         // The port first: when it is taken, nothing has to be undone.
-        let fault = |source| HubError::Listen {
-            address: config.listen,
-            source,
+        let opened = Opened::open(config.listen, &config.door)?;
+        let renewal = opened.renewal();
+        let source = match &config.database {
+            DatabaseAt::Own { postgres_bin } => {
+                let binaries = postgres::locate(postgres_bin.as_deref(), cluster.made_by()).await?;
+                Source::own(Server::start(binaries, cluster).await?)?
+            }
+            DatabaseAt::Url(url) => Source::away(url, &keys, cluster)?,
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
-        let address = listener.local_addr().map_err(fault)?;
-        let server = Server::start(binaries, cluster).await?;
-        match Hub::serve(&config, keys, listener, address, &server).await {
+        match Hub::serve(&config, keys, opened, &source).await {
             Ok((shared, tasks, ends)) => Ok(Hub {
                 shared,
-                database_url: server.url(),
-                server,
+                source,
+                renewal,
                 tasks,
                 ends,
             }),
             Err(error) => {
-                server.stop().await?;
+                source.stop().await?;
                 Err(error)
             }
         }
@@ -106,49 +142,41 @@ impl Hub {
     async fn serve(
         config: &HubConfig,
         keys: Keys,
-        listener: TcpListener,
-        address: SocketAddr,
-        server: &Server,
+        opened: Opened,
+        source: &Source,
     ) -> Result<(Arc<Shared>, TaskTracker, Ends), HubError> {
         let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
-        bring_up_to_date(server, &tasks).await?;
-        let feed_config = server.config(SUPERUSER);
-        let feed = realtime::listen(&feed_config, &tasks).await?;
-        let database = Database::open(server)?;
+        let (stop, over) = (CancellationToken::new(), CancellationToken::new());
+        let one = One::take(source.superuser(), &tasks).await?;
+        bring_up_to_date(source, &tasks).await?;
+        let feed = realtime::listen(&source.superuser(), &tasks).await?;
+        let database = Database::open(source)?;
         let schema = rest::schema::SchemaCache::load(&database).await?;
+        let auth = auth::Auth::new(config.auth.clone(), &keys, &config.data_dir)?;
         let shared = Arc::new(Shared {
             keys,
             clock: config.clock.clone(),
             database,
             schema,
-            attempts: auth::attempts::Attempts::default(),
+            auth,
             realtime: realtime::Realtime::new(stop.clone(), tasks.clone()),
-            url: format!("http://{address}"),
+            metrics: metrics::Metrics::default(),
+            url: opened.url(&config.door),
+            door: config.door.clone(),
         });
         feed.capture_published().await?;
-        tasks.spawn(feed.run(shared.clone(), feed_config, tasks.clone(), stop.clone()));
+        tasks.spawn(feed.run(shared.clone(), source.superuser(), tasks.clone(), stop.clone()));
         tasks.spawn(realtime::keep_house(shared.clone(), stop.clone()));
         let cut = CancellationToken::new();
-        let (draining, cut_off) = (stop.clone(), cut.clone());
-        let router = http::router(shared.clone());
-        tasks.spawn(async move {
-            let serving = axum::serve(listener, router)
-                .with_graceful_shutdown(async move { draining.cancelled().await })
-                .into_future();
-            tokio::select! {
-                ended = serving => if let Err(error) = ended {
-                    tracing::error!(%error, "the hub's port is closed");
-                },
-                () = cut_off.cancelled() => {}
-            }
-        });
+        tasks.spawn(serve(opened, shared.clone(), stop.clone(), cut.clone()));
+        tasks.spawn(one.keep(stop.clone(), over.clone()));
         Ok((
             shared,
             tasks,
             Ends {
                 stop: stop.drop_guard(),
                 cut: cut.drop_guard(),
+                over,
             },
         ))
     }
@@ -164,8 +192,19 @@ impl Hub {
     }
 
     /// How `psql` and tests reach the database as its superuser: over the private Unix socket only.
-    pub fn database_url(&self) -> &str {
-        &self.database_url
+    pub fn database_url(&self) -> String {
+        self.source.url()
+    }
+
+    /// Reads certificate and key again, as after their renewal; connections that are open keep the old one. Nothing
+    /// without TLS.
+    pub fn renew_certificate(&self) -> Result<(), HubError> {
+        self.renewal.as_ref().map_or(Ok(()), Renewal::renew)
+    }
+
+    /// Comes back when the hub cannot go on although nobody stopped it: another one has taken its database.
+    pub async fn over(&self) {
+        self.ends.over.cancelled().await;
     }
 
     /// Makes the user, or sets the password of the one that is there (which ends that user's sessions; the same
@@ -188,32 +227,39 @@ impl Hub {
         }
         drop(self.ends.cut);
         self.shared.database.close();
-        self.server.stop().await
+        self.source.stop().await
     }
 }
 
-/// Bootstrap as superuser, then the migrations as `postgres`, on connections of their own.
-async fn bring_up_to_date(server: &Server, tasks: &TaskTracker) -> Result<(), HubError> {
-    let open = async |role: &str| {
-        let (client, connection) =
-            server
-                .config(role)
-                .connect(NoTls)
-                .await
-                .map_err(|source| HubError::Database {
-                    attempt: format!("connect to the new database as {role}"),
-                    source,
-                })?;
-        tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a set-up connection ended");
-            }
-        });
-        Ok::<_, HubError>(client)
+/// Serves until `stop`, finishes what has begun, and leaves it at `cut`.
+async fn serve(opened: Opened, shared: Arc<Shared>, stop: CancellationToken, cut: CancellationToken) {
+    let handle = opened.handle.clone();
+    let serving = opened.serve(http::router(shared));
+    let ending = async {
+        stop.cancelled().await;
+        handle.graceful_shutdown(None);
+        cut.cancelled().await;
+        handle.shutdown();
+        std::future::pending::<()>().await;
     };
-    let superuser = open(SUPERUSER).await?;
+    tokio::select! {
+        ended = serving => if let Err(error) = ended {
+            tracing::error!(%error, "the hub's port is closed");
+        },
+        () = ending => {}
+    }
+}
+
+/// Bootstrap as superuser, then the migrations as `postgres`, on connections of their own. Under the lock of [`One`].
+async fn bring_up_to_date(source: &Source, tasks: &TaskTracker) -> Result<(), HubError> {
+    let superuser = source
+        .superuser()
+        .open(tasks, "to bring its schema up to date")
+        .await?;
+    source.check_is_ours(&superuser).await?;
     migrate::bootstrap(&superuser).await?;
-    let owner = open(OWNER).await?;
+    source.open_for_requests(&superuser).await?;
+    let owner = source.owner(tasks).await?;
     let applied = migrate::migrate(&superuser, &owner).await?;
     if !applied.is_empty() {
         tracing::info!(

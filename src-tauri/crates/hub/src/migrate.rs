@@ -24,7 +24,7 @@ enum Holds {
 }
 
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
-const MIGRATIONS: [(&str, Holds, &str); 7] = [
+const MIGRATIONS: [(&str, Holds, &str); 8] = [
     (
         "0001_tables",
         Holds::Tables,
@@ -59,6 +59,11 @@ const MIGRATIONS: [(&str, Holds, &str); 7] = [
         "0007_proof",
         Holds::Functions,
         include_str!("../../../../migrations/supabase/0007_proof.sql"),
+    ),
+    (
+        "0008_given",
+        Holds::Tables,
+        include_str!("../../../../migrations/supabase/0008_given.sql"),
     ),
 ];
 

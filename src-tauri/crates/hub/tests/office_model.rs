@@ -144,12 +144,25 @@ impl Twice {
         let (person, client) = self.clients[who].clone();
         let limit = self.random.random_range(1..5_usize);
         let kinds: Option<&[&str]> = self.random.random_bool(0.2).then_some(&["cancel", "send_keys"]);
-        let args = json!({"p_office": self.office, "p_client": client, "p_limit": limit, "p_lease_s": LEASE_S,
-                          "p_kinds": kinds});
+        // What it says to know: nothing about that, or some of all that there is.
+        let known: Option<Vec<Uuid>> = self.random.random_bool(0.6).then(|| {
+            let share = self.random.random_range(0.0..1.0);
+            let all = self.commands.clone();
+            all.into_iter()
+                .filter(|_| self.random.random_bool(share))
+                .collect()
+        });
+        let mut args = json!({"p_office": self.office, "p_client": client, "p_limit": limit, "p_lease_s": LEASE_S,
+                              "p_kinds": kinds});
+        if let Some(known) = &known {
+            args["p_known"] = json!(known);
+        }
         let real = self.hub.ok(&person, "claim_commands", args).await;
         let mut real = real.as_array().unwrap().clone();
         real.sort_by_key(|row| (-row["priority"].as_i64().unwrap(), row["seq"].as_i64().unwrap()));
-        let model = self.model.claim(client, limit, LEASE_S * 1_000, kinds);
+        let model = self
+            .model
+            .claim(client, limit, LEASE_S * 1_000, kinds, known.as_deref());
         let seen = |row: &Value| {
             (
                 id(&row["id"]),
@@ -165,7 +178,11 @@ impl Twice {
         );
         for (real, model) in real.iter().zip(&model) {
             let token = (id(&real["lease_token"]), who, model.row.id);
-            self.tokens.insert(model.token, token);
+            let before = self.tokens.insert(model.token, token);
+            assert!(
+                before.is_none_or(|before| before == token),
+                "given again as it was"
+            );
         }
     }
 
@@ -353,7 +370,13 @@ fn the_model_of_the_office_answers_as_the_real_functions_do_and_a_rule_left_out_
         for seed in 0..SEQUENCES {
             run(hub.clone(), seed, None).await;
         }
-        for gap in [Gap::BegunGoesToAnybody, Gap::PromptsTogether, Gap::NoFence] {
+        for gap in [
+            Gap::BegunGoesToAnybody,
+            Gap::PromptsTogether,
+            Gap::NoFence,
+            Gap::GivenAgainToAnybody,
+            Gap::NothingGivenAgain,
+        ] {
             let mut noticed = false;
             for seed in 0..NOTICED_WITHIN {
                 let run = std::panic::AssertUnwindSafe(run(hub.clone(), seed, Some(gap)));

@@ -700,7 +700,7 @@ fn a_server_with_the_secret_key_inserts_and_upserts() {
             answer(upsert()).await,
             (201, json!([{"kind": "list_sessions", "state": "queued"}]))
         );
-        assert_eq!(answer(upsert()).await, (200, json!([])), "the key exists already");
+        assert_eq!(answer(upsert()).await, (201, json!([])), "the key exists already");
         let plain = server(Method::POST, "agent_commands").json(&row);
         let (status, body) = answer(plain).await;
         assert_eq!((status, &body["code"]), (409, &json!("23505")));
@@ -750,5 +750,40 @@ fn agents_and_clients_cannot_be_taken_over() {
         assert_eq!(hub.rpc(&stranger, "upsert_agent", take).await.0, 409);
         let take = json!({"p_office": foreign, "p_client": client, "p_name": "mine"});
         assert_eq!(hub.rpc(&stranger, "register_client", take).await.0, 409);
+    });
+}
+
+#[test]
+fn who_only_looks_on_cannot_ring_the_doorbell_and_nobody_can_ring_it_all_the_time() {
+    on_hub(async |hub| {
+        let (office, owner) = hub.office().await;
+        let ring = async |who: &support::Person| {
+            let args = json!({"p_office": office, "p_nonce": Uuid::new_v4()});
+            hub.rpc(who, "prove_doorbell", args).await
+        };
+        let removed = hub.member(office, "device").await;
+        let admin = hub.admin().await;
+        let revoke = "update public.office_members set revoked_at = now() where user_id = $1";
+        admin.execute(revoke, &[&removed.id]).await.unwrap();
+        for who in [hub.member(office, "viewer").await, hub.person().await, removed] {
+            let (status, said) = ring(&who).await;
+            assert_eq!((status, &said["code"]), (403, &json!("42501")), "{said}");
+        }
+        for number in 1..=120 {
+            assert_eq!(ring(&owner).await.0, 204, "the {number}th within a minute");
+        }
+        let (status, said) = ring(&owner).await;
+        assert_eq!((status, &said["code"]), (429, &json!("PT429")), "{said}");
+        let operator = hub.member(office, "operator").await;
+        assert_eq!(ring(&operator).await.0, 204, "it is the other's limit");
+        let rings = "select rings from private.proofs where office_id = $1 and user_id = $2";
+        let row = admin.query_one(rings, &[&office, &owner.id]).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), 120, "a refusal counts for nothing");
+        // A minute later, and after the clock of the database was set back.
+        for apart in ["- interval '61 seconds'", "+ interval '1 hour'"] {
+            let moved = format!("update private.proofs set since = now() {apart}, rings = 120 where user_id = $1");
+            admin.execute(&moved, &[&owner.id]).await.unwrap();
+            assert_eq!(ring(&owner).await.0, 204, "{apart}");
+        }
     });
 }

@@ -307,6 +307,8 @@ fn a_result_stays_until_the_office_has_it() {
         "one waits, one has arrived"
     );
     assert_eq!(journal.next_due_at().unwrap(), Some(later));
+    assert_eq!(journal.unanswered(10).unwrap(), [due[0].command]);
+    assert!(journal.unanswered(0).unwrap().is_empty());
     let row = &journal.due(later, 10).unwrap()[0];
     assert_eq!(
         (row.tries, row.last_error.as_deref()),

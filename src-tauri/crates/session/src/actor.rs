@@ -230,6 +230,7 @@ impl Actor {
         }
         let mut changed = self.parts.terminal.changed();
         let mut exited = self.parts.terminal.exited();
+        let mut displaced = self.parts.terminal.displaced();
         let mut look_at = Instant::now();
         loop {
             // A session that is being ended is ended.
@@ -240,7 +241,15 @@ impl Actor {
             if std::mem::take(&mut self.look_soon) {
                 look_at = Instant::now();
             }
-            match self.next(&mut changed, &mut exited, look_at).await {
+            let wake = tokio::select! {
+                biased;
+                Ok(_) = displaced.wait_for(|displaced| *displaced) => None,
+                wake = self.next(&mut changed, &mut exited, look_at) => Some(wake),
+            };
+            let Some(wake) = wake.filter(|_| !*displaced.borrow()) else {
+                return self.hand_over().await;
+            };
+            match wake {
                 Wake::Done(Done::Ended(proof)) => {
                     if self.ended(proof) {
                         break;
@@ -267,6 +276,9 @@ impl Actor {
                     self.look().await;
                 }
                 Wake::Sent => {}
+            }
+            if *displaced.borrow() {
+                return self.hand_over().await;
             }
             self.judge();
             self.advance();
@@ -501,6 +513,7 @@ impl Actor {
         (mark.memo.ids, mark.before, mark.entered) = (memo.ids, before, submitted.entered);
         mark.taken = Some(Taken {
             at: submitted.acknowledged_at,
+            since_boot: self.clock.since_boot(),
             source: submitted.source.to_owned(),
             enters: submitted.enters,
         });

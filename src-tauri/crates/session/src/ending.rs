@@ -226,6 +226,11 @@ impl Actor {
                 words,
             },
         });
+        self.tell_the_rest().await;
+    }
+
+    /// The last notes, for as long as their owner takes them.
+    pub(crate) async fn tell_the_rest(&mut self) {
         for note in self.outbox.drain(..) {
             let sent = timeout(LAST_NOTE_WAIT_MAX, self.parts.notes.send(note)).await;
             if !matches!(sent, Ok(Ok(()))) {

@@ -6,6 +6,11 @@ use provider::ProviderError;
 use provider::claude::PromptFault;
 use terminal::TerminalError;
 
+/// What is told of a session that a core of a later launch holds.
+pub const TAKEN_OVER: &str = "another core on this data folder took this session over; its agent works on there, and \
+                              this core does nothing with it any more: end this core and use the other one \
+                              (`semo status`)";
+
 /// A failed call on a session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -94,6 +99,12 @@ pub enum SessionError {
         session: SessionId,
         /// Why.
         reason: String,
+    },
+    /// Another core holds the session.
+    #[error("{}", TAKEN_OVER)]
+    TakenOver {
+        /// The session.
+        session: SessionId,
     },
     /// The session is being ended or has ended.
     #[error("session {session} has ended or is being ended")]

@@ -18,7 +18,7 @@ use provider::claude::{
 use provider::detect::{Detector, OfficePatterns};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use terminal::{Holders, Size, StopProof, Terminal};
+use terminal::{Holders, Size, StopProof, Terminal, TerminalError};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -249,9 +249,12 @@ impl Session {
     /// Hands over a turn. `Ok` means that exactly one [`SessionNote::TurnEnded`] will come for it.
     pub fn submit(&self, request: TurnRequest) -> Result<(), SessionError> {
         let session = self.id;
+        if *self.terminal.displaced().borrow() {
+            return Err(self.over());
+        }
         match &*self.state.borrow() {
             SessionState::Stopping | SessionState::Exited { .. } => {
-                return Err(SessionError::Over { session });
+                return Err(self.over());
             }
             SessionState::AwaitingPerson { turn: None, ask } => {
                 let what_to_do = what_to_do(*ask).to_owned();
@@ -287,7 +290,7 @@ impl Session {
             self.open_turns.fetch_sub(1, Relaxed);
             match error {
                 mpsc::error::TrySendError::Full(_) => full,
-                mpsc::error::TrySendError::Closed(_) => SessionError::Over { session: self.id },
+                mpsc::error::TrySendError::Closed(_) => self.over(),
             }
         })
     }
@@ -301,7 +304,7 @@ impl Session {
                     session: self.id,
                     max: CONTROL_QUEUE_MAX,
                 },
-                mpsc::error::TrySendError::Closed(_) => SessionError::Over { session: self.id },
+                mpsc::error::TrySendError::Closed(_) => self.over(),
             })
     }
 
@@ -311,10 +314,26 @@ impl Session {
         self.touched.fetch_or(are_pressed(&bytes), Relaxed);
         let _typing = self.keyboard.lock().await;
         let written = self.terminal.write(bytes).await;
-        written.map(|_| ()).map_err(|source| SessionError::Terminal {
-            session: self.id,
-            source,
-        })
+        written.map(|_| ()).map_err(|source| self.terminal_failed(source))
+    }
+
+    /// Why nothing can be asked of it any more.
+    fn over(&self) -> SessionError {
+        let session = self.id;
+        match *self.terminal.displaced().borrow() {
+            true => SessionError::TakenOver { session },
+            false => SessionError::Over { session },
+        }
+    }
+
+    fn terminal_failed(&self, source: TerminalError) -> SessionError {
+        let session = self.id;
+        match source {
+            TerminalError::LetGo { .. } if *self.terminal.displaced().borrow() => {
+                SessionError::TakenOver { session }
+            }
+            source => SessionError::Terminal { session, source },
+        }
     }
 
     /// Whether anybody has pressed a key in it since its program was started, or may have, before it was taken up.
@@ -360,10 +379,13 @@ impl Session {
     /// others. Waits for the actor.
     pub async fn answer(&self, ask: AskId, answer: AskAnswer, by: Answerer) -> Result<(), SessionError> {
         let session = self.id;
-        let over = || SessionError::AskOver {
-            session,
-            ask,
-            how: "withdrawn (the session ended)".to_owned(),
+        let over = || match self.over() {
+            SessionError::Over { .. } => SessionError::AskOver {
+                session,
+                ask,
+                how: "withdrawn (the session ended)".to_owned(),
+            },
+            taken_over => taken_over,
         };
         let (reply, result) = oneshot::channel();
         let answering = Box::new(Answering {
@@ -380,7 +402,7 @@ impl Session {
 
     /// What was seen of this session and why its turns ended as they did. Waits for the actor.
     pub async fn explain(&self) -> Result<Explanation, SessionError> {
-        let over = SessionError::Over { session: self.id };
+        let over = self.over();
         let (reply, explanation) = oneshot::channel();
         if self.control.send(Control::Explain(reply)).await.is_err() {
             return Err(over);
@@ -397,13 +419,8 @@ impl Session {
             return proof;
         }
         // The actor has ended, and with it the program: this is the proof of it.
-        self.terminal
-            .stop(STOP_GRACE)
-            .await
-            .map_err(|source| SessionError::Terminal {
-                session: self.id,
-                source,
-            })
+        let stopped = self.terminal.stop(STOP_GRACE).await;
+        stopped.map_err(|source| self.terminal_failed(source))
     }
 
     /// Leaves the program and its turn to their holder: the actor ends, nothing is reported of what still runs, and the

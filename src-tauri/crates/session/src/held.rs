@@ -5,6 +5,7 @@
 //! this very dialog.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::task::Poll;
 
 use domain::AskId;
@@ -67,6 +68,19 @@ struct HeldAsk {
     is_new: bool,
 }
 
+impl HeldAsk {
+    /// Whether it is certain that the dialog on the screen is its own.
+    fn is_shown(&self, dialog: Dialog, rows: &[String], worktree: &Path) -> bool {
+        let of_file = self.pending.tool.is_none() && dialog == Dialog::Permission;
+        let is_kept = self
+            .dialog
+            .as_deref()
+            .filter(|_| of_file)
+            .is_some_and(|kept| asks_for_file(rows, &self.input, worktree) && is_same(rows, kept));
+        is_kept || sight(rows, dialog, &self.pending, &self.input) == Sight::Its
+    }
+}
+
 /// The asks of a session.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -93,6 +107,24 @@ impl Held {
             Poll::Pending
         })
         .await
+    }
+
+    /// A dialog is on the screen: returns the asks of which it has changed whether they can be answered from afar. One
+    /// whose request is held always can; for the others the answer is typed, into their own dialog only.
+    fn look(&mut self, dialog: Dialog, rows: &[String], worktree: &Path) -> Vec<PendingAsk> {
+        let is_alone = self.open.len() == 1;
+        let mut changed = Vec::new();
+        let can_be_answered =
+            |ask: &&mut HeldAsk| matches!(ask.pending.kind, Ask::Permission | Ask::Question);
+        for ask in self.open.iter_mut().filter(can_be_answered) {
+            let can_type = is_alone && ask.is_shown(dialog, rows, worktree);
+            let at_terminal = ask.replies.is_empty() && !can_type;
+            if ask.pending.at_terminal != at_terminal {
+                ask.pending.at_terminal = at_terminal;
+                changed.push(ask.pending.clone());
+            }
+        }
+        changed
     }
 
     fn close(&mut self, id: AskId, how: String) {
@@ -130,6 +162,7 @@ impl Actor {
             text: seen.text,
             choices: seen.choices,
             asked_at,
+            at_terminal: false,
         };
         match known {
             Some(place) => {
@@ -153,7 +186,8 @@ impl Actor {
         });
     }
 
-    /// Keeps what identifies the dialog of an ask that was raised in this look at the screen. To be called in each.
+    /// Keeps what identifies the dialog of an ask that was raised in this look at the screen, and tells of the asks that
+    /// only the terminal can answer now. To be called in each look.
     pub(crate) fn keep_dialogs(&mut self, meaning: &ScreenMeaning, rows: &[String]) {
         for open in self.held.open.iter_mut().filter(|open| open.is_new) {
             open.is_new = false;
@@ -161,6 +195,15 @@ impl Actor {
             if from_screen && *meaning == ScreenMeaning::Dialog(Dialog::Permission) {
                 open.dialog = essence(rows);
             }
+        }
+        let ScreenMeaning::Dialog(dialog) = meaning else {
+            return;
+        };
+        for ask in self.held.look(*dialog, rows, &self.worktree) {
+            self.tell(SessionNote::Asked {
+                session: self.id,
+                ask,
+            });
         }
     }
 
@@ -291,11 +334,7 @@ impl Actor {
         let ScreenMeaning::Dialog(dialog) = self.detector.borrow().read(&screen).meaning else {
             return Err(refused("its dialog is not on the screen"));
         };
-        let of_file = open.pending.tool.is_none() && dialog == Dialog::Permission;
-        let is_kept = open.dialog.as_deref().filter(|_| of_file).is_some_and(|kept| {
-            asks_for_file(&screen.rows, &open.input, &self.worktree) && is_same(&screen.rows, kept)
-        });
-        if !is_kept && sight(&screen.rows, dialog, &open.pending, &open.input) != Sight::Its {
+        if !open.is_shown(dialog, &screen.rows, &self.worktree) {
             return Err(refused("the dialog on the screen may be another one"));
         }
         let (key, wanted): (&'static [u8], _) = match answer {
@@ -377,8 +416,65 @@ mod tests {
             text: "Which one?".into(),
             choices: vec!["A".into(), "B".into()],
             asked_at: Timestamp(0),
+            at_terminal: false,
         };
         (ask, input)
+    }
+
+    fn raised(input: Value) -> HeldAsk {
+        let (ask, _) = question();
+        HeldAsk {
+            key: 1,
+            pending: PendingAsk {
+                kind: Ask::Permission,
+                tool: None,
+                choices: Vec::new(),
+                ..ask
+            },
+            input,
+            replies: Vec::new(),
+            released: false,
+            dialog: None,
+            is_new: false,
+        }
+    }
+
+    #[test]
+    fn an_ask_whose_answer_would_be_refused_is_not_called_answerable() {
+        let rows = [
+            "────────────────────",
+            " Bash command",
+            "",
+            "   touch x",
+            "",
+            " Do you want to proceed?",
+            " ❯ 1. Yes",
+            "   2. No",
+        ];
+        let rows: Vec<String> = rows.map(str::to_owned).into();
+        let look = |held: &mut Held| held.look(Dialog::Permission, &rows, Path::new("/w"));
+        let answerable =
+            |told: Vec<PendingAsk>| -> Vec<bool> { told.iter().map(PendingAsk::is_answerable).collect() };
+
+        // Its own dialog, and nothing that could be confused with it: as it was told.
+        let mut held = Held::default();
+        held.open.push(raised(json!({ "command": "touch x" })));
+        assert!(look(&mut held).is_empty());
+        // Another one is asked too: which one a key would answer is not certain.
+        held.open.push(raised(json!({ "command": "touch y" })));
+        assert_eq!(answerable(look(&mut held)), [false, false]);
+        assert!(look(&mut held).is_empty(), "told once");
+        held.open.pop();
+        assert_eq!(answerable(look(&mut held)), [true]);
+
+        // Nothing of what it asks stands on the screen.
+        let mut held = Held::default();
+        held.open.push(raised(json!({ "anything": "else" })));
+        assert_eq!(answerable(look(&mut held)), [false]);
+        // Its request is there after all, and can be answered without the screen.
+        let (reply, _request) = oneshot::channel();
+        held.open[0].replies.push(reply);
+        assert_eq!(answerable(look(&mut held)), [true]);
     }
 
     #[test]

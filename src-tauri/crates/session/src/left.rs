@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use domain::evidence::{Evidence, Tier};
 use domain::turn::TurnStage;
-use domain::{SessionId, Timestamp};
+use domain::{Clock, SessionId, SinceBoot, Timestamp};
 use provider::claude::{TranscriptFact, TranscriptPlace, TranscriptReader, background_of, transcript_path};
 use provider::detect::OfficePatterns;
 use serde_json::Value;
@@ -18,11 +18,12 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::actor::{Actor, Carried, Done};
+use crate::error::{SessionError, TAKEN_OVER};
 use crate::follow::{Expected, Follower, HowFar, Observation, Witnesses};
 use crate::git::{BeforeRead, git_told};
 use crate::handle::{QueuedTurn, TurnRequest, guarded_text};
 use crate::mark::{Mark, source_named};
-use crate::report::{TurnReport, TurnTimings};
+use crate::report::{SessionNote, TurnReport, TurnTimings};
 use crate::submission::Submitted;
 
 /// Reads of a transcript that was written while nobody looked; each takes in [`provider::claude::READ_BYTES_MAX`].
@@ -31,6 +32,9 @@ const READS_MAX: u32 = 256;
 const PAST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Pieces of work that are remembered of them.
 const PAST_TASKS_MAX: usize = 256;
+
+/// What a turn has at least that is taken up where only the wall clock can tell how long it has run.
+const LEFT_TIME_MIN: Duration = Duration::from_secs(60);
 
 /// A turn that was open in the journal when its process ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,7 +153,11 @@ impl Actor {
             .taken_at
             .filter(|_| submitted.is_some())
             .or(submitted.map(|submitted| submitted.acknowledged_at))
-            .map(|taken_at| self.deadline(&carried.queued.request, taken_at));
+            .map(|taken_at| {
+                let taken = mark.taken.as_ref().and_then(|taken| taken.since_boot.as_ref());
+                let used = used(taken_at, taken, self.clock.as_ref());
+                Instant::now() + time_left(carried.queued.request.timeout, used)
+            });
         let expected = self.expected(&carried.queued);
         self.follower.tell_time(self.clock.now());
         let at_ms = self.at_ms();
@@ -166,12 +174,6 @@ impl Actor {
                 Done::Submitted { result, before: None }
             }));
         }
-    }
-
-    /// When a turn's time is over that was taken then. A clock that was set back gives it no more than all of it.
-    fn deadline(&self, request: &TurnRequest, taken_at: Timestamp) -> Instant {
-        let used = Duration::from_millis(self.clock.now().ms_since(taken_at));
-        Instant::now() + request.timeout.saturating_sub(used)
     }
 
     async fn read_what_was_written(&mut self) {
@@ -201,6 +203,26 @@ impl Actor {
         self.skip_transcript();
     }
 
+    /// Leaves the program and its turn to the core that holds them now: nothing of them is judged, told or written any
+    /// more, but that.
+    pub(crate) async fn hand_over(mut self) {
+        tracing::warn!("{TAKEN_OVER}");
+        self.work = None;
+        // What was known before is still told: it was true.
+        self.tell(SessionNote::TakenOver {
+            session: self.id,
+            words: TAKEN_OVER.to_owned(),
+        });
+        self.tell_the_rest().await;
+        for ender in self.enders.drain(..) {
+            // Whoever asked may have gone.
+            let _ = ender.send(Err(SessionError::TakenOver { session: self.id }));
+        }
+        for leaver in self.leavers.drain(..) {
+            let _ = leaver.send(());
+        }
+    }
+
     /// Leaves the program and its turn to their holder.
     pub(crate) fn leave(mut self) {
         tracing::info!("the session is left to its holder");
@@ -217,6 +239,33 @@ impl Actor {
             // Whoever asked may have gone.
             let _ = leaver.send(());
         }
+    }
+}
+
+/// How much of its time a turn has had that was taken then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Used {
+    /// By the clock that counts from the machine's start.
+    Surely(Duration),
+    /// By the wall clock alone, which may have been set since.
+    Perhaps(Duration),
+}
+
+fn used(taken_at: Timestamp, since_boot: Option<&SinceBoot>, clock: &dyn Clock) -> Used {
+    let now = clock.since_boot();
+    let surely = now.zip(since_boot).and_then(|(now, then)| now.ms_since(then));
+    match surely {
+        Some(ms) => Used::Surely(Duration::from_millis(ms)),
+        None => Used::Perhaps(Duration::from_millis(clock.now().ms_since(taken_at))),
+    }
+}
+
+/// What is left of a turn's time. A clock that was set back gives it no more than all of it, one that was set forward
+/// does not end it at once.
+fn time_left(timeout: Duration, used: Used) -> Duration {
+    match used {
+        Used::Surely(used) => timeout.saturating_sub(used),
+        Used::Perhaps(used) => timeout.saturating_sub(used).max(timeout.min(LEFT_TIME_MIN)),
     }
 }
 
@@ -330,4 +379,61 @@ pub async fn judge_left(left: &LeftTurn, place: &LeftPlace) -> LeftJudgement {
             ended_at: place.now,
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Clocks(Timestamp, Option<SinceBoot>);
+
+    impl Clock for Clocks {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+
+        fn since_boot(&self) -> Option<SinceBoot> {
+            self.1.clone()
+        }
+    }
+
+    /// Seconds that a turn of ten minutes has left which was taken at 1,000,000 s by the wall clock.
+    fn left_s(wall_s: i64, taken: Option<SinceBoot>, now: Option<SinceBoot>) -> u64 {
+        let clocks = Clocks(Timestamp(wall_s * 1_000), now);
+        let used = used(Timestamp(1_000_000_000), taken.as_ref(), &clocks);
+        time_left(Duration::from_secs(600), used).as_secs()
+    }
+
+    #[test]
+    fn a_turn_that_is_taken_up_has_the_time_left_that_it_had_whatever_the_wall_clock_says() {
+        let at = |boot: &str, s: u64| {
+            Some(SinceBoot {
+                boot: boot.to_owned(),
+                ms: s * 1_000,
+            })
+        };
+        for wall_s in [1_000_100, 1_000_000 - 86_400, 1_000_000 + 86_400] {
+            assert_eq!(left_s(wall_s, at("a", 50), at("a", 150)), 500);
+        }
+        assert_eq!(
+            left_s(1_000_100, at("a", 50), at("a", 700)),
+            0,
+            "its time is over"
+        );
+        // Only the wall clock can tell.
+        for (taken, now) in [
+            (at("a", 50), at("b", 9)),
+            (None, at("a", 150)),
+            (at("a", 50), None),
+        ] {
+            assert_eq!(left_s(1_000_100, taken.clone(), now.clone()), 500);
+            assert_eq!(
+                left_s(1_000_000 - 86_400, taken.clone(), now.clone()),
+                600,
+                "set back"
+            );
+            assert_eq!(left_s(1_000_000 + 86_400, taken, now), 60, "set forward");
+        }
+    }
 }

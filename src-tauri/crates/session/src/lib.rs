@@ -23,7 +23,7 @@ mod report;
 mod submission;
 
 pub use domain::turn::NEVER_ENTERED;
-pub use error::SessionError;
+pub use error::{SessionError, TAKEN_OVER};
 pub use follow::{Explanation, LogEntry, ReadingView, TurnExplanation};
 pub use handle::{HOOK_QUEUE_MAX, Session, SessionSpec, StartMode, TURN_QUEUE_MAX, TurnRequest, WhichTurn};
 pub use held::HookReply;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use domain::turn::TurnStage;
-use domain::{Clock, Timestamp, TurnId};
+use domain::{Clock, SinceBoot, Timestamp, TurnId};
 use journal::Journal;
 use provider::claude::TranscriptPlace;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub(crate) struct Entered {
 pub(crate) struct Taken {
     /// When.
     pub(crate) at: Timestamp,
+    /// The same by a clock that nobody sets.
+    #[serde(default)]
+    pub(crate) since_boot: Option<SinceBoot>,
     /// Where that was seen.
     pub(crate) source: String,
     /// How often Enter was pressed.
@@ -141,6 +144,7 @@ mod tests {
         });
         mark.taken = Some(Taken {
             at: Timestamp(4),
+            since_boot: None,
             source: "hook".into(),
             enters: 1,
         });

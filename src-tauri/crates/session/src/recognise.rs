@@ -249,6 +249,7 @@ mod tests {
             text: String::new(),
             choices: Vec::new(),
             asked_at: Timestamp(0),
+            at_terminal: false,
         }
     }
 

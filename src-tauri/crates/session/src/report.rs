@@ -94,6 +94,14 @@ pub enum SessionNote {
         /// How.
         report: Box<TurnReport>,
     },
+    /// A core of a later launch has taken the session over. The last note of a session: this core judges, reports and
+    /// writes nothing of it any more, and does not start its program again. Its open turn is the other core's.
+    TakenOver {
+        /// The session.
+        session: SessionId,
+        /// For a person: what has happened, and what to do.
+        words: String,
+    },
     /// The program ended. The last note of a session.
     Exited {
         /// The session.

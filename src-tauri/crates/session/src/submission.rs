@@ -140,6 +140,11 @@ pub(crate) enum NotSubmitted {
     )]
     Lost(TerminalError),
     #[error(
+        "the prompt was not taken ({0}), and nothing can take it back: whether it will be typed after all is not known, \
+         so do not send it again before you have looked at the agent's terminal"
+    )]
+    MayStillBeTyped(TerminalError),
+    #[error(
         "the machine slept between the order and its Enter, so Enter was not pressed; send the prompt again if it is \
          still wanted"
     )]
@@ -172,11 +177,28 @@ impl NotSubmitted {
             NotSubmitted::Withdrawn | NotSubmitted::Slept { taken_out: true } => Observation::NeverEntered {
                 why: self.to_string(),
             },
-            NotSubmitted::NoAcknowledgement { .. } | NotSubmitted::NoSign | NotSubmitted::Lost(_) => {
-                Observation::EffectUnknown {
-                    why: self.to_string(),
-                }
-            }
+            NotSubmitted::NoAcknowledgement { .. }
+            | NotSubmitted::NoSign
+            | NotSubmitted::Lost(_)
+            | NotSubmitted::MayStillBeTyped(_) => Observation::EffectUnknown {
+                why: self.to_string(),
+            },
+        }
+    }
+
+    /// What a paste that failed means: one that may still be typed is not said to be not submitted.
+    fn by_paste(error: TerminalError) -> NotSubmitted {
+        match error {
+            TerminalError::Unsure { .. } => NotSubmitted::MayStillBeTyped(error),
+            error => NotSubmitted::Terminal(error),
+        }
+    }
+
+    /// The same of the first Enter: only one that was proven to be taken back was not pressed.
+    fn by_enter(error: TerminalError) -> NotSubmitted {
+        match error {
+            TerminalError::Stuck { .. } => NotSubmitted::Terminal(error),
+            error => NotSubmitted::Lost(error),
         }
     }
 }
@@ -222,7 +244,8 @@ impl Submission {
             if !input.empty {
                 self.empty_box(&mut keyboard).await?;
             }
-            let written = self.terminal.write(claude::paste(&self.guarded)).await?;
+            let written = self.terminal.write(claude::paste(&self.guarded)).await;
+            let written = written.map_err(NotSubmitted::by_paste)?;
             fail::fail_point!("pasted");
             let since = i64::try_from(written.started.elapsed().as_millis()).unwrap_or(0);
             let after = written.started.saturating_duration_since(self.requested);
@@ -284,10 +307,8 @@ impl Submission {
         if self.cancel.is_cancelled() || self.echo() != Echo::Shown {
             return Ok(None);
         }
-        self.terminal
-            .write(claude::ENTER)
-            .await
-            .map_err(NotSubmitted::Lost)?;
+        let written = self.terminal.write(claude::ENTER).await;
+        written.map_err(NotSubmitted::by_enter)?;
         fail::fail_point!("entered");
         Ok(Some(entered))
     }
@@ -532,6 +553,25 @@ mod tests {
         let told = |taken_out| NotSubmitted::Slept { taken_out }.observation();
         assert!(matches!(told(true), Observation::NeverEntered { .. }));
         assert!(matches!(told(false), Observation::NotSubmitted { .. }));
+    }
+
+    #[test]
+    fn a_prompt_is_called_not_submitted_only_when_it_can_not_be_typed_any_more() {
+        let waited = Duration::from_secs(15);
+        let (stuck, unsure) = (
+            || TerminalError::Stuck { pid: 1, waited },
+            || TerminalError::Unsure { pid: 1, waited },
+        );
+        let is_known = |why: NotSubmitted| match why.observation() {
+            Observation::NotSubmitted { .. } => true,
+            Observation::EffectUnknown { .. } => false,
+            _ => panic!("neither"),
+        };
+        assert!(is_known(NotSubmitted::by_paste(stuck())));
+        assert!(!is_known(NotSubmitted::by_paste(unsure())));
+        assert!(is_known(NotSubmitted::by_enter(stuck())));
+        assert!(!is_known(NotSubmitted::by_enter(unsure())));
+        assert!(!is_known(NotSubmitted::by_enter(TerminalError::LetGo { pid: 1 })));
     }
 
     #[test]

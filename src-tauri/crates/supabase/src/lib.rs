@@ -17,7 +17,7 @@ mod stub;
 
 pub use auth::{Auth, AuthError, FileTokenStore, MemoryTokenStore, StoreError, TokenStore, Tokens};
 pub use office::{
-    AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer,
+    AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer, Claim,
     ClaimedCommand, ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus,
     NO_SUCH_FUNCTION, NewCommand, OfficeRow, Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
 };

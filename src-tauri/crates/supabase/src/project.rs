@@ -4,11 +4,20 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
+use tokio::time::timeout;
 
-/// Longest wait for a TCP and TLS connection.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a whole answer, body included.
+/// Longest wait for a TCP and TLS connection: four round trips and a chain of certificates over a line of the slowest
+/// kind.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for an answer to begin, connecting included, beside the time that the request's own bytes need. A limit
+/// for all of it would cut a large report on a slow line each time, and send it from its beginning for ever.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the next piece of an answer's body.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The slowest line on which requests get through.
+const SLOWEST_BYTES_PER_S: u64 = 2 * 1024;
+/// Longest request and answer together, whatever the progress.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Idle connections are closed before a proxy or a sleeping machine makes half-open ones of them.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an idle connection is asked whether it is still there.
@@ -134,7 +143,7 @@ impl Project {
         let builder = reqwest::Client::builder()
             .use_native_tls()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
+            .timeout(WHOLE_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .tcp_keepalive(KEEP_ALIVE)
@@ -148,16 +157,42 @@ impl Project {
     }
 }
 
-/// Reads a whole body, up to [`BODY_BYTES_MAX`].
+/// How long the answer to a request with so many bytes may take to begin.
+fn begins_within(bytes: usize) -> Duration {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    REQUEST_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
+}
+
+/// Sends a request and waits for its answer to begin. The error is for people.
+pub(crate) async fn send(
+    http: &reqwest::Client,
+    request: reqwest::RequestBuilder,
+) -> Result<reqwest::Response, String> {
+    let request = request.build().map_err(|error| root_cause(&error))?;
+    let bytes = request.body().and_then(reqwest::Body::as_bytes);
+    let within = begins_within(bytes.map_or(0, <[u8]>::len));
+    match timeout(within, http.execute(request)).await {
+        Ok(answer) => answer.map_err(|error| root_cause(&error)),
+        Err(_) => Err(NO_ANSWER.to_owned()),
+    }
+}
+
+/// Reads a whole body, up to [`BODY_BYTES_MAX`], for as long as it comes.
 pub(crate) async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(BodyError::Broken)? {
+    loop {
+        let chunk = timeout(PIECE_TIMEOUT, response.chunk())
+            .await
+            .map_err(|_| BodyError::Stalled)?
+            .map_err(BodyError::Broken)?;
+        let Some(chunk) = chunk else {
+            return Ok(body);
+        };
         if body.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(BodyError::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
 }
 
 /// Is it a web page? The office never answers with one: it is of something in between (a sign-in page of the network, a
@@ -190,16 +225,22 @@ pub(crate) enum BodyError {
     /// The connection broke.
     #[error("the answer broke off: {}", root_cause(.0))]
     Broken(#[source] reqwest::Error),
+    /// Nothing more of it came.
+    #[error("the answer stopped in the middle for {} s", PIECE_TIMEOUT.as_secs())]
+    Stalled,
     /// More than [`BODY_BYTES_MAX`].
     #[error("the answer is larger than {BODY_BYTES_MAX} bytes")]
     TooLarge,
 }
 
+/// What a limit of time is called.
+const NO_ANSWER: &str = "no answer in time";
+
 /// What went wrong in plain words: reqwest's own text is "error sending request for url (…)", and the reason
 /// ("Connection refused") is the last link of its chain.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return NO_ANSWER.to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -210,6 +251,10 @@ pub(crate) fn root_cause(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     #[test]
@@ -262,6 +307,59 @@ mod tests {
             let found = in_between(status, kind, body.as_bytes()).is_some();
             assert_eq!(found, expected, "{status} {kind:?} {body}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_has_the_time_that_a_slow_line_needs_for_it_and_a_dead_one_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let http = Project::new(&url, "k")
+            .expect("a project")
+            .http()
+            .expect("a client");
+        // The system takes the connections; nobody ever answers.
+        for (bytes, at_least_s) in [(0, 20), (20 * 1024, 30), (1024 * 1024, 20 + 512)] {
+            let start = tokio::time::Instant::now();
+            let error = send(&http, http.post(&url).body(vec![0; bytes]))
+                .await
+                .expect_err("no answer");
+            assert_eq!(error, NO_ANSWER);
+            assert_eq!(start.elapsed().as_secs(), at_least_s, "{bytes} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_read_for_as_long_as_it_comes_and_not_a_moment_longer() {
+        let slow = read_body(answer_with_pauses(vec![19; 30]).await).await;
+        assert_eq!(slow.expect("a slow answer").len(), 30, "in nearly ten minutes");
+        let stalled = read_body(answer_with_pauses(vec![1, 1, 21]).await).await;
+        assert!(matches!(stalled, Err(BodyError::Stalled)), "{stalled:?}");
+    }
+
+    /// An answer that has begun; before each byte of its body it pauses so many seconds.
+    async fn answer_with_pauses(pauses_s: Vec<u64>) -> reqwest::Response {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        TaskTracker::new().spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a call");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.expect("a request"));
+            }
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", pauses_s.len());
+            stream.write_all(head.as_bytes()).await.expect("begun");
+            for pause_s in pauses_s {
+                tokio::time::sleep(Duration::from_secs(pause_s)).await;
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let http = Project::new(&url, "k")
+            .expect("a project")
+            .http()
+            .expect("a client");
+        send(&http, http.get(&url)).await.expect("it begins")
     }
 
     #[test]

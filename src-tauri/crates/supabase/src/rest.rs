@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::auth::{Auth, AuthError};
-use crate::project::{BodyError, Project, ProjectError, in_between, read_body, root_cause};
+use crate::project::{self, BodyError, Project, ProjectError, in_between, read_body};
 
 /// Longest wait that a server's `Retry-After` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
@@ -377,15 +377,14 @@ impl Rest {
             });
         }
         let url = &self.project.url;
-        let response = build(headers)
-            .send()
+        let response = project::send(self.auth.http(), build(headers))
             .await
-            .map_err(|error| unreachable(format!("no connection to {url}: {}", root_cause(&error))))?;
+            .map_err(|why| unreachable(format!("no connection to {url}: {why}")))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let content_type = content_type(response.headers());
         let body = read_body(response).await.map_err(|error| match error {
-            BodyError::Broken(_) => unreachable(error.to_string()),
+            BodyError::Broken(_) | BodyError::Stalled => unreachable(error.to_string()),
             BodyError::TooLarge => RestError::Malformed {
                 attempted: attempted(),
                 why: error.to_string(),

@@ -39,9 +39,23 @@ pub enum TerminalError {
         /// The limit.
         max: usize,
     },
-    /// The program does not read its input.
-    #[error("process {pid} has not taken its input for {} s; it may hang", waited.as_secs())]
+    /// The program does not read its input. Proven: none of this input was typed, and none will be.
+    #[error(
+        "process {pid} has not taken its input for {} s; it may hang. The input was taken back: none of it was typed, \
+         and none will be", waited.as_secs()
+    )]
     Stuck {
+        /// The process.
+        pid: u32,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The same, but the program has a part of the input, or its holder does not say: it may still be typed.
+    #[error(
+        "process {pid} has not taken its input for {} s; it may hang. The input, or the rest of it, may still be typed \
+         when it reads again", waited.as_secs()
+    )]
+    Unsure {
         /// The process.
         pid: u32,
         /// How long we waited.

@@ -14,7 +14,7 @@ use crate::holders::Processes;
 use crate::process::{self, ProcessId};
 use crate::pty::Terminal;
 use crate::stop;
-use crate::wire::{Hello, PROTOCOL};
+use crate::wire::{Hello, PROTOCOL, PROTOCOL_OLDEST};
 
 /// How long a holder may take to answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(4);
@@ -143,7 +143,7 @@ fn attach(
         return found(unknown("somebody else's process is at its socket".to_owned()));
     }
     let hello = Hello {
-        lowest: PROTOCOL,
+        lowest: PROTOCOL_OLDEST,
         highest: PROTOCOL,
         tag: tag.to_owned(),
         epoch: with.epoch,
@@ -152,13 +152,14 @@ fn attach(
     };
     let left = deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN);
     match greet(&mut stream, hello, left) {
-        Ok(Greeted::Welcome(welcome, rest)) if welcome.protocol == PROTOCOL => {
+        Ok(Greeted::Welcome(welcome, rest)) if (PROTOCOL_OLDEST..=PROTOCOL).contains(&welcome.protocol) => {
             let welcomed = Welcomed {
                 by: HeldBy {
                     root: welcome.root,
                     tag: tag.to_owned(),
                     holder: Some(welcome.holder),
                 },
+                protocol: welcome.protocol,
                 stream,
                 rest,
                 child: None,

@@ -28,6 +28,7 @@ const RECORD: &str = "record";
 const RECORD_NEW: &str = "record.new";
 const SOCKET: &str = "socket";
 const LOG: &str = "log";
+const AWAY: &str = "output";
 
 /// Who holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +169,29 @@ impl Folder {
         Ok(serde_json::from_slice(&bytes).ok())
     }
 
+    /// A file without a name, for output that is too much for the memory: it goes with whoever has it open.
+    pub(crate) fn nameless(&self) -> io::Result<File> {
+        let file = self.file(AWAY, OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR)?;
+        rustix::fs::unlinkat(&self.open, AWAY, AtFlags::empty())?;
+        Ok(file)
+    }
+
+    /// Whether everything is there by which a holder is found.
+    pub(crate) fn is_in_order(&self) -> bool {
+        [RECORD, SOCKET].into_iter().all(|name| self.has(name))
+    }
+
+    /// Whether there is a socket.
+    pub(crate) fn has_socket(&self) -> bool {
+        self.has(SOCKET)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        // What cannot be looked at may be there.
+        let found = rustix::fs::statat(&self.open, name, AtFlags::SYMLINK_NOFOLLOW);
+        !matches!(found, Err(rustix::io::Errno::NOENT))
+    }
+
     /// Where faults of the holder are written.
     pub(crate) fn log(&self) -> io::Result<File> {
         self.file(LOG, OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY)
@@ -199,7 +223,7 @@ impl Folder {
 
     /// Removes the folder with what a holder puts into it, and nothing else.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for name in [SOCKET, LOG, RECORD_NEW, RECORD] {
+        for name in [SOCKET, LOG, AWAY, RECORD_NEW, RECORD] {
             match rustix::fs::unlinkat(&self.open, name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),

@@ -35,7 +35,7 @@ const NUDGE_PAUSE: Duration = Duration::from_millis(100);
 /// While the holder takes nothing: between two looks whether it is to be told anything still.
 const SPEAK_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a holder whose connection has ended may take to be gone.
-const GONE_WAIT_MAX: Duration = Duration::from_secs(3);
+pub(crate) const GONE_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long a program whose holder has died may take to end by itself.
 const LOST_GRACE: Duration = Duration::from_secs(5);
 
@@ -46,6 +46,10 @@ pub(crate) enum Saying {
         bytes: Bytes,
     },
     Resize(Size),
+    /// An input is not wanted any more.
+    Withdraw {
+        id: u64,
+    },
     /// Has the program paint its screen anew.
     Nudge,
     Painting(Painting),
@@ -68,6 +72,8 @@ pub(crate) struct HeldBy {
 pub(crate) struct Line {
     stream: UnixStream,
     pub(crate) by: HeldBy,
+    /// What the holder speaks.
+    pub(crate) protocol: u32,
     pub(crate) sayings: mpsc::Sender<Saying>,
     next_input: AtomicU64,
     /// Those who wait for an answer; absent when none can come any more.
@@ -111,6 +117,8 @@ impl Line {
 pub(crate) struct Welcomed {
     pub(crate) stream: UnixStream,
     pub(crate) by: HeldBy,
+    /// What the holder speaks.
+    pub(crate) protocol: u32,
     /// What has come behind the welcome.
     pub(crate) rest: Vec<u8>,
     /// The holder's process, where it is a child of ours, to be collected.
@@ -133,6 +141,7 @@ pub(crate) fn start(
     let line = Arc::new(Line {
         stream: welcomed.stream.try_clone()?,
         by: welcomed.by,
+        protocol: welcomed.protocol,
         sayings,
         next_input: AtomicU64::new(1),
         inputs: Mutex::new(Some(HashMap::new())),
@@ -180,6 +189,7 @@ impl Speaker {
                     self.size = size;
                     self.say(&FromCore::Resize(size).encode())
                 }
+                Saying::Withdraw { id } => self.say(&FromCore::Withdraw { id }.encode()),
                 Saying::Nudge => self.nudge(),
                 Saying::Painting(painting) => self.say(&wire::checkpoint(&painting)),
                 Saying::Release => self.say(&FromCore::Release.encode()),
@@ -273,7 +283,7 @@ impl Follower {
             let deadline = Instant::now() + GONE_WAIT_MAX;
             while process::lives(holder) {
                 if Instant::now() >= deadline {
-                    self.line.let_go.store(true, Ordering::SeqCst);
+                    self.displaced();
                     tracing::warn!(
                         tag = by.tag,
                         holder = holder.pid,
@@ -329,6 +339,12 @@ impl Follower {
         self.paint();
     }
 
+    /// Another core holds the program from now on.
+    fn displaced(&self) {
+        self.line.let_go.store(true, Ordering::SeqCst);
+        self.shared.displaced.send_replace(true);
+    }
+
     fn nudge(&self) {
         // Where the holder is slow, the program paints when it does.
         let _ = self.line.sayings.try_send(Saying::Nudge);
@@ -375,7 +391,7 @@ impl Follower {
                 self.shared.caught_up.send_replace(true);
             }
             FromHolder::Displaced => {
-                self.line.let_go.store(true, Ordering::SeqCst);
+                self.displaced();
                 tracing::warn!(
                     tag = self.line.by.tag,
                     "another core holds this terminal from now on"

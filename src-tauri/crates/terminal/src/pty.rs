@@ -8,20 +8,20 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::emulator::{Emulator, Screen, Size, Snapshot};
 use crate::error::TerminalError;
 use crate::folder::Folder;
-use crate::follow::{self, Line, Saying, Welcomed};
+use crate::follow::{self, GONE_WAIT_MAX, Line, Saying, Welcomed};
 use crate::holder::monotonic_ns;
 use crate::painted::PaintedRow;
 use crate::process;
 use crate::ring::{Output, RING_BYTES_MAX, Ring};
 use crate::stop::{self, StopProof};
 use crate::subscription::Subscription;
-use crate::wire::{PAINTING_BYTES_MAX, Painting, Typed};
+use crate::wire::{PAINTING_BYTES_MAX, PROTOCOL_WITHDRAWS, Painting, Typed};
 
 /// Writes that may wait for the program to take its input; further writers wait in [`Terminal::write`].
 pub const WRITE_QUEUE_MAX: usize = 64;
@@ -29,6 +29,10 @@ pub const WRITE_QUEUE_MAX: usize = 64;
 pub const WRITE_BYTES_MAX: usize = 128 * 1024;
 /// How long a write waits for a program that does not read its input.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long the holder may take to say what has become of input that is taken back.
+const WITHDRAW_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long it may take to be known why a connection has ended.
+const DECIDED_WAIT_MAX: Duration = Duration::from_secs(GONE_WAIT_MAX.as_secs() + 1);
 /// How long the holder may take for its last words, and to be gone, once the process tree is.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
@@ -92,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) end: watch::Sender<u64>,
     pub(crate) exit: watch::Sender<Option<Exit>>,
     pub(crate) lost: watch::Sender<bool>,
+    /// Another core holds the program.
+    pub(crate) displaced: watch::Sender<bool>,
     /// What the holder had kept when we came is all here.
     pub(crate) caught_up: watch::Sender<bool>,
 }
@@ -168,6 +174,7 @@ impl Terminal {
             end: watch::Sender::new(welcomed.start),
             exit: watch::Sender::new(None),
             lost: watch::Sender::new(false),
+            displaced: watch::Sender::new(false),
             caught_up: watch::Sender::new(false),
         });
         let (line, following) = follow::start(&shared, welcomed, WRITE_QUEUE_MAX)
@@ -193,7 +200,9 @@ impl Terminal {
         self.inner.line.by.root.pid
     }
 
-    /// Types `bytes` into the terminal, and returns when the kernel has them. Writes of several callers do not mix.
+    /// Types `bytes` into the terminal, and returns when the kernel has them. Writes of several callers do not mix. What
+    /// the program has taken nothing of is taken back: when it does not read for long ([`TerminalError::Stuck`]), and
+    /// when the caller does not wait any longer.
     pub async fn write(&self, bytes: impl Into<Bytes>) -> Result<Written, TerminalError> {
         let bytes = bytes.into();
         let pid = self.pid();
@@ -207,34 +216,84 @@ impl Terminal {
         if self.inner.shared.exit.borrow().is_some() {
             return Err(TerminalError::Closed { pid });
         }
-        let (id, typed) = self.inner.line.expect();
-        let whole = async {
-            let saying = Saying::Input { id, bytes };
-            let closed = || self.no_longer(pid);
-            self.inner.line.sayings.send(saying).await.map_err(|_| closed())?;
-            match typed.await.map_err(|_| closed())? {
-                Typed::Done {
-                    started_ns,
-                    finished_ns,
-                } => Ok(written(started_ns, finished_ns)),
-                Typed::Not { .. } if self.inner.shared.exit.borrow().is_some() => Err(closed()),
-                Typed::Not { why } => Err(TerminalError::Write {
-                    pid,
-                    source: std::io::Error::other(why),
-                }),
-            }
+        let line = &self.inner.line;
+        let (id, mut typed) = line.expect();
+        let mut waiting = Waiting {
+            line,
+            id,
+            is_over: false,
         };
-        let result = tokio::time::timeout(WRITE_WAIT_MAX, whole).await;
-        self.inner.line.forget(id);
-        result.unwrap_or(Err(TerminalError::Stuck {
-            pid,
-            waited: WRITE_WAIT_MAX,
-        }))
+        let whole = async {
+            line.sayings.send(Saying::Input { id, bytes }).await.ok()?;
+            (&mut typed).await.ok()
+        };
+        let result = match tokio::time::timeout(WRITE_WAIT_MAX, whole).await {
+            Ok(Some(typed)) => self.typed(typed).await,
+            Ok(None) => Err(self.no_longer().await),
+            Err(_) => self.withdraw(id, &mut typed).await,
+        };
+        waiting.is_over = true;
+        result
     }
 
-    /// Why nothing can be said to the program any more.
-    fn no_longer(&self, pid: u32) -> TerminalError {
-        match self.inner.line.let_go.load(Ordering::SeqCst) && self.inner.shared.exit.borrow().is_none() {
+    /// What has become of input, as the holder says it.
+    async fn typed(&self, typed: Typed) -> Result<Written, TerminalError> {
+        let (pid, waited) = (self.pid(), WRITE_WAIT_MAX);
+        match typed {
+            Typed::Done {
+                started_ns,
+                finished_ns,
+            } => Ok(written(started_ns, finished_ns)),
+            Typed::Not { .. } if self.inner.shared.exit.borrow().is_some() => Err(self.no_longer().await),
+            Typed::Not { why } => Err(TerminalError::Write {
+                pid,
+                source: std::io::Error::other(why),
+            }),
+            Typed::Withdrawn => Err(TerminalError::Stuck { pid, waited }),
+            Typed::Begun => Err(TerminalError::Unsure { pid, waited }),
+        }
+    }
+
+    /// Takes back input that nobody has taken for long. Without an answer nothing is known about it.
+    async fn withdraw(
+        &self,
+        id: u64,
+        typed: &mut oneshot::Receiver<Typed>,
+    ) -> Result<Written, TerminalError> {
+        let line = &self.inner.line;
+        let asked = async {
+            if line.protocol < PROTOCOL_WITHDRAWS {
+                return None;
+            }
+            line.sayings.send(Saying::Withdraw { id }).await.ok()?;
+            typed.await.ok()
+        };
+        match tokio::time::timeout(WITHDRAW_WAIT_MAX, asked).await {
+            Ok(Some(said)) => self.typed(said).await,
+            Ok(None) | Err(_) => Err(TerminalError::Unsure {
+                pid: self.pid(),
+                waited: WRITE_WAIT_MAX,
+            }),
+        }
+    }
+
+    /// Why nothing can be said to the program any more. A connection that has just ended does not tell it at once.
+    async fn no_longer(&self) -> TerminalError {
+        let (pid, shared, line) = (self.pid(), &self.inner.shared, &self.inner.line);
+        let mut exit = shared.exit.subscribe();
+        let (mut lost, mut displaced) = (shared.lost.subscribe(), shared.displaced.subscribe());
+        let decided = async {
+            tokio::select! {
+                _ = exit.wait_for(Option::is_some) => {}
+                _ = lost.wait_for(|lost| *lost) => {}
+                _ = displaced.wait_for(|displaced| *displaced) => {}
+            }
+        };
+        if !line.let_go.load(Ordering::SeqCst) {
+            // Then it is decided, or stays open.
+            let _ = tokio::time::timeout(DECIDED_WAIT_MAX, decided).await;
+        }
+        match line.let_go.load(Ordering::SeqCst) && shared.exit.borrow().is_none() {
             true => TerminalError::LetGo { pid },
             false => TerminalError::Closed { pid },
         }
@@ -321,6 +380,12 @@ impl Terminal {
         self.inner.shared.lost.subscribe()
     }
 
+    /// Becomes true when a core of a later launch holds the program: this one sees and says nothing more, and what becomes
+    /// of the program is the other one's to tell.
+    pub fn displaced(&self) -> watch::Receiver<bool> {
+        self.inner.shared.displaced.subscribe()
+    }
+
     /// Ends the program and everything it started, wherever that moved itself: TERM, `grace`, KILL, until it is
     /// proven gone or a limit is reached, which the proof says. Then the holder goes too. Calling it again is harmless.
     pub async fn stop(&self, grace: Duration) -> Result<StopProof, TerminalError> {
@@ -380,6 +445,23 @@ impl Terminal {
             && let Err(error) = folder.remove()
         {
             tracing::warn!(tag = by.tag, %error, "the folder of a holder that is gone could not be removed");
+        }
+    }
+}
+
+/// An input on its way. Whoever does not wait for it any longer does not want it typed either.
+struct Waiting<'a> {
+    line: &'a Line,
+    id: u64,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.line.forget(self.id);
+        if !self.is_over && self.line.protocol >= PROTOCOL_WITHDRAWS {
+            // Where there is no room the holder stands still; it is typed then when it goes on.
+            let _ = self.line.sayings.try_send(Saying::Withdraw { id: self.id });
         }
     }
 }

@@ -19,7 +19,9 @@ use crate::holders::Processes;
 use crate::process::{self, HOLDER_TAG_VARIABLE};
 use crate::pty::{SpawnSpec, Terminal};
 use crate::stop;
-use crate::wire::{FRAME_BYTES_MAX, FromCore, Hello, PROTOCOL, Plan, Refusal, Refused, Welcome};
+use crate::wire::{
+    FRAME_BYTES_MAX, FromCore, Hello, PROTOCOL, PROTOCOL_OLDEST, Plan, Refusal, Refused, Welcome,
+};
 
 /// How long a holder and its program may take to start.
 const START_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -56,6 +58,7 @@ pub(crate) fn on_thread(spec: &SpawnSpec, tag: &str) -> Result<Terminal, Termina
             tag: tag.to_owned(),
             holder: None,
         },
+        protocol: welcome.protocol,
         stream: ours,
         rest,
         child: None,
@@ -154,6 +157,7 @@ fn start_in(
             tag: tag.to_owned(),
             holder: Some(welcome.holder),
         },
+        protocol: welcome.protocol,
         stream: ours,
         rest,
         child: Some(child),
@@ -217,7 +221,7 @@ fn spawn(
 fn hello(spec: &SpawnSpec, tag: &str, epoch: u64, alone_max: Duration) -> Hello {
     let alone_ms_max = u64::try_from(alone_max.as_millis()).unwrap_or(u64::MAX);
     Hello {
-        lowest: PROTOCOL,
+        lowest: PROTOCOL_OLDEST,
         highest: PROTOCOL,
         tag: tag.to_owned(),
         epoch,

@@ -12,8 +12,11 @@ use crate::emulator::Size;
 use crate::process::ProcessId;
 use crate::pty::{Exit, SpawnSpec, WRITE_BYTES_MAX};
 
-/// The version of what follows.
-pub(crate) const PROTOCOL: u32 = 1;
+/// The version of what follows, and the oldest that is still spoken: a holder outlives the program that started it.
+pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL_OLDEST: u32 = 1;
+/// The first version in which input can be taken back.
+pub(crate) const PROTOCOL_WITHDRAWS: u32 = 2;
 /// Most bytes of a frame behind its length: a program's whole environment has room.
 pub(crate) const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of the first frame of somebody who comes to a holder's socket.
@@ -32,6 +35,7 @@ const INPUT: u8 = 2;
 const RESIZE: u8 = 3;
 const CHECKPOINT: u8 = 4;
 const RELEASE: u8 = 5;
+const WITHDRAW: u8 = 6;
 const WELCOME: u8 = 65;
 const REFUSED: u8 = 66;
 pub(crate) const OUTPUT: u8 = 67;
@@ -62,6 +66,14 @@ pub(crate) struct Hello {
     pub(crate) from: u64,
     /// What to start: there in the first connection of a holder, and only there.
     pub(crate) plan: Option<Plan>,
+}
+
+impl Hello {
+    /// The newest protocol that both sides speak.
+    pub(crate) fn spoken(&self) -> Option<u32> {
+        let newest = self.highest.min(PROTOCOL);
+        (newest >= self.lowest.max(PROTOCOL_OLDEST)).then_some(newest)
+    }
 }
 
 /// What to start. Holds secrets: never logged, never written to a disk.
@@ -156,13 +168,26 @@ pub(crate) enum FromCore {
     Checkpoint(Painting),
     /// The program is proven gone: the holder may go, and its folder with it.
     Release,
+    /// This input is not wanted any more; answered in each case, unless it was before.
+    Withdraw {
+        id: u64,
+    },
 }
 
 /// When input was handed to the kernel, in nanoseconds of the monotonic clock, or why it was not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Typed {
-    Done { started_ns: u64, finished_ns: u64 },
-    Not { why: String },
+    Done {
+        started_ns: u64,
+        finished_ns: u64,
+    },
+    Not {
+        why: String,
+    },
+    /// It was taken back in time: none of it was typed, and none will be.
+    Withdrawn,
+    /// The program has a part of it already, and gets the rest when it reads: half a paste would swallow what follows.
+    Begun,
 }
 
 /// What a holder says, but for output, which is read as it comes.
@@ -229,6 +254,7 @@ impl FromCore {
             FromCore::Resize(size) => frame(RESIZE, &[&size.cols.to_le_bytes(), &size.rows.to_le_bytes()]),
             FromCore::Checkpoint(painting) => checkpoint(painting),
             FromCore::Release => frame(RELEASE, &[]),
+            FromCore::Withdraw { id } => frame(WITHDRAW, &[&id.to_le_bytes()]),
         }
     }
 
@@ -255,6 +281,10 @@ impl FromCore {
             }
             CHECKPOINT => Ok(FromCore::Checkpoint(painting(kind, payload)?)),
             RELEASE if payload.is_empty() => Ok(FromCore::Release),
+            WITHDRAW => {
+                let (id, _) = number(payload).ok_or_else(|| malformed("no id"))?;
+                Ok(FromCore::Withdraw { id })
+            }
             _ => Err(malformed("no core says this")),
         }
     }
@@ -276,6 +306,8 @@ impl FromHolder {
                         &[&id, &[1], &started_ns.to_le_bytes(), &finished_ns.to_le_bytes()],
                     ),
                     Typed::Not { why } => frame(INPUT_DONE, &[&id, &[0], why.as_bytes()]),
+                    Typed::Withdrawn => frame(INPUT_DONE, &[&id, &[2]]),
+                    Typed::Begun => frame(INPUT_DONE, &[&id, &[3]]),
                 }
             }
             FromHolder::Exited(exit) => json(EXITED, exit),
@@ -310,6 +342,8 @@ impl FromHolder {
                     Some((0, why)) => Typed::Not {
                         why: String::from_utf8_lossy(why).into_owned(),
                     },
+                    Some((2, _)) => Typed::Withdrawn,
+                    Some((3, _)) => Typed::Begun,
                     _ => return Err(malformed("neither done nor not")),
                 };
                 Ok(FromHolder::InputDone { id, typed })

@@ -462,6 +462,7 @@ pub(super) mod wording {
             text: row.text.clone(),
             choices: row.choices.clone(),
             asked_at: row.asked_at,
+            at_terminal: false,
         }
     }
 

@@ -299,6 +299,7 @@ mod tests {
             text: "may it?".into(),
             choices: choices.iter().map(|choice| (*choice).to_owned()).collect(),
             asked_at: Timestamp(0),
+            at_terminal: false,
         };
         let mut asks = Asks::default();
         let held = Held {

@@ -378,6 +378,9 @@ impl EventLoop {
                 id,
                 End::cancelled("it was cancelled while its session was looked for"),
             ),
+            Stage::UntilLetBegin => {
+                self.end(id, End::cancelled("it was cancelled before it was begun"));
+            }
             Stage::Recovering if self.has_had_no_effect(id) => {
                 self.end(id, End::cancelled("it was cancelled before it was begun"));
             }

@@ -26,6 +26,8 @@ pub(super) struct Detail {
     /// A turn has begun in it: there is a conversation to resume.
     pub talked: bool,
     pub was_ready: bool,
+    /// Its program was started with the conversation of before.
+    pub resumed: bool,
     pub unchecked: bool,
     pub restarts: u32,
     /// The program's own id of its conversation, where that is not the session's.
@@ -66,6 +68,7 @@ impl Live {
             warm: self.warm,
             talked: self.talked,
             was_ready: self.was_ready,
+            resumed: self.resumed,
             unchecked: self.unchecked,
             restarts: self.restarts,
             conversation: now.unwrap_or(self.conversation),

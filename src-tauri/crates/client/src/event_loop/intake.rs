@@ -6,13 +6,13 @@ use std::time::Duration;
 use domain::{Command, CommandId, OfficeId, ResultId};
 use journal::NewCommand;
 use rand::Rng;
-use supabase::{ClaimedCommand, ConnectionState, NO_SUCH_FUNCTION, RestError};
+use supabase::{Claim, ClaimedCommand, ConnectionState, NO_SUCH_FUNCTION, RestError};
 use uuid::Uuid;
 
 use super::finish::End;
 use super::{Event, EventLoop, Work};
 use crate::recovery::claimed_value;
-use crate::rules::claims::{Room, URGENT_KINDS, Wanted};
+use crate::rules::claims::{KNOWN_MAX, Room, URGENT_KINDS, Wanted, known};
 use crate::rules::intake::{Intake, Opening, opening};
 use crate::rules::lease::LEASE_S;
 
@@ -46,20 +46,39 @@ impl EventLoop {
         };
         tracing::debug!(cause, ?wanted, "claiming");
         let (rest, office, client) = (self.ground.rest.clone(), data.office.id, data.client);
+        let known = self.known();
         self.start(async move {
-            let result = match wanted {
-                Wanted::Urgent { limit } => {
-                    rest.claim_commands_of(&URGENT_KINDS, office, client, limit, LEASE_S)
-                        .await
-                }
-                Wanted::Any { limit } => rest.claim_commands(office, client, limit, LEASE_S).await,
+            let (limit, kinds) = match wanted {
+                Wanted::Urgent { limit } => (limit, Some(URGENT_KINDS.as_slice())),
+                Wanted::Any { limit } => (limit, None),
             };
+            let claim = Claim {
+                office,
+                client,
+                limit,
+                lease_s: LEASE_S,
+                kinds,
+                known: known.as_deref(),
+            };
+            let result = rest.claim(&claim).await;
             Event::Claimed {
                 office,
                 cause,
                 result,
             }
         });
+    }
+
+    /// All that we have, so that the office gives again what it took for us in an answer that we never heard. Nothing
+    /// where that cannot be told.
+    fn known(&self) -> Option<Vec<CommandId>> {
+        match self.ground.journal.unanswered(KNOWN_MAX + 1) {
+            Ok(unanswered) => known(self.desk.held(), unanswered.into_iter()),
+            Err(error) => {
+                tracing::warn!(%error, "which results wait for an answer cannot be read");
+                None
+            }
+        }
     }
 
     /// The poll has found what no doorbell had told: that doorbells still come is proven anew.
@@ -139,14 +158,10 @@ impl EventLoop {
         }
     }
 
-    /// The database is from before `claim_commands` could be asked for some kinds only. It is tried again with every poll.
+    /// The database is of an earlier version. It is tried again with every poll.
     fn cannot_claim(&mut self) {
-        let message = if self.claim_room().is_full() {
-            "the line is full, and the office's database cannot give out answers and cancels alone: they wait until a prompt has ended"
-        } else {
-            "the office's database does not know `claim_commands` as this program calls it"
-        };
-        let hint = "Apply the files of migrations/supabase to the project anew, from 0003 on.";
+        let message = "the office's database does not know `claim_commands` as this program calls it";
+        let hint = "Apply the files of migrations/supabase to the project anew, all of them.";
         self.problem("office_claims", message, hint);
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::finish::End;
 use super::{Event, EventLoop, Stage, Work};
+use crate::recovery::Deed;
 use crate::rules::lease::{BeginStep, LEASE_S, Means};
 use crate::rules::moment::Moment;
 
@@ -82,6 +83,42 @@ impl EventLoop {
         false
     }
 
+    /// Before a session is made for the command that asks for one: the same. Without the office's word it stays in line.
+    /// With it, it is noted as begun: lost from here on, it is not let go as if it had never come.
+    pub(super) fn may_make_session(&mut self, id: CommandId) -> bool {
+        match self.desk.begin(id, self.moment()) {
+            BeginStep::Go => {
+                let began_before = self.work.get(&id).is_some_and(|work| work.started_at.is_some());
+                return began_before || self.mark_started(id);
+            }
+            BeginStep::Ask { token } => self.ask_to_begin(id, token),
+            BeginStep::Wait => {}
+            BeginStep::Expired => self.end_expired(id),
+        }
+        false
+    }
+
+    /// Carries out what had to wait for its session to be found: what has an effect at once only behind the office's
+    /// word, since it may be expired by now, or somebody else's. A prompt asks for itself, and reading does no harm.
+    pub(super) fn carry_out_late(&mut self, id: CommandId) {
+        let Some(work) = self.work.get(&id) else { return };
+        let step = match Deed::of(&work.command) {
+            Deed::Prompt | Deed::Read => BeginStep::Go,
+            Deed::Create | Deed::Terminate | Deed::CancelCommand | Deed::CancelTurn | Deed::Keys => {
+                self.desk.begin(id, self.moment())
+            }
+        };
+        match step {
+            BeginStep::Go => {
+                self.wait_for(id, Stage::InLine);
+                self.carry_out(id);
+            }
+            BeginStep::Ask { token } => self.ask_to_begin(id, token),
+            BeginStep::Wait => {}
+            BeginStep::Expired => self.end_expired(id),
+        }
+    }
+
     /// Asks early, while the session is looked at.
     pub(super) fn ask_to_begin_early(&mut self, id: CommandId) {
         match self.desk.begin(id, self.moment()) {
@@ -112,7 +149,8 @@ impl EventLoop {
         match &result {
             Ok(_) => self.solved("office_begins"),
             Err(RestError::NotFound { code, .. }) if code == NO_SUCH_FUNCTION => {
-                let message = "the office's database does not know `begin_command`: prompts wait";
+                let message =
+                    "the office's database does not know `begin_command`: prompts and new sessions wait";
                 let hint = "Apply the files of migrations/supabase to the project anew, from 0003 on.";
                 self.problem("office_begins", message, hint);
             }
@@ -149,12 +187,25 @@ impl EventLoop {
     /// Goes on with a command that waited for the office's word, where nothing else keeps it.
     pub(super) fn proceed(&mut self, id: CommandId) {
         self.lease_is_ours(id);
-        let Some(Stage::Starting { session }) = self.work.get(&id).map(|work| work.stage.clone()) else {
-            return;
-        };
         if self.is_stopping() {
             return;
         }
+        let session = match self.work.get(&id).map(|work| work.stage.clone()) {
+            Some(Stage::Starting { session }) => session,
+            Some(Stage::UntilLetBegin) => return self.carry_out_late(id),
+            Some(Stage::InLine) => return self.advance_line(),
+            Some(
+                Stage::Recovering
+                | Stage::UntilSettled { .. }
+                | Stage::Turn { .. }
+                | Stage::UntilEnded { .. }
+                | Stage::Asking
+                | Stage::Answering
+                | Stage::UntilGone { .. }
+                | Stage::Ended,
+            )
+            | None => return,
+        };
         // While it starts, works or stops, the end of that goes on with what waits for it.
         if self
             .sessions
@@ -206,7 +257,10 @@ impl EventLoop {
             tracing::warn!(%command, ?let_go, "the lease is lost for good");
             match let_go {
                 Ok(true) => self.let_go(command),
-                Ok(false) => self.cancel_work(command, json!({ "way": "lease_lost" })),
+                Ok(false) => {
+                    self.cancel_work(command, json!({ "way": "lease_lost" }));
+                    self.lease_is_not_ours(command);
+                }
                 // Nothing of it begins as it is; it is looked at again after the next claim.
                 Err(error) => self.problem("journal", error.to_string(), ""),
             }
@@ -214,7 +268,7 @@ impl EventLoop {
     }
 
     /// It is out of our hands, as if it had never come.
-    fn let_go(&mut self, id: CommandId) {
+    pub(super) fn let_go(&mut self, id: CommandId) {
         let session = self.work.remove(&id).and_then(|work| work.stage.session());
         self.desk.release(id);
         self.leftovers.forget(id);

@@ -78,6 +78,11 @@ impl EventLoop {
                 self.waits_because(id, because);
                 continue;
             }
+            let makes_it = matches!(placement, Placement::Take(_) | Placement::Start) && wish.fresh;
+            if makes_it && !self.may_make_session(id) {
+                self.waits_because(id, "the office is asked whether it may be begun");
+                continue;
+            }
             match placement {
                 Placement::Take(session) => {
                     self.leave_line(id, wish.agent);

@@ -225,6 +225,8 @@ enum Stage {
     Recovering,
     /// It names a session that is still being looked for.
     UntilSettled { session: SessionId },
+    /// It had to wait, and the office is asked whether it may still be begun.
+    UntilLetBegin,
     /// In the line for a session.
     InLine,
     /// Its session starts.
@@ -255,6 +257,7 @@ impl Stage {
             | Stage::UntilGone { session }
             | Stage::UntilSettled { session } => Some(*session),
             Stage::Recovering
+            | Stage::UntilLetBegin
             | Stage::InLine
             | Stage::UntilEnded { .. }
             | Stage::Asking

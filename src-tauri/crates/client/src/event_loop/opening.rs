@@ -262,10 +262,12 @@ impl EventLoop {
         live.unchecked = true;
         live.start_deadline = Some(Instant::now() + START_DEADLINE);
         self.directory.expect(id, live.secret.clone());
-        match self.sessions.get(&id) {
-            Some(live) => self.opening(live, &agent, row, site, mode),
-            None => Err(gone()),
+        let live = self.sessions.get(&id).ok_or_else(gone)?;
+        let opening = self.opening(live, &agent, row, site, mode)?;
+        if let Some(live) = self.sessions.get_mut(&id) {
+            live.resumed = opening.session.start == StartMode::Resume;
         }
+        Ok(opening)
     }
 
     fn opening(
@@ -333,7 +335,14 @@ impl EventLoop {
         let program = program.clone().unwrap_or_else(|| name.into());
         let launch = self.launch(&live.provider, program, id, &live.secret);
         let config_dir = claude::config_dir(&self.ground.environment).unwrap_or_default();
-        self.session_spec(id, live, launch, config_dir)
+        SessionSpec {
+            // Whether it takes up the conversation that it was started with shows when it is ready.
+            start: match live.resumed && !live.was_ready {
+                true => StartMode::Resume,
+                false => StartMode::New,
+            },
+            ..self.session_spec(id, live, launch, config_dir)
+        }
     }
 
     /// The program of an agent.

@@ -248,9 +248,10 @@ impl EventLoop {
                 Stage::InLine => CommandStatus::Waiting,
                 // An earlier core has begun it, and what became of it cannot be seen yet.
                 Stage::Recovering if self.leftovers.may_run(id) => CommandStatus::Running,
-                Stage::Starting { .. } | Stage::Recovering | Stage::UntilSettled { .. } => {
-                    CommandStatus::Claimed
-                }
+                Stage::Starting { .. }
+                | Stage::Recovering
+                | Stage::UntilSettled { .. }
+                | Stage::UntilLetBegin => CommandStatus::Claimed,
                 Stage::Turn { .. }
                 | Stage::UntilEnded { .. }
                 | Stage::UntilGone { .. }

@@ -49,6 +49,8 @@ pub(super) struct Leftovers {
     pub(super) fates: HashMap<CommandId, Recovery>,
     taken_up: u32,
     ended_meanwhile: u32,
+    /// A core of a later launch has taken a session from this one.
+    pub(super) displaced: bool,
     /// Sessions that were silent for [`SILENT_MAX`].
     given_up: BTreeSet<SessionId>,
 }
@@ -91,6 +93,7 @@ impl Leftovers {
             fates: HashMap::new(),
             taken_up: 0,
             ended_meanwhile: 0,
+            displaced: false,
             given_up: BTreeSet::new(),
         }
     }
@@ -132,6 +135,12 @@ impl Leftovers {
         self.never_entered.remove(&id);
     }
 
+    /// Whether a command that is not settled yet is about this session.
+    pub(super) fn is_about(&self, id: CommandId, session: SessionId) -> bool {
+        let left = self.commands.get(&id);
+        left.is_some_and(|left| left.session == Some(session))
+    }
+
     /// Whether it was begun by an earlier core and may still be at work.
     pub(super) fn may_run(&self, id: CommandId) -> bool {
         let may = |left: &LeftCommand| left.phase == Phase::Started && left.goes_on != Some(Fate::RunAgain);
@@ -152,9 +161,9 @@ impl EventLoop {
         self.leftovers.unread || seeks
     }
 
-    /// Whether nothing new may be asked of the office: at the start, and when the core ends.
+    /// Whether nothing new may be asked of the office: at the start, when the core ends, and when a later one is there.
     pub(super) fn takes_nothing_new(&self) -> bool {
-        self.is_stopping() || self.is_recovering()
+        self.is_stopping() || self.is_recovering() || self.leftovers.displaced
     }
 
     /// Whether this session is still being looked for.
@@ -483,12 +492,8 @@ impl EventLoop {
         waiting.sort_by_key(|work| work.row.seq);
         let waiting: Vec<CommandId> = waiting.into_iter().map(|work| work.row.id).collect();
         for command in waiting {
-            if self.desk.may_be_expired(command, self.moment()) {
-                self.end_expired(command);
-                continue;
-            }
-            self.wait_for(command, Stage::InLine);
-            self.carry_out(command);
+            self.wait_for(command, Stage::UntilLetBegin);
+            self.carry_out_late(command);
         }
     }
 
@@ -659,6 +664,7 @@ fn session_of(note: &SessionNote) -> SessionId {
         | SessionNote::AskClosed { session, .. }
         | SessionNote::Retrying { session, .. }
         | SessionNote::TurnEnded { session, .. }
+        | SessionNote::TakenOver { session, .. }
         | SessionNote::Exited { session, .. } => *session,
     }
 }

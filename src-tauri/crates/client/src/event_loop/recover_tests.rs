@@ -309,6 +309,12 @@ async fn what_never_reached_an_agent_waits_for_the_offices_word_and_is_begun_the
     assert!(core.mark_started(new));
 }
 
+fn silent() -> Found {
+    Found::Silent {
+        why: "it does not answer".to_owned(),
+    }
+}
+
 /// The end of a turn whose prompt was proven not to have reached the agent.
 fn never_reached(turn: TurnId) -> session::TurnReport {
     session::TurnReport {
@@ -353,11 +359,12 @@ async fn a_prompt_before_whose_enter_the_machine_slept_is_begun_anew_once() {
     core.desk.hold_again(&row, core.moment());
     core.work.insert(command, Work::new(row, parsed));
     core.work.get_mut(&command).unwrap().stage = Stage::Turn { session, turn };
-
-    core.take_note(SessionNote::TurnEnded {
+    let never_reached = || SessionNote::TurnEnded {
         session,
         report: Box::new(never_reached(turn)),
-    });
+    };
+
+    core.take_note(never_reached());
     assert_eq!(core.work[&command].stage, Stage::InLine);
     assert_eq!(outcome(&journal, command).1, Some(Recovery::RunAgain));
     assert_eq!(outcome(&journal, command).2, None, "nothing is reported");
@@ -365,10 +372,7 @@ async fn a_prompt_before_whose_enter_the_machine_slept_is_begun_anew_once() {
     assert!(core.mark_started(command), "it may be begun");
 
     core.work.get_mut(&command).unwrap().stage = Stage::Turn { session, turn };
-    core.take_note(SessionNote::TurnEnded {
-        session,
-        report: Box::new(never_reached(turn)),
-    });
+    core.take_note(never_reached());
     assert_eq!(outcome(&journal, command).2.as_deref(), Some("failed"));
 }
 
@@ -402,6 +406,80 @@ async fn a_command_whose_lease_is_lost_is_not_begun() {
 }
 
 #[tokio::test]
+async fn a_cancel_of_before_whose_lease_is_lost_is_not_passed_on_and_is_told_as_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let cancel = started(&journal, 10, "cancel", json!({ "command": id(99) }));
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.cancel_work(cancel, json!({ "way": "lease_lost" }));
+    assert_eq!(outcome(&journal, cancel).2, None);
+    core.lease_is_not_ours(cancel);
+    assert_eq!(outcome(&journal, cancel).2.as_deref(), Some("unconfirmed"));
+}
+
+#[tokio::test]
+async fn no_session_is_made_for_a_command_before_the_office_has_said_that_it_may_be_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.office = Some(office(900_001));
+    core.program_looked_for = true;
+    let create = received(&journal, 10, "create_session", json!({}));
+    let row = claimed_row(&journal.command(create).unwrap().unwrap()).unwrap();
+    core.desk.hold_again(&row, core.moment());
+    core.open_command(row);
+    assert_eq!(core.work[&create].stage, Stage::InLine);
+    assert!(core.sessions.is_empty());
+    assert_eq!(outcome(&journal, create), (journal::Phase::Received, None, None));
+}
+
+#[tokio::test]
+async fn keys_that_waited_for_their_session_are_not_pressed_before_the_office_has_said_that_they_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.taken_up(session, silent());
+    let keys = received(
+        &journal,
+        10,
+        "send_keys",
+        json!({ "session": session, "text": "y" }),
+    );
+    let row = claimed_row(&journal.command(keys).unwrap().unwrap()).unwrap();
+    core.desk.hold_again(&row, core.moment());
+    core.open_command(row);
+    assert_eq!(core.work[&keys].stage, Stage::UntilSettled { session });
+    let gone = Found::Gone {
+        why: "it has ended".to_owned(),
+        place: None,
+        judged: Judged::new(),
+    };
+    core.taken_up(session, gone);
+    assert_eq!(core.work[&keys].stage, Stage::UntilLetBegin);
+    core.cancel_work(keys, json!({ "way": "office" }));
+    assert_eq!(outcome(&journal, keys).2.as_deref(), Some("cancelled"));
+}
+
+#[tokio::test]
+async fn a_session_that_a_later_core_holds_is_dropped_with_its_commands_and_nothing_more_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let prompt = carried(&journal, 10, session, TurnStage::Taken);
+    let mut core = core(dir.path(), &journal);
+    core.recover();
+    core.taken_over(session, "a later start holds it");
+    assert!(core.work.is_empty() && core.sessions.is_empty());
+    assert_eq!(outcome(&journal, prompt), (journal::Phase::Started, None, None));
+    assert!(core.takes_nothing_new());
+    assert!(core.problems.contains_key("taken_over"));
+}
+
+#[tokio::test]
 async fn what_depends_on_a_holder_that_does_not_answer_waits_and_is_told_as_unknown_after_a_while() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal_in(dir.path());
@@ -410,9 +488,6 @@ async fn what_depends_on_a_holder_that_does_not_answer_waits_and_is_told_as_unkn
     let end = started(&journal, 11, "terminate", json!({ "session": session }));
     let mut core = core(dir.path(), &journal);
     core.recover();
-    let silent = || Found::Silent {
-        why: "it does not answer".to_owned(),
-    };
     core.taken_up(session, silent());
     assert!(!core.is_recovering(), "the office is not kept waiting by it");
     assert_eq!(core.sessions[&session].hold, Some(Hold::Held));
@@ -454,12 +529,7 @@ async fn nothing_waits_for_a_session_that_was_silent_for_too_long_and_what_had_n
     let begun = carried(&journal, 10, session, TurnStage::Begun);
     let mut core = core(dir.path(), &journal);
     core.recover();
-    core.taken_up(
-        session,
-        Found::Silent {
-            why: "it does not answer".to_owned(),
-        },
-    );
+    core.taken_up(session, silent());
     core.leftovers.sessions.get_mut(&session).unwrap().silent_since = Instant::now().checked_sub(SILENT_MAX);
     core.look_again(Instant::now());
     assert_eq!(core.work[&begun].stage, Stage::Recovering);
@@ -633,6 +703,30 @@ async fn what_is_known_of_a_session_comes_back_as_it_was() {
     assert_eq!(core.sessions[&session].detail(), detail);
     let again = journal.session(session).unwrap().unwrap();
     assert_eq!(Detail::of(&again), Some(detail));
+}
+
+#[tokio::test]
+async fn a_program_that_was_to_take_up_a_conversation_and_has_not_shown_its_prompt_is_still_held_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    for (number, resumed, was_ready, expected) in [
+        (1, true, false, StartMode::Resume),
+        (2, true, true, StartMode::New),
+        (3, false, false, StartMode::New),
+    ] {
+        let detail = Detail {
+            secret: "s".to_owned(),
+            resumed,
+            was_ready,
+            ..Detail::default()
+        };
+        let session = session_row(&journal, number, detail.value());
+        let row = journal.session(session).unwrap().unwrap();
+        let live = Live::left(&row, &Detail::of(&row).unwrap());
+        assert_eq!(core.spec_of_left(session, &live).start, expected);
+    }
+    core.recover();
 }
 
 /// The bound is a tenth of what is promised of the whole start, on a machine that does other things besides.

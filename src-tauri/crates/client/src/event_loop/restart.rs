@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use domain::SessionId;
 use domain::session::SessionState;
+use domain::{CommandId, SessionId};
 use session::{SessionExit, StartMode};
 use tokio::time::Instant;
 
 use super::ending::After;
 use super::seats::Live;
-use super::{Event, EventLoop};
+use super::{Event, EventLoop, Work};
 use crate::stopping::StopHow;
 
 /// How long the old program may take to be proven gone and to send its last reports.
@@ -77,6 +77,30 @@ impl EventLoop {
             }
             self.end_process(id, After::ClearAway);
             self.advance_line();
+        }
+    }
+
+    /// A core of a later launch holds this session: nothing of it is ended, told or started again by this one, and its
+    /// commands are that core's, as the journal has them. Two cores are not to work in one folder: the earlier one takes
+    /// nothing new.
+    pub(super) fn taken_over(&mut self, id: SessionId, words: &str) {
+        let title = self
+            .sessions
+            .remove(&id)
+            .map(|live| live.title)
+            .unwrap_or_default();
+        self.leftovers.leave(id);
+        self.untold.remove(&id);
+        self.directory.remove(id);
+        self.leftovers.displaced = true;
+        let hint = "Another core works in this data folder. This one takes no more commands; end it.";
+        self.problem("taken_over", format!("session {title} ({id}): {words}"), hint);
+        let its = |(command, work): (&CommandId, &Work)| {
+            (work.stage.session() == Some(id) || self.leftovers.is_about(*command, id)).then_some(*command)
+        };
+        let its: Vec<CommandId> = self.work.iter().filter_map(its).collect();
+        for command in its {
+            self.let_go(command);
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Live {
     pub talked: bool,
     /// Its program has shown its prompt since its last start.
     pub was_ready: bool,
+    /// That start took up the conversation of before.
+    pub resumed: bool,
     /// It was started again: it is looked at before it gets work.
     pub unchecked: bool,
     /// That look is under way.
@@ -148,6 +150,7 @@ impl Live {
             restarts: 0,
             talked: false,
             was_ready: false,
+            resumed: false,
             unchecked: false,
             checking: false,
             look_again: false,
@@ -193,6 +196,7 @@ impl Live {
             restarts: detail.restarts,
             talked: detail.talked,
             was_ready: detail.was_ready,
+            resumed: detail.resumed,
             unchecked: detail.unchecked,
             checking: false,
             look_again: false,
@@ -292,6 +296,7 @@ impl EventLoop {
                 }
             }
             SessionNote::TurnEnded { session, report } => self.turn_ended(session, *report),
+            SessionNote::TakenOver { session, words } => self.taken_over(session, &words),
             SessionNote::Exited { session, exit } => self.program_ended(session, exit),
         }
     }

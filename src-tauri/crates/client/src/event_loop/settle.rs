@@ -180,6 +180,15 @@ impl EventLoop {
         self.go_on(id);
     }
 
+    /// The lease is lost for good for which a cancel of an earlier core has waited: whether its wish was passed on before
+    /// cannot be known, and it is not passed on now.
+    pub(super) fn lease_is_not_ours(&mut self, id: CommandId) {
+        let follows = |left: &LeftCommand| left.goes_on == Some(Fate::Follow);
+        if self.leftovers.commands.get(&id).is_some_and(follows) {
+            self.ends_unknown(id, None);
+        }
+    }
+
     /// The office is joined, or the agent program was looked for: what waited for that goes on.
     pub(super) fn go_on_with_what_is_ours(&mut self) {
         let seq = |id: &CommandId| self.work.get(id).map(|work| work.row.seq);

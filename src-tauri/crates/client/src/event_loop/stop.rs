@@ -72,6 +72,7 @@ impl EventLoop {
             | Stage::Answering => true,
             Stage::Recovering
             | Stage::UntilSettled { .. }
+            | Stage::UntilLetBegin
             | Stage::InLine
             | Stage::Starting { .. }
             | Stage::Ended => false,

@@ -1,6 +1,8 @@
 //! When commands are claimed, and how many. One claim at a time; a cause that comes while one is under way, or while none
 //! may be sent, makes one more later.
 
+use domain::CommandId;
+
 /// Commands taken by one claim.
 const CLAIM_MAX: usize = 10;
 /// Commands that are asked for even when everything is taken.
@@ -12,6 +14,21 @@ const LINE_MAX: usize = 50;
 /// Kinds that need no place and free what others wait for: taken also when our line is full, when it is they that can
 /// empty it. The database puts them before prompts.
 pub(crate) const URGENT_KINDS: [&str; 3] = ["approve", "cancel", "terminate"];
+
+/// Commands that a claim names as known. A client with more of them asks for nothing to be given again: what an answer
+/// that was lost has taken waits for the end of its lease then.
+pub(crate) const KNOWN_MAX: usize = 200;
+
+/// What a claim names as known: what is in our hands, and what is finished while the office has not answered the report
+/// of it. Nothing where these are too many to be named; what is not named would be given to us again. Of `unanswered`
+/// one more than [`KNOWN_MAX`] is enough.
+pub(crate) fn known(
+    held: impl Iterator<Item = CommandId>,
+    unanswered: impl Iterator<Item = CommandId>,
+) -> Option<Vec<CommandId>> {
+    let known: Vec<_> = held.chain(unanswered).take(KNOWN_MAX + 1).collect();
+    (known.len() <= KNOWN_MAX).then_some(known)
+}
 
 /// How full the house is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +135,23 @@ mod tests {
         assert!(!claims.is_wished());
         assert!(!claims.wish(false), "not now");
         assert!(claims.is_wished(), "but not forgotten");
+    }
+
+    #[test]
+    fn what_cannot_be_named_whole_is_not_named_at_all() {
+        let ids = |from: u128, count: usize| {
+            (from..)
+                .take(count)
+                .map(|id| CommandId(uuid::Uuid::from_u128(id)))
+        };
+        assert_eq!(known(ids(1, 2), ids(9, 1)).unwrap().len(), 3);
+        assert_eq!(
+            known(ids(1, 0), ids(9, 0)),
+            Some(Vec::new()),
+            "nothing is known: all is given again"
+        );
+        assert!(known(ids(1, KNOWN_MAX - 1), ids(900, 1)).is_some());
+        assert_eq!(known(ids(1, KNOWN_MAX - 1), ids(900, 2)), None);
     }
 
     #[test]

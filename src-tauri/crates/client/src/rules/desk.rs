@@ -45,6 +45,12 @@ impl Desk {
         self.claims.is_wished() && self.unwritten.is_empty() && self.allows_claim(now)
     }
 
+    /// What is in our hands.
+    pub fn held(&self) -> impl Iterator<Item = CommandId> {
+        let unwritten = self.unwritten.iter().map(|(row, _)| row.id);
+        self.leases.keys().copied().chain(unwritten)
+    }
+
     fn allows_claim(&self, now: Moment) -> bool {
         #[cfg(test)]
         if crate::sim::planted(crate::sim::Breach::HeldIsBegunAgain) {
@@ -168,13 +174,6 @@ impl Desk {
     pub fn ask_again(&self, now: Moment) -> Vec<CommandId> {
         let again = |(id, lease): (&CommandId, &Lease)| lease.asks_again(now).then_some(*id);
         self.leases.iter().filter_map(again).collect()
-    }
-
-    /// Its time to be begun may be over.
-    pub fn may_be_expired(&self, id: CommandId, now: Moment) -> bool {
-        self.leases
-            .get(&id)
-            .is_some_and(|lease| lease.may_be_expired(now))
     }
 
     /// Its time to be begun is over, as far as that is known here.

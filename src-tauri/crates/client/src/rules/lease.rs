@@ -264,12 +264,6 @@ impl Lease {
         let is_over = |(sent, span): (Moment, Duration)| now.at.saturating_duration_since(sent.at) >= span;
         !matches!(self.begin, Begin::Begun(_)) && self.expiry.is_some_and(is_over)
     }
-
-    /// The same by either clock: for what had to wait and is done without asking the office.
-    pub fn may_be_expired(&self, now: Moment) -> bool {
-        !matches!(self.begin, Begin::Begun(_))
-            && self.expiry.is_some_and(|(sent, span)| now.is_past(sent, span))
-    }
 }
 
 /// How long after its claim a command may be begun. Both times are the database's: it gave the lease at `lease_until`
@@ -421,7 +415,7 @@ mod tests {
             at: t0.at,
             wall: t0.wall.plus_ms(86_400_000),
         };
-        assert!(!lease.is_expired(set_forward) && lease.may_be_expired(set_forward));
+        assert!(!lease.is_expired(set_forward));
         assert_eq!(lease.begin(set_forward), BeginStep::Ask { token: token(1) });
         let expired = Some(BeginAnswer::Expired);
         assert_eq!(

@@ -4,9 +4,10 @@ use domain::CommandId;
 use journal::Acknowledgement;
 use uuid::Uuid;
 
-use super::office::{Completed, Kept, State};
+use super::office::{Completed, Kept, Row, State};
 use super::paper::{End, Says};
-use super::world::{Ended, Who, World};
+use super::workstation::Workstation;
+use super::world::{Ended, FOUND_AGAIN_AFTER_MS, LEASE_MS, Who, World};
 
 /// How long after its expiry a command may have its effect: the office's word is good for 45 seconds, keys are pressed
 /// within 45 seconds of their claim, and the last steps take some.
@@ -36,6 +37,8 @@ pub(crate) enum Violation {
     NeedlesslyStopped(CommandId),
     /// A command with effect was begun on two workstations.
     BegunTwice(CommandId),
+    /// A command is leased to a workstation that does not know it, though all has been well for a while.
+    LiesAbout(CommandId),
     /// Something is held for ever.
     NeverSettles,
 }
@@ -111,6 +114,34 @@ impl World {
         }
     }
 
+    /// What the office has leased to a workstation is known there, or was given to it a moment ago.
+    pub fn check_nothing_lies_about(&mut self) {
+        let lost = |row: &&Row| {
+            let station = self
+                .stations
+                .iter()
+                .find(|station| Some(station.client) == row.client);
+            let known = |station: &Workstation| {
+                let id = CommandId(row.id);
+                station.desk.held().any(|held| held == id) || station.paper.entries.contains_key(&id)
+            };
+            let given_at = row.lease_until.unwrap_or(self.now()) - LEASE_MS;
+            // What has been given too often waits for the end of its lease.
+            let may_be_given = row
+                .client
+                .and_then(|its| self.office.given_again(its, Some(&[]), row));
+            may_be_given.is_some()
+                && !row.cancel_wanted
+                && row.expires_at > self.now()
+                && given_at < self.healed_at + FOUND_AGAIN_AFTER_MS / 2
+                && station.is_some_and(|station| station.is_up && !known(station))
+        };
+        let lost = self.office.rows.values().find(lost).map(|row| CommandId(row.id));
+        if let Some(id) = lost {
+            self.wrong(Violation::LiesAbout(id));
+        }
+    }
+
     pub fn has_settled(&self) -> bool {
         let all_final = self.office.rows.values().all(|row| row.state.is_final());
         all_final
@@ -165,7 +196,13 @@ impl World {
         })?;
         let how = self.agents.values().find_map(|agent| agent.transcript.get(&id));
         let is_prompt = row.kind == "send_prompt";
+        // A session whose end was asked for, and told, is gone.
+        let its_program = row.session.and_then(|session| self.agents.get(&session));
+        let lives_on = row.kind == "terminate"
+            && row.state == State::Succeeded
+            && its_program.is_some_and(|agent| agent.alive);
         let is_true = written.status == row.state
+            && !lives_on
             && (written
                 != End {
                     status: State::Cancelled,
@@ -179,7 +216,7 @@ impl World {
                 (Says::Effect, true) => match (row.state, how) {
                     (State::Succeeded, Some(how)) => *how == Ended::Done,
                     (State::Succeeded, None) => !is_prompt,
-                    (State::Cancelled, how) => how == Some(&Ended::Interrupted),
+                    (State::Cancelled, how) => !is_prompt || how == Some(&Ended::Interrupted),
                     (State::Failed, how) => how != Some(&Ended::Done),
                     _ => false,
                 },

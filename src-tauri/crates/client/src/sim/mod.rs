@@ -5,6 +5,8 @@
 //! `SEMO_SIM_SCHEDULES` sets how many (10,000), `SEMO_SIM_SEED` runs that one alone and prints what happened.
 
 mod check;
+mod deeds;
+mod line;
 pub(crate) mod office;
 mod paper;
 mod random;
@@ -50,6 +52,14 @@ pub(crate) enum Breach {
     SilenceEndsReporting,
     /// The office's word to begin lasts for ever.
     WordLastsForEver,
+    /// The office gives again to anybody what somebody else has.
+    GivenAgainToAnybody,
+    /// A session is made without the office's word.
+    CreatedUnasked,
+    /// What had to wait for its session is carried out without the office's word.
+    LateIsBegunUnasked,
+    /// A claim does not say what is known, so that a lost answer costs a lease.
+    LostIsLeftToItsLease,
 }
 
 thread_local! {
@@ -149,6 +159,10 @@ fn each_planted_breach_is_found() {
         Breach::LostIsCancelled,
         Breach::SilenceEndsReporting,
         Breach::WordLastsForEver,
+        Breach::GivenAgainToAnybody,
+        Breach::LostIsLeftToItsLease,
+        Breach::CreatedUnasked,
+        Breach::LateIsBegunUnasked,
     ] {
         let found = first_broken(FOUND_WITHIN, Some(breach));
         let seed = found.unwrap_or_else(|| panic!("{breach:?} is not found"));

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// Longest a batch of a claim may be.
 const CLAIM_MAX: usize = 50;
+/// How often one lease is given in all: a claim's answer may get lost.
+const GIVEN_MAX: u32 = 5;
 /// How long who held the last lease may still come back after everything has run out.
 const COME_BACK_MS: i64 = 15 * 60_000;
 /// Rows of progress and late ones that one command may have.
@@ -56,6 +58,7 @@ pub struct LeaseRow {
     pub command: Uuid,
     pub attempt: i32,
     pub client: Uuid,
+    pub given: u32,
 }
 
 /// What a result row is.
@@ -117,6 +120,10 @@ pub enum Gap {
     PromptsTogether,
     /// A result counts under any token that was ever given.
     NoFence,
+    /// What is leased is given again to whoever does not know it.
+    GivenAgainToAnybody,
+    /// Nothing is given again before its lease is over.
+    NothingGivenAgain,
 }
 
 /// The office.
@@ -212,15 +219,36 @@ impl Office {
         })
     }
 
-    pub fn may_claim(&self, client: Uuid, kinds: Option<&[&str]>, row: &Row) -> bool {
+    /// The token under which a command is given again that this client has, but does not know.
+    pub fn given_again(&self, client: Uuid, known: Option<&[Uuid]>, row: &Row) -> Option<Uuid> {
+        let its = row.client == Some(client) || self.gap == Some(Gap::GivenAgainToAnybody);
+        let unknown = known.is_some_and(|known| !known.contains(&row.id));
+        let leased = row.state == State::Leased && row.lease_until.is_some_and(|until| until > self.now);
+        if !its
+            || !unknown
+            || !leased
+            || self.is_begun(row.id, None)
+            || self.gap == Some(Gap::NothingGivenAgain)
+        {
+            return None;
+        }
+        let of_now = |lease: &LeaseRow| {
+            lease.command == row.id && lease.attempt == row.attempt && lease.given < GIVEN_MAX
+        };
+        let found = self.leases.iter().find(|(_, lease)| of_now(lease));
+        found.map(|(token, _)| *token)
+    }
+
+    pub fn may_claim(&self, client: Uuid, kinds: Option<&[&str]>, known: Option<&[Uuid]>, row: &Row) -> bool {
         let begun_by_any = self.is_begun(row.id, None);
         let elsewhere = self.is_begun(row.id, Some(client)) && self.gap != Some(Gap::BegunGoesToAnybody);
         let free = match row.state {
             State::Queued => true,
             State::Leased => {
-                row.lease_until.is_some_and(|until| until <= self.now)
+                let is_over = row.lease_until.is_some_and(|until| until <= self.now)
                     && !elsewhere
-                    && (row.attempt < row.max_attempts || begun_by_any)
+                    && (row.attempt < row.max_attempts || begun_by_any);
+                is_over || self.given_again(client, known, row).is_some()
             }
             _ => false,
         };
@@ -255,34 +283,45 @@ impl Office {
         limit: usize,
         lease_ms: i64,
         kinds: Option<&[&str]>,
+        known: Option<&[Uuid]>,
     ) -> Vec<Claimed> {
         self.reap();
         let mut picked: Vec<_> = self
             .rows
             .values()
-            .filter(|row| self.may_claim(client, kinds, row))
-            .map(|row| (-row.priority, row.seq, row.id))
+            .filter(|row| self.may_claim(client, kinds, known, row))
+            .map(|row| {
+                (
+                    -row.priority,
+                    row.seq,
+                    row.id,
+                    self.given_again(client, known, row),
+                )
+            })
             .collect();
         picked.sort_unstable();
         picked.truncate(limit.clamp(1, CLAIM_MAX));
         let mut claimed = Vec::new();
-        for (_, _, id) in picked {
-            self.tokens += 1;
-            let token = Uuid::from_u128(self.tokens);
+        for (_, _, id, again) in picked {
+            let token = again.unwrap_or_else(|| {
+                self.tokens += 1;
+                Uuid::from_u128(self.tokens)
+            });
             let begun = self.is_begun(id, None);
             let Some(row) = self.rows.get_mut(&id) else {
                 continue;
             };
             row.state = State::Leased;
-            row.attempt += 1;
+            row.attempt += i32::from(again.is_none());
             row.client = Some(client);
             row.lease_until = Some(self.now + lease_ms);
-            let lease = LeaseRow {
+            let first = LeaseRow {
                 command: id,
                 attempt: row.attempt,
                 client,
+                given: 0,
             };
-            self.leases.insert(token, lease);
+            self.leases.entry(token).or_insert(first).given += 1;
             claimed.push(Claimed {
                 row: row.clone(),
                 token,

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub phase: Phase,
     /// Of its turn, and in which session that is.
     pub turn: Option<(TurnStage, Uuid)>,
+    /// The session that was made for it.
+    pub made: Option<Uuid>,
     pub result: Option<Outgoing>,
 }
 
@@ -81,6 +83,7 @@ impl Paper {
             row: row.clone(),
             phase: Phase::Received,
             turn: None,
+            made: None,
             result: None,
         };
         self.entries.insert(row.id, entry);
@@ -117,6 +120,12 @@ impl Paper {
             entry.turn = Some((stage, session));
         }
         Ok(())
+    }
+
+    pub fn bind_session(&mut self, id: CommandId, session: Uuid) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|_| !self.broken) {
+            entry.made = Some(session);
+        }
     }
 
     pub fn finish(&mut self, id: CommandId, end: End, maker: Uuid, now: Timestamp) -> Result<(), Broken> {

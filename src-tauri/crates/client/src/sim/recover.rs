@@ -14,6 +14,12 @@ use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate};
 use crate::rules::lease::BeginStep;
 
 impl Workstation {
+    /// It is in the journal as started.
+    fn has_started(&self, id: CommandId) -> bool {
+        let entry = self.paper.entries.get(&id);
+        entry.is_some_and(|entry| entry.phase == Phase::Started)
+    }
+
     /// It is in the journal as started, and nothing of it has reached an agent.
     pub fn is_untouched(&self, id: CommandId) -> bool {
         self.paper.entries.get(&id).is_some_and(|entry| {
@@ -61,16 +67,21 @@ impl World {
     }
 
     /// What is known of a command, as the loop gathers it.
-    fn left(&self, entry: &Entry) -> (Left, Option<Uuid>) {
+    fn left(&self, who: Who, entry: &Entry) -> (Left, Option<Uuid>) {
         let named = entry.row.session_id.map(|session| session.0);
-        let session = entry.turn.map(|(_, session)| session).or(named);
+        let session = entry.turn.map(|(_, session)| session).or(entry.made).or(named);
         let ended = session
             .and_then(|session| self.agents.get(&session))
             .and_then(|agent| agent.transcript.get(&entry.row.id));
+        let deed = deed_of(&entry.row);
+        let in_session = |stage| matches!(stage, Stage::Turn { session: its, .. } if Some(its) == session);
         let left = Left {
-            deed: deed_of(&entry.row),
+            deed,
             phase: entry.phase,
-            turn: entry.turn.map(|(stage, _)| stage),
+            turn: match deed {
+                Deed::CancelTurn => self.at_stage(who, in_session).first().map(|_| TurnStage::Taken),
+                _ => entry.turn.map(|(stage, _)| stage),
+            },
             session: session.map_or(Whereabouts::Gone, |session| self.whereabouts(session)),
             said: match ended {
                 Some(Ended::Done | Ended::Interrupted) => Said::Ended,
@@ -82,8 +93,12 @@ impl World {
         (left, session)
     }
 
+    pub fn is_started(&self, who: Who, id: CommandId) -> bool {
+        self.stations[who].has_started(id)
+    }
+
     pub fn settle(&mut self, who: Who, entry: Entry) {
-        let (left, session) = self.left(&entry);
+        let (left, session) = self.left(who, &entry);
         let id = entry.row.id;
         let mut fate = fate(&left);
         let began = matches!(left.turn, Some(TurnStage::Entering | TurnStage::Taken));
@@ -91,7 +106,13 @@ impl World {
             fate = Fate::RunAgain;
         }
         self.tell(|| format!("{who} settles {id}: {left:?} → {fate:?}"));
+        if fate == Fate::RunAgain && left.deed == Deed::Create && left.session == Whereabouts::Gone {
+            self.forget_session_of(who, id);
+        }
         match (fate, session) {
+            (Fate::Report | Fate::Follow, _) if left.deed != Deed::Prompt => {
+                self.settle_deed(who, entry, fate, session);
+            }
             // Not before the office has said that the lease is ours.
             (Fate::RunAgain, _) => {
                 self.hold(who, entry.row, Stage::Left);
@@ -126,6 +147,28 @@ impl World {
                 };
                 self.end(who, id, unknown);
             }
+        }
+    }
+
+    /// What is reported or followed of the commands without a turn.
+    fn settle_deed(&mut self, who: Who, entry: Entry, fate: Fate, session: Option<Uuid>) {
+        let (id, deed) = (entry.row.id, deed_of(&entry.row));
+        self.hold(who, entry.row, Stage::LeftCancel);
+        match (deed, fate, session) {
+            (Deed::Create, _, Some(session)) => {
+                self.set_stage(who, id, Stage::Starting { session });
+                let launch = self.stations[who].launch;
+                self.after(10, Event::SessionReady { who, launch, session });
+            }
+            // It was begun in time, and is brought to its end.
+            (Deed::Terminate, Fate::Follow, Some(session)) => self.end_program(who, id, session),
+            (Deed::Terminate, _, Some(session)) => self.is_gone(who, id, session),
+            (Deed::CancelCommand | Deed::CancelTurn, Fate::Follow, _) => {
+                if self.stations[who].desk.is_ours(id) {
+                    self.cancel_again(who, id);
+                }
+            }
+            _ => self.end(who, id, end(State::Succeeded, Says::Unknown)),
         }
     }
 
@@ -164,7 +207,11 @@ impl World {
             return;
         };
         // A prompt asks before it is submitted; reading does no harm.
-        if deed_of(&row) == Deed::Keys && !self.office_lets_begin(who, id) {
+        let asks = match deed_of(&row) {
+            Deed::Prompt | Deed::Read => false,
+            Deed::Create | Deed::Terminate | Deed::CancelCommand | Deed::CancelTurn | Deed::Keys => true,
+        };
+        if asks && !self.office_lets_begin(who, id) {
             return;
         }
         self.stations[who].work.remove(&id);
@@ -172,7 +219,7 @@ impl World {
     }
 
     /// Whether the office has said that it may be begun; if not, it is asked.
-    fn office_lets_begin(&mut self, who: Who, id: CommandId) -> bool {
+    pub fn office_lets_begin(&mut self, who: Who, id: CommandId) -> bool {
         let now = self.moment(who);
         match self.stations[who].desk.begin(id, now) {
             BeginStep::Go => return true,
@@ -193,6 +240,7 @@ impl World {
             if !known && self.whereabouts(session) != Whereabouts::Silent && self.stations[who].is_up {
                 self.stations[who].seats.insert(session, Seat::Ready);
                 self.after(10, Event::SessionReady { who, launch, session });
+                self.go_on_with_those_that_waited(who, session);
             }
         }
     }
@@ -208,7 +256,7 @@ impl World {
             let Some(entry) = self.stations[who].paper.entries.get(&id).cloned() else {
                 continue;
             };
-            let (left, _) = self.left(&entry);
+            let (left, _) = self.left(who, &entry);
             if fate(&left) != Fate::Wait {
                 let cancel_wanted = self.stations[who]
                     .work

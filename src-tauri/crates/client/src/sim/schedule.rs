@@ -52,6 +52,10 @@ impl Faults {
     }
 }
 
+fn command_of(number: i64) -> CommandId {
+    CommandId(Uuid::from_u128(0xc0_0000 + number as u128))
+}
+
 impl World {
     /// Draws the schedule.
     pub fn draw(&mut self) {
@@ -78,17 +82,25 @@ impl World {
     fn draw_commands(&mut self) {
         let sessions: Vec<_> = self.agents.keys().copied().collect();
         for number in 0..self.dice.between(1, 8) {
-            let command = CommandId(Uuid::from_u128(0xc0_0000 + number as u128));
+            let command = command_of(number);
             let kind = self.dice.one_of(&[
                 "send_prompt",
                 "send_prompt",
                 "send_prompt",
                 "send_keys",
+                "approve",
+                "cancel",
+                "create_session",
+                "terminate",
                 "list_sessions",
             ]);
+            // A cancel names the session, or one of the commands before it.
+            let target = (kind == "cancel" && number > 0 && self.dice.per_mille(500))
+                .then(|| command_of(self.dice.between(0, number)));
             let named = match kind {
                 "send_prompt" => self.dice.per_mille(500),
-                _ => kind == "send_keys",
+                "create_session" | "list_sessions" => false,
+                _ => target.is_none(),
             };
             // One that nobody has, now and then.
             let session = named.then(|| match self.dice.per_mille(30) || sessions.is_empty() {
@@ -103,6 +115,7 @@ impl World {
                     command,
                     kind,
                     session,
+                    target,
                     ttl_ms,
                 },
             );

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Breach;
 use super::office::State;
 use super::paper::Says;
-use super::workstation::{Seat, Stage, Work, end};
+use super::workstation::{Stage, Work, end};
 use super::world::{Ended, Event, Question, Who, World};
 use crate::rules::lease::BeginStep;
 
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// False: it was ended.
-    fn mark_started(&mut self, who: Who, id: CommandId) -> bool {
+    pub fn mark_started(&mut self, who: Who, id: CommandId) -> bool {
         match self.stations[who].paper.mark_started(id) {
             Ok(true) => !self.dies_here(who, "started"),
             Ok(false) if self.stations[who].is_untouched(id) => true,
@@ -117,16 +117,22 @@ impl World {
             Stage::Keys { pressed: true, .. } => {
                 self.end(who, id, end(State::Succeeded, Says::Effect));
             }
+            Stage::Ending { session } => self.is_gone(who, id, session),
             Stage::InLine
             | Stage::Starting { .. }
             | Stage::Turn { .. }
+            | Stage::UntilSettled { .. }
+            | Stage::UntilLetBegin
+            | Stage::UntilEnded { .. }
+            | Stage::Asking
             | Stage::Waiting
             | Stage::Left
+            | Stage::LeftCancel
             | Stage::Ended => {}
         }
     }
 
-    fn step_after(&mut self, ms: i64, who: Who, command: CommandId) {
+    pub fn step_after(&mut self, ms: i64, who: Who, command: CommandId) {
         let launch = self.stations[who].launch;
         let event = Event::Step { who, launch, command };
         self.after(ms, event);
@@ -171,8 +177,7 @@ impl World {
     }
 
     pub fn keys(&mut self, who: Who, id: CommandId, session: Uuid) {
-        let there = self.stations[who].seats.get(&session) == Some(&Seat::Ready)
-            && self.agents.get(&session).is_some_and(|agent| agent.alive);
+        let there = self.is_there(who, session);
         if !there {
             return self.end(who, id, end(State::Failed, Says::NoEffect));
         }
@@ -236,8 +241,15 @@ impl World {
         };
         work.cancel_wanted = true;
         match work.stage {
-            Stage::InLine | Stage::Left | Stage::Starting { .. } => {
-                self.end(who, id, end(State::Cancelled, Says::NoEffect));
+            Stage::InLine
+            | Stage::Left
+            | Stage::UntilSettled { .. }
+            | Stage::UntilLetBegin
+            | Stage::Starting { .. } => {
+                // A session that was made for it stays.
+                let made = self.had_effect(id);
+                let says = if made { Says::Effect } else { Says::NoEffect };
+                self.end(who, id, end(State::Cancelled, says));
             }
             Stage::Turn {
                 at: TurnStage::Begun, ..
@@ -247,7 +259,14 @@ impl World {
                 entered: true,
                 ..
             } => self.interrupt(session),
-            Stage::Turn { .. } | Stage::Keys { .. } | Stage::Waiting | Stage::Ended => {}
+            Stage::Turn { .. }
+            | Stage::Keys { .. }
+            | Stage::Ending { .. }
+            | Stage::UntilEnded { .. }
+            | Stage::Asking
+            | Stage::Waiting
+            | Stage::LeftCancel
+            | Stage::Ended => {}
         }
     }
 }

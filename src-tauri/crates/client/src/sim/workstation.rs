@@ -19,15 +19,15 @@ use super::office::{Begin, Claimed, Completed, State};
 use super::paper::{Broken, End, Outgoing, Paper, Says};
 use super::world::{Answer, Event, Question, Who, World};
 use crate::recovery::Deed;
-use crate::rules::claims::Room;
+use crate::rules::claims::{Room, known};
 use crate::rules::desk::Desk;
 use crate::rules::intake::{Intake, Opening, opening};
-use crate::rules::lease::{BeginStep, Means};
+use crate::rules::lease::Means;
 use crate::rules::moment::Moment;
 use crate::rules::report::{Next, Sent, after};
 
 /// Sessions that one workstation may have.
-const SESSIONS_MAX: usize = 3;
+pub(super) const SESSIONS_MAX: usize = 3;
 /// How often a workstation looks at its deadlines. The real one does so each second; nothing depends on it.
 const TICK_MS: i64 = 2_000;
 const QUIET_TICK_MS: i64 = 30_000;
@@ -54,10 +54,28 @@ pub(super) enum Stage {
         session: Uuid,
         pressed: bool,
     },
-    /// What holds its session does not answer.
+    /// It names a session whose holder does not answer yet.
+    UntilSettled {
+        session: Uuid,
+    },
+    /// It had to wait for that; the office is asked whether it may still be begun.
+    UntilLetBegin,
+    /// The program of a session is being ended for it.
+    Ending {
+        session: Uuid,
+    },
+    /// It has asked for the end of another command here.
+    UntilEnded {
+        command: CommandId,
+    },
+    /// The office is asked to stop another command.
+    Asking,
+    /// An earlier core had it, and what holds its session does not answer.
     Waiting,
     /// An earlier core had it; it is run again when its lease is proven ours.
     Left,
+    /// The same of a cancel that is passed on once more.
+    LeftCancel,
     Ended,
 }
 
@@ -126,19 +144,33 @@ impl Workstation {
         self.reporting = false;
     }
 
-    fn is_busy(&self, session: Uuid) -> bool {
+    pub fn is_busy(&self, session: Uuid) -> bool {
         self.work.values().any(|work| match work.stage {
             Stage::Starting { session: its } | Stage::Turn { session: its, .. } => its == session,
-            Stage::InLine | Stage::Keys { .. } | Stage::Waiting | Stage::Left | Stage::Ended => false,
+            Stage::Ending { session: its } => its == session,
+            Stage::InLine
+            | Stage::Keys { .. }
+            | Stage::UntilSettled { .. }
+            | Stage::UntilLetBegin
+            | Stage::UntilEnded { .. }
+            | Stage::Asking
+            | Stage::Waiting
+            | Stage::Left
+            | Stage::LeftCancel
+            | Stage::Ended => false,
         })
     }
 }
 
 /// The row as `supabase` reads it.
-fn row_of(claimed: &Claimed) -> ClaimedCommand {
+fn row_of(claimed: &Claimed, target: Option<CommandId>) -> ClaimedCommand {
     let row = &claimed.row;
     let args = match (row.kind, row.session) {
         ("send_keys", Some(session)) => json!({ "session": session, "text": "y" }),
+        ("approve", Some(session)) => json!({ "session": session, "answer": { "say": "allow" } }),
+        ("terminate", Some(session)) => json!({ "session": session }),
+        ("cancel", session) => json!({ "session": session, "command": target }),
+        ("create_session", _) => json!({}),
         ("send_prompt", _) => PROMPT.clone(),
         _ => Value::Null,
     };
@@ -162,11 +194,7 @@ fn row_of(claimed: &Claimed) -> ClaimedCommand {
 }
 
 pub(super) fn deed_of(row: &ClaimedCommand) -> Deed {
-    match row.kind.as_str() {
-        "send_prompt" => Deed::Prompt,
-        "send_keys" => Deed::Keys,
-        _ => Deed::Read,
-    }
+    Command::parse(&row.kind, &row.args).map_or(Deed::Read, |command| Deed::of(&command))
 }
 
 pub(super) fn end(status: State, says: Says) -> End {
@@ -283,6 +311,7 @@ impl World {
 
     /// Nothing is to be done here.
     fn is_quiet(&self, who: Who) -> bool {
+        let known = self.known(who).unwrap_or_default();
         let station = &self.stations[who];
         station.work.is_empty()
             && station.paper.waiting().next().is_none()
@@ -290,7 +319,7 @@ impl World {
                 .office
                 .rows
                 .values()
-                .any(|row| self.office.may_claim(station.client, None, row))
+                .any(|row| self.office.may_claim(station.client, None, Some(&known), row))
     }
 
     fn room(&self, who: Who) -> Room {
@@ -306,8 +335,18 @@ impl World {
     fn claim(&mut self, who: Who) {
         let (room, now) = (self.room(who), self.moment(who));
         if let Some(wanted) = self.stations[who].desk.wish_claim(true, room, now) {
-            self.ask(who, Question::Claim { wanted });
+            let known = self.known(who);
+            self.ask(who, Question::Claim { wanted, known });
         }
+    }
+
+    fn known(&self, who: Who) -> Option<Vec<Uuid>> {
+        if self.is(Breach::LostIsLeftToItsLease) {
+            return None;
+        }
+        let station = &self.stations[who];
+        let known = known(station.desk.held(), station.paper.waiting().map(|(id, _)| id));
+        known.map(|known| known.into_iter().map(|id| id.0).collect())
     }
 
     fn claim_what_was_wished(&mut self, who: Who) {
@@ -325,7 +364,9 @@ impl World {
                     return;
                 }
                 let came = rows.is_some();
-                let rows: Vec<_> = rows.unwrap_or_default().iter().map(row_of).collect();
+                let rows = rows.unwrap_or_default();
+                let target = |id: Uuid| self.targets.get(&CommandId(id)).copied();
+                let rows: Vec<_> = rows.iter().map(|row| row_of(row, target(row.row.id))).collect();
                 let more = self.room(who).may_be_more(rows.len());
                 self.stations[who].desk.claimed(rows, now);
                 if !came {
@@ -355,6 +396,7 @@ impl World {
                 self.follow_lease(who, command, means);
             }
             Answer::Report(command, result, said) => self.report_answered(who, command, result, said),
+            Answer::Cancel(command, said) => self.cancel_answered(who, command, said),
         }
     }
 
@@ -362,7 +404,13 @@ impl World {
         match means {
             Means::GoOn | Means::Doubt => {}
             Means::Proceed => self.proceed(who, command),
-            Means::Cancel => self.cancel_work(who, command),
+            Means::Cancel => {
+                self.cancel_work(who, command);
+                // A cancel that an earlier core had begun is ours all the same, and goes on.
+                if self.is_at(who, command, Stage::LeftCancel) {
+                    self.cancel_again(who, command);
+                }
+            }
             Means::Expired => self.end(who, command, end(State::Failed, Says::NoEffect)),
         }
         self.claim_what_was_wished(who);
@@ -385,7 +433,12 @@ impl World {
                     self.stations[who].work.remove(&command);
                     self.stations[who].desk.release(command);
                 }
-                Ok(false) => self.cancel_work(who, command),
+                Ok(false) => {
+                    self.cancel_work(who, command);
+                    if self.is_at(who, command, Stage::LeftCancel) {
+                        self.end(who, command, end(State::Unconfirmed, Says::Unknown));
+                    }
+                }
                 // It is looked at again after the next claim.
                 Err(Broken) => {}
             }
@@ -457,138 +510,23 @@ impl World {
         let parsed = Command::parse(&row.kind, &row.args);
         let opening = opening(parsed, |_| Decision::Allow, row.cancel_requested_at.is_some());
         self.hold(who, row.clone(), Stage::InLine);
-        match (opening, deed_of(&row), row.session_id) {
-            (Opening::CarryOut(_), Deed::Prompt, Some(session)) => self.use_session(who, id, session.0),
-            (Opening::CarryOut(_), Deed::Prompt, None) => self.advance_line(who),
-            (Opening::CarryOut(_), Deed::Keys, Some(session)) => self.keys(who, id, session.0),
-            (Opening::CarryOut(_), ..) => self.end(who, id, end(State::Succeeded, Says::NoEffect)),
-            (Opening::Cancelled, ..) => self.end(who, id, end(State::Cancelled, Says::NoEffect)),
-            (Opening::Invalid(_) | Opening::Refused(_), ..) => {
+        match opening {
+            Opening::CarryOut(_) => self.carry_out(who, id),
+            Opening::Cancelled => self.end(who, id, end(State::Cancelled, Says::NoEffect)),
+            Opening::Invalid(_) | Opening::Refused(_) => {
                 self.end(who, id, end(State::Failed, Says::NoEffect));
             }
         }
     }
 
-    /// Who gets which session. A part of the real line's rules: the first free one, else a new one.
-    fn advance_line(&mut self, who: Who) {
-        loop {
-            let station = &self.stations[who];
-            let waiting = station
-                .work
-                .values()
-                .filter(|work| work.stage == Stage::InLine)
-                .min_by_key(|work| work.row.seq)
-                .map(|work| work.row.id);
-            let Some(id) = waiting.filter(|_| station.is_up) else {
-                return;
-            };
-            let free = station.seats.keys().find(|session| !station.is_busy(**session));
-            match free.copied() {
-                Some(session) => self.use_session(who, id, session),
-                None if station.seats.len() < SESSIONS_MAX && !station.paper.broken => {
-                    let session = self.new_agent(who);
-                    self.stations[who].paper.sessions.insert(session);
-                    self.stations[who].seats.insert(session, Seat::Starting);
-                    self.set_stage(who, id, Stage::Starting { session });
-                    let launch = self.stations[who].launch;
-                    self.after(2_000, Event::SessionReady { who, launch, session });
-                }
-                None => return,
-            }
-        }
+    pub fn is_at(&self, who: Who, id: CommandId, stage: Stage) -> bool {
+        let work = self.stations[who].work.get(&id);
+        work.is_some_and(|work| work.stage == stage)
     }
 
     pub fn set_stage(&mut self, who: Who, id: CommandId, stage: Stage) {
         if let Some(work) = self.stations[who].work.get_mut(&id) {
             work.stage = stage;
-        }
-    }
-
-    fn use_session(&mut self, who: Who, id: CommandId, session: Uuid) {
-        let alive = self.agents.get(&session).is_some_and(|agent| agent.alive);
-        match self.stations[who].seats.get(&session) {
-            Some(_) if !alive => {
-                self.stations[who].seats.remove(&session);
-                self.stations[who].paper.sessions.remove(&session);
-                self.no_session(who, id);
-            }
-            // What holds it does not answer yet.
-            None if self.stations[who].paper.sessions.contains(&session) => {
-                self.set_stage(who, id, Stage::Starting { session });
-            }
-            None => self.no_session(who, id),
-            Some(Seat::Starting) => self.set_stage(who, id, Stage::Starting { session }),
-            Some(Seat::Ready) => {
-                // It is looked at, and the office is asked meanwhile.
-                self.set_stage(who, id, Stage::Starting { session });
-                let now = self.moment(who);
-                match self.stations[who].desk.begin(id, now) {
-                    BeginStep::Ask { token } => self.ask(who, Question::Begin { command: id, token }),
-                    BeginStep::Expired => return self.end(who, id, end(State::Failed, Says::NoEffect)),
-                    BeginStep::Go | BeginStep::Wait => {}
-                }
-                let launch = self.stations[who].launch;
-                self.after(20, Event::SessionReady { who, launch, session });
-            }
-        }
-    }
-
-    /// The session that it was to have is gone.
-    fn no_session(&mut self, who: Who, id: CommandId) {
-        let named = self.stations[who].work.get(&id).map(|work| work.row.session_id);
-        match named.flatten() {
-            Some(_) => self.end(who, id, end(State::Failed, Says::NoEffect)),
-            None => self.set_stage(who, id, Stage::InLine),
-        }
-    }
-
-    fn session_ready(&mut self, who: Who, session: Uuid) {
-        if let Some(seat) = self.stations[who].seats.get_mut(&session) {
-            *seat = Seat::Ready;
-        }
-        let mut waiting: Vec<_> = self.stations[who]
-            .work
-            .values()
-            .filter(|work| work.stage == Stage::Starting { session })
-            .map(|work| (work.row.seq, work.row.id))
-            .collect();
-        waiting.sort_unstable();
-        let alive = self.agents.get(&session).is_some_and(|agent| agent.alive);
-        for (_, id) in waiting {
-            if alive {
-                self.submit(who, id, session);
-            } else {
-                self.use_session(who, id, session);
-            }
-        }
-    }
-
-    fn proceed(&mut self, who: Who, id: CommandId) {
-        if self.stations[who]
-            .work
-            .get(&id)
-            .is_some_and(|work| work.stage == Stage::Left)
-        {
-            return self.run_again(who, id);
-        }
-        if let Some(Stage::Starting { session }) = self.stations[who].work.get(&id).map(|work| work.stage)
-            && self.stations[who].seats.get(&session) == Some(&Seat::Ready)
-        {
-            self.submit(who, id, session);
-        }
-    }
-
-    fn end_expired_in_line(&mut self, who: Who) {
-        let now = self.moment(who);
-        let station = &self.stations[who];
-        let expired: Vec<_> = station
-            .work
-            .iter()
-            .filter(|(id, work)| work.stage == Stage::InLine && station.desk.is_expired(**id, now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in expired {
-            self.end(who, id, end(State::Failed, Says::NoEffect));
         }
     }
 
@@ -608,6 +546,7 @@ impl World {
             return;
         }
         self.write_endings(who);
+        self.release_waiters(who, id);
         if let Some(session) = session.filter(|_| self.stations[who].is_up) {
             let launch = self.stations[who].launch;
             self.after(10, Event::SessionReady { who, launch, session });

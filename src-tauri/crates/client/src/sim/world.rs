@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Breach;
 use super::check::Violation;
-use super::office::{Begin, Claimed, Completed, Gap, Office, State};
+use super::office::{Begin, Cancel, Claimed, Completed, Gap, Office, State};
 use super::random::Dice;
 use super::schedule::Faults;
 use super::workstation::Workstation;
@@ -17,7 +17,10 @@ use crate::rules::claims::{URGENT_KINDS, Wanted};
 /// What `supabase` waits for an answer.
 const REQUEST_TIMEOUT_MS: i64 = 20_000;
 /// Leases, as the client asks for them.
-const LEASE_MS: i64 = 60_000;
+pub(super) const LEASE_MS: i64 = 60_000;
+/// When everything has been well for so long, a workstation has all that is leased to it: a lost answer has cost it the
+/// time until it gave it up, and a poll, but no lease.
+pub(super) const FOUND_AGAIN_AFTER_MS: i64 = 45_000;
 /// Events of one schedule; far above what any takes.
 const EVENTS_MAX: u64 = 200_000;
 
@@ -29,6 +32,7 @@ pub(super) type Who = usize;
 pub(super) enum Question {
     Claim {
         wanted: Wanted,
+        known: Option<Vec<Uuid>>,
     },
     Renew {
         command: CommandId,
@@ -44,6 +48,11 @@ pub(super) enum Question {
         result: Uuid,
         status: State,
     },
+    /// Another command is to be stopped.
+    Cancel {
+        command: CommandId,
+        target: CommandId,
+    },
 }
 
 /// What it hears; without content where no answer came.
@@ -53,6 +62,7 @@ pub(super) enum Answer {
     Renew(CommandId, Uuid, Option<(bool, bool)>),
     Begin(CommandId, Uuid, Option<Begin>),
     Report(CommandId, Uuid, Option<Result<Completed, &'static str>>),
+    Cancel(CommandId, Option<Cancel>),
 }
 
 /// What happens. Those with a `launch` are forgotten when the workstation has crashed since.
@@ -110,6 +120,8 @@ pub(super) enum Event {
         command: CommandId,
         kind: &'static str,
         session: Option<Uuid>,
+        /// Of a cancel: which command it is to stop.
+        target: Option<CommandId>,
         ttl_ms: i64,
     },
     SomebodyCancels {
@@ -126,6 +138,8 @@ pub(super) enum Event {
         who: Who,
     },
     Heal,
+    /// Everything has been well for a while: nothing lies about that an answer to a claim had lost.
+    LookForLost,
 }
 
 /// What goes wrong at a workstation.
@@ -190,6 +204,8 @@ pub(super) struct World {
     pub agents: BTreeMap<Uuid, Agent>,
     /// Each effect that a command had: by whom, when.
     pub effects: BTreeMap<CommandId, Vec<(Who, i64)>>,
+    /// What cancels are to stop.
+    pub targets: BTreeMap<CommandId, CommandId>,
     /// What somebody has asked to give up.
     pub cancelled: Vec<CommandId>,
     pub violations: Vec<Violation>,
@@ -210,6 +226,7 @@ impl World {
             Some(Breach::BegunGoesToAnybody) => Some(Gap::BegunGoesToAnybody),
             Some(Breach::PromptsOfASessionTogether) => Some(Gap::PromptsTogether),
             Some(Breach::TokenIgnored) => Some(Gap::NoFence),
+            Some(Breach::GivenAgainToAnybody) => Some(Gap::GivenAgainToAnybody),
             _ => None,
         };
         let mut world = World {
@@ -222,6 +239,7 @@ impl World {
             stations: Vec::new(),
             agents: BTreeMap::new(),
             effects: BTreeMap::new(),
+            targets: BTreeMap::new(),
             cancelled: Vec::new(),
             violations: Vec::new(),
             log: log.then(Vec::new),
@@ -322,6 +340,7 @@ impl World {
                 command,
                 kind,
                 session,
+                target,
                 ttl_ms,
             } => {
                 self.tell(|| {
@@ -330,7 +349,9 @@ impl World {
                         ttl_ms / 1_000
                     )
                 });
-                self.office.enqueue(command.0, kind, session, 0, ttl_ms);
+                self.targets.extend(target.map(|target| (command, target)));
+                let priority = if URGENT_KINDS.contains(&kind) { 100 } else { 0 };
+                self.office.enqueue(command.0, kind, session, priority, ttl_ms);
                 self.ring(None);
             }
             Event::SomebodyCancels { command } => {
@@ -343,6 +364,7 @@ impl World {
             Event::Start { who } => self.start(who),
             Event::JournalWorks { who } => self.stations[who].paper.broken = false,
             Event::Heal => self.heal(),
+            Event::LookForLost => self.check_nothing_lies_about(),
             Event::Tick { who, .. }
             | Event::Doorbell { who, .. }
             | Event::Answered { who, .. }
@@ -427,12 +449,15 @@ impl World {
     fn answer(&mut self, who: Who, question: Question) -> Answer {
         let client = self.stations[who].client;
         let answer = match question {
-            Question::Claim { wanted } => {
+            Question::Claim { wanted, known } => {
                 let (limit, kinds) = match wanted {
                     Wanted::Any { limit } => (limit, None),
                     Wanted::Urgent { limit } => (limit, Some(URGENT_KINDS.as_slice())),
                 };
-                Answer::Claim(Some(self.office.claim(client, limit as usize, LEASE_MS, kinds)))
+                let claimed = self
+                    .office
+                    .claim(client, limit as usize, LEASE_MS, kinds, known.as_deref());
+                Answer::Claim(Some(claimed))
             }
             Question::Renew { command, token } => Answer::Renew(
                 command,
@@ -454,6 +479,12 @@ impl World {
                 let said = self.office.complete(command.0, token, result, Some(status));
                 self.check_report(command, token, &said);
                 Answer::Report(command, result, Some(said))
+            }
+            Question::Cancel { command, target } => {
+                self.cancelled.push(target);
+                let said = self.office.cancel(target.0);
+                self.ring(Some(target));
+                Answer::Cancel(command, Some(said))
             }
         };
         if !matches!(&answer, Answer::Claim(Some(rows)) if rows.is_empty()) {
@@ -502,7 +533,7 @@ impl World {
         }
     }
 
-    fn agent_ends(&mut self, session: Uuid, turn: u64, how: Ended) {
+    pub fn agent_ends(&mut self, session: Uuid, turn: u64, how: Ended) {
         let now = self.now();
         let Some(agent) = self.agents.get_mut(&session) else {
             return;
@@ -595,6 +626,7 @@ impl World {
         self.tell(|| "everything is well from here on".to_owned());
         self.healed = true;
         self.healed_at = now;
+        self.after(FOUND_AGAIN_AFTER_MS, Event::LookForLost);
         self.faults = Faults::none();
         for who in 0..self.stations.len() {
             let station = &mut self.stations[who];
@@ -616,5 +648,6 @@ fn no_answer(question: &Question) -> Answer {
         Question::Renew { command, token } => Answer::Renew(*command, *token, None),
         Question::Begin { command, token } => Answer::Begin(*command, *token, None),
         Question::Report { command, result, .. } => Answer::Report(*command, *result, None),
+        Question::Cancel { command, .. } => Answer::Cancel(*command, None),
     }
 }

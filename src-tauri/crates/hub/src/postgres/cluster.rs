@@ -65,10 +65,7 @@ impl Cluster {
             Some(_) | None => data_dir.clone(),
         };
         let pgdata = root.join("postgres");
-        let mut socket_dir = root.join("socket");
-        if socket_dir.as_os_str().len() + SOCKET_NAME.len() > SOCKET_PATH_MAX {
-            socket_dir = Path::new("/tmp").join(format!("semo-hub-{}", hash(data_dir)));
-        }
+        let socket_dir = socket_dir(&root, data_dir);
         for folder in [&pgdata, &socket_dir] {
             private_folder(folder, run_as)?;
         }
@@ -81,11 +78,39 @@ impl Cluster {
         })
     }
 
+    /// Where the socket of the hub is that holds `data_dir` now, and which major version made its cluster.
+    pub fn of_running(data_dir: &Path) -> Result<(PathBuf, Option<u32>), HubError> {
+        let data_dir = fs::canonicalize(data_dir).map_err(|source| HubError::Folder {
+            attempt: "find the folder",
+            path: data_dir.to_owned(),
+            source,
+        })?;
+        let run_as = rustix::process::geteuid().is_root().then(unprivileged);
+        let root = match run_as {
+            Some(user) if !may_enter(&data_dir, user) => Path::new(ELSEWHERE).join(hash(&data_dir)),
+            Some(_) | None => data_dir.clone(),
+        };
+        Ok((socket_dir(&root, &data_dir), version_in(&root.join("postgres"))))
+    }
+
     /// The major version whose `initdb` has been here; `None` when none has.
     pub fn made_by(&self) -> Option<u32> {
-        let version = fs::read_to_string(self.pgdata.join("PG_VERSION")).ok()?;
-        version.trim().parse().ok()
+        version_in(&self.pgdata)
     }
+}
+
+fn version_in(pgdata: &Path) -> Option<u32> {
+    let version = fs::read_to_string(pgdata.join("PG_VERSION")).ok()?;
+    version.trim().parse().ok()
+}
+
+/// Beside the cluster, unless a Unix socket's path could not be that long.
+fn socket_dir(root: &Path, data_dir: &Path) -> PathBuf {
+    let beside = root.join("socket");
+    if beside.as_os_str().len() + SOCKET_NAME.len() > SOCKET_PATH_MAX {
+        return Path::new("/tmp").join(format!("semo-hub-{}", hash(data_dir)));
+    }
+    beside
 }
 
 /// One hub per data folder. The file stays; the lock goes with the process, however it ends.

@@ -11,7 +11,7 @@ use crate::error::HubError;
 /// How long `pg_config --bindir` may take.
 const PG_CONFIG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Oldest Postgres the schema and the bootstrap work with.
-const MAJOR_MIN: u32 = 15;
+pub(crate) const MAJOR_MIN: u32 = 15;
 
 /// Folders that hold one folder per version, each with a `bin`.
 const VERSIONED: [&str; 3] = [

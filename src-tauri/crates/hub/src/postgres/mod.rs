@@ -6,10 +6,12 @@
 mod cluster;
 mod locate;
 mod process;
+mod tools;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use locate::{Binaries, locate};
-pub(crate) use process::Server;
+pub(crate) use locate::{Binaries, MAJOR_MIN, locate};
+pub(crate) use process::{Server, config_at};
+pub(crate) use tools::{Tool, run};
 
 /// Role with all rights inside the hub's database; reachable over the private socket only.
 pub(crate) const SUPERUSER: &str = "supabase_admin";

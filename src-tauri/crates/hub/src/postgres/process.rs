@@ -227,11 +227,17 @@ impl Drop for Process {
 }
 
 fn config(cluster: &Cluster, role: &str) -> tokio_postgres::Config {
+    config_at(&cluster.socket_dir, role)
+}
+
+/// How a role connects to the Postgres behind a private socket.
+pub(crate) fn config_at(socket_dir: &Path, role: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config
-        .host_path(&cluster.socket_dir)
+        .host_path(socket_dir)
         .user(role)
         .dbname(DATABASE)
+        .ssl_mode(tokio_postgres::config::SslMode::Disable)
         .application_name("semo-hub")
         .connect_timeout(Duration::from_secs(5));
     config

@@ -1,22 +1,23 @@
-//! Joining a channel: whose token, may it read, what does it want to follow.
+//! One channel of a socket: what it may do, and what its pushes bring about.
 //!
-//! A private channel is decided by the policies of `realtime.messages`, asked in a transaction that is rolled
-//! back. Called by `socket`.
+//! Policies are asked when first needed and remembered until the next token. Called by `socket`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::changes::{self, Binding};
-use super::registry::{Member, Outbox};
-use crate::db::{self, Database};
-use crate::error::explained;
+use super::changes::Binding;
+use super::codec::{Body, Content, Reference, Spoken};
+use super::meter::{Calls, Meter};
+use super::policy::{self, Extension, Reads, Unanswered};
+use super::replay;
+use super::settings::RealtimeSettings;
+use super::subscription::{self, Wanted};
 use crate::http::Shared;
-use crate::jwt::{self, Claims, TokenFault};
-
-/// How long the database may think about a policy, in milliseconds.
-const POLICY_MS: &str = "3000";
+use crate::jwt::{Claims, TokenFault};
 
 /// A channel as its socket knows it.
 #[derive(Debug)]
@@ -25,253 +26,318 @@ pub(crate) struct Channel {
     pub id: u64,
     /// Topic without its prefix.
     pub topic: String,
-    pub join_ref: Option<String>,
+    pub join_ref: Reference,
     pub private: bool,
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
     /// The token last accepted; absent when the socket's key is used.
     pub token: Option<String>,
+    /// When the token was last looked at.
+    pub checked: Instant,
     /// Whether broadcasts are acknowledged.
     pub ack: bool,
     /// Whether the sender gets its own broadcasts.
     pub echo: bool,
-    /// Whether this channel may broadcast on a private topic; asked when first needed.
-    pub may_send: Option<bool>,
+    /// What the policies let it read; for a private channel.
+    pub reads: Reads,
+    pub may_broadcast: Option<bool>,
+    pub may_show: Option<bool>,
+    pub presence: Presence,
     pub bindings: Arc<Vec<Binding>>,
+    /// Ends the subscription to row changes when dropped.
+    pub subscribed: Option<DropGuard>,
 }
 
-/// A channel that was let in, and what its client is told.
-pub(crate) struct Joined {
-    pub channel: Channel,
-    pub response: Value,
-    /// `presence_state` is wanted.
-    pub presence: bool,
-    /// Status and message of the `system` event for postgres_changes.
-    pub system: Option<(&'static str, String)>,
+/// Presence as one channel uses it.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    pub key: String,
+    pub enabled: bool,
+    /// What is shown now.
+    pub shown: Option<Map<String, Value>>,
+    pub calls: Calls,
 }
 
-/// Lets a channel in, or says why not.
-pub(crate) async fn join(
-    shared: &Shared,
-    outbox: &Outbox,
-    socket_claims: &Claims,
-    topic: &str,
-    join_ref: Option<String>,
-    payload: &Value,
-) -> Result<Joined, String> {
-    if topic.is_empty() {
-        return Err("TopicNameRequired: You must provide a topic name".to_owned());
-    }
-    let token = payload
-        .get("access_token")
-        .or_else(|| payload.get("user_token"))
-        .and_then(Value::as_str)
-        .filter(|token| !token.starts_with("sb_"))
-        .map(str::to_owned);
-    let claims = match &token {
-        Some(token) => verify(shared, token).map_err(|fault| format!("{}: {fault}", fault_name(&fault)))?,
-        None => socket_claims.clone(),
-    };
-    let config = payload.get("config").cloned().unwrap_or_default();
-    let private = flag(&config, "/private");
-    let may_receive = if private {
-        may_join(shared, &claims, topic).await?
-    } else {
-        true
-    };
-    let asked = config
-        .get("postgres_changes")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let (echo, read) = changes::read(asked);
-    let (bindings, mut system) = match read {
-        Ok(bindings) => (Arc::new(bindings), None),
-        Err(reason) => (Arc::default(), Some(("error", reason))),
-    };
-    // In the registry first, captured second, told third: no change between the answer and the `system` event is lost.
-    let id = shared.realtime.add(Member {
-        outbox: outbox.clone(),
-        topic: topic.to_owned(),
-        private,
-        claims: claims.clone(),
-        may_receive,
-        bindings: bindings.clone(),
-    });
-    if !bindings.is_empty() {
-        system = Some(
-            match changes::subscribe(&shared.database, &claims.role, &bindings).await {
-                Ok(()) => ("ok", "Subscribed to PostgreSQL".to_owned()),
-                Err(reason) => ("error", reason),
-            },
-        );
-    }
-    let channel = Channel {
-        id,
-        topic: topic.to_owned(),
-        join_ref,
-        private,
-        claims,
-        token,
-        ack: flag(&config, "/broadcast/ack"),
-        echo: flag(&config, "/broadcast/self"),
-        may_send: None,
-        bindings,
-    };
-    let response = json!({"postgres_changes": echo});
-    Ok(Joined {
-        channel,
-        response,
-        presence: flag(&config, "/presence/enabled"),
-        system,
-    })
+/// How fast one socket sends.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    pub messages: Meter,
+    pub presence: Meter,
+    pub joins: Meter,
 }
 
-/// Whether a private channel gets broadcasts, or why it is not let in.
-async fn may_join(shared: &Shared, who: &Claims, topic: &str) -> Result<bool, String> {
-    match may_read(&shared.database, who, topic).await {
-        Reading::Broadcasts => Ok(true),
-        Reading::PresenceOnly => Ok(false),
-        Reading::No => Err(format!(
-            "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
-        )),
-        Reading::Unknown(reason) => Err(format!("DatabaseLackOfConnections: {reason}")),
-    }
+/// What a push brings about at its own channel.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Nothing,
+    /// Status and response.
+    Reply(&'static str, Value),
+    /// `system` error with this message, then `phx_close`.
+    Expel(String),
 }
 
 /// Checks a token as Realtime does: no second of grace.
 pub(crate) fn verify(shared: &Shared, token: &str) -> Result<Claims, TokenFault> {
     match crate::identity::key_role(&shared.keys, token) {
         Some(role) => Ok(crate::identity::key_claims(role)),
-        None => jwt::verify(token, &shared.keys.jwt_secret, shared.clock.now(), 0),
+        None => crate::identity::verify_token(shared, token, 0),
     }
 }
 
-fn fault_name(fault: &TokenFault) -> &'static str {
-    match fault {
-        TokenFault::Malformed { .. } => "MalformedJWT",
-        TokenFault::Signature => "JwtSignatureError",
-        TokenFault::Expired { .. } | TokenFault::NotYet | TokenFault::Incomplete => "InvalidJWTToken",
-    }
-}
-
-/// A boolean, which clients may also send as text.
-fn flag(config: &Value, pointer: &str) -> bool {
-    match config.pointer(pointer) {
-        Some(Value::Bool(flag)) => *flag,
-        Some(Value::String(text)) => text == "true",
-        _ => false,
-    }
-}
-
-/// What the policies say about joining a private topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reading {
-    Broadcasts,
-    /// Joined, but broadcasts are not for it.
-    PresenceOnly,
-    No,
-    /// They could not be asked, and why: no verdict.
-    Unknown(String),
-}
-
-/// What the policies say about sending on a private topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Yes,
-    No,
-    /// They could not be asked: not to be remembered.
-    Unknown,
-}
-
-/// Whether `who` may join the private `topic`.
-pub(crate) async fn may_read(database: &Database, who: &Claims, topic: &str) -> Reading {
-    let (broadcast, presence) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut client = match database.admin.get().await {
-        Ok(client) => client,
-        Err(error) => return Reading::Unknown(db::pool_reason(&error)),
-    };
-    let asked = async {
-        let transaction = client.transaction().await?;
-        transaction
-            .execute(
-                "insert into realtime.messages (id, topic, extension, event, payload, private)
-                 values ($1, $3, 'broadcast', 'probe', '{}', true), ($2, $3, 'presence', 'probe', '{}', true)",
-                &[&broadcast, &presence, &topic],
-            )
-            .await?;
-        become_client(&transaction, who, topic).await?;
-        let visible = transaction
-            .query(
-                "select extension from realtime.messages where id in ($1, $2) and topic = $3",
-                &[&broadcast, &presence, &topic],
-            )
-            .await?;
-        transaction.rollback().await?;
-        Ok::<Vec<String>, tokio_postgres::Error>(visible.iter().map(|row| row.get(0)).collect())
-    };
-    match asked.await {
-        Ok(visible) if visible.iter().any(|extension| extension == "broadcast") => Reading::Broadcasts,
-        Ok(visible) if visible.is_empty() => Reading::No,
-        Ok(_) => Reading::PresenceOnly,
-        Err(error) if db::is_trouble(&error) => Reading::Unknown(explained(&error)),
-        Err(error) => {
-            tracing::debug!(error = explained(&error), topic, "a policy refused with an error");
-            Reading::No
+impl Channel {
+    /// Follows row changes from now on, under the claims of now; what was asked before ends.
+    pub fn subscribe(&mut self, shared: &Arc<Shared>) {
+        self.subscribed = None;
+        if !self.bindings.is_empty() {
+            let ends = CancellationToken::new();
+            subscription::begin(shared, self.wanted(), ends.clone());
+            self.subscribed = Some(ends.drop_guard());
         }
     }
-}
 
-/// Whether `who` may broadcast on the private `topic`: a trial insert that is rolled back.
-pub(crate) async fn may_write(database: &Database, who: &Claims, topic: &str) -> Verdict {
-    let mut client = match database.admin.get().await {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::warn!(
-                reason = db::pool_reason(&error),
-                topic,
-                "a policy could not be asked"
-            );
-            return Verdict::Unknown;
+    /// What the database is asked for.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            id: self.id,
+            topic: self.topic.clone(),
+            role: self.claims.role.clone(),
+            bindings: self.bindings.clone(),
         }
-    };
-    let asked = async {
-        let transaction = client.transaction().await?;
-        become_client(&transaction, who, topic).await?;
-        transaction
-            .execute(
-                "insert into realtime.messages (topic, extension, event, payload, private)
-                 values ($1, 'broadcast', 'probe', '{}', true)",
-                &[&topic],
-            )
-            .await?;
-        transaction.rollback().await
-    };
-    match asked.await {
-        Ok(()) => Verdict::Yes,
-        Err(error) if db::is_trouble(&error) => {
-            tracing::warn!(error = explained(&error), topic, "a policy could not be asked");
-            Verdict::Unknown
-        }
-        Err(_) => Verdict::No,
     }
-}
 
-/// Sets role, topic and claims for the rest of the transaction, as Supabase's server does.
-async fn become_client(
-    transaction: &deadpool_postgres::Transaction<'_>,
-    who: &Claims,
-    topic: &str,
-) -> Result<(), tokio_postgres::Error> {
-    let sub = who.all.get("sub").and_then(Value::as_str).unwrap_or_default();
-    let claims = Value::Object(who.all.clone()).to_string();
-    transaction
-        .execute(
-            "select set_config('statement_timeout', $1, true), set_config('realtime.topic', $2, true),
-                    set_config('request.jwt.claims', $3, true), set_config('request.jwt.claim.sub', $4, true),
-                    set_config('request.jwt.claim.role', $5, true), set_config('request.headers', '{}', true),
-                    set_config('role', $5, true)",
-            &[&POLICY_MS, &topic, &claims, &sub, &who.role],
-        )
-        .await?;
-    Ok(())
+    /// When the token must be looked at next.
+    pub fn token_due(&self, shared: &Shared, every: Duration) -> Instant {
+        /// However long a token lives, the clock is looked at: a machine may have slept.
+        const LOOK_MAX_MS: i64 = 30_000;
+        let left = self.claims.exp.map_or(LOOK_MAX_MS, |exp| {
+            let until_ms = exp.saturating_mul(1000).saturating_sub(shared.clock.now().0);
+            until_ms.clamp(0, LOOK_MAX_MS)
+        });
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or_default());
+        (Instant::now() + left).min(self.checked + every)
+    }
+
+    /// Looks at the token again; an error says why the channel ends.
+    pub fn check_token(&mut self, shared: &Shared, every: Duration) -> Result<(), String> {
+        let now_s = shared.clock.now().0.div_euclid(1000);
+        if let Some(exp) = self.claims.exp.filter(|exp| *exp <= now_s) {
+            return Err(TokenFault::Expired { seconds: now_s - exp }.to_string());
+        }
+        if self.checked.elapsed() >= every {
+            self.checked = Instant::now();
+            if let Some(token) = &self.token {
+                verify(shared, token).map_err(|fault| fault.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `access_token`: a new one is checked and everything that hangs on it asked again.
+    pub async fn new_token(&mut self, shared: &Arc<Shared>, payload: &Value) -> Outcome {
+        let Some(token) = payload.get("access_token").and_then(Value::as_str) else {
+            return Outcome::Nothing;
+        };
+        if token.starts_with("sb_") || self.token.as_deref() == Some(token) {
+            return Outcome::Nothing;
+        }
+        let claims = match verify(shared, token) {
+            Ok(claims) => Arc::new(claims),
+            Err(fault) => return Outcome::Expel(fault.to_string()),
+        };
+        let reads = match self.reads_anew(shared, &claims).await {
+            Ok(reads) => reads,
+            // No verdict: the channel lives on with the token it has, until that one ends.
+            Err(fault) => {
+                tracing::warn!(?fault, topic = self.topic, "a new token could not be checked");
+                return Outcome::Nothing;
+            }
+        };
+        let lost = |before: Option<bool>, now: Option<bool>| before == Some(true) && now != Some(true);
+        if lost(Some(self.reads.broadcast), Some(reads.broadcast))
+            || lost(self.reads.presence, reads.presence)
+        {
+            return Outcome::Expel(format!(
+                "You no longer have permission to read from this Channel topic: {}",
+                self.topic
+            ));
+        }
+        self.claims = claims.clone();
+        self.token = Some(token.to_owned());
+        self.checked = Instant::now();
+        self.reads = reads;
+        self.may_broadcast = None;
+        self.may_show = None;
+        let sees = reads.presence == Some(true);
+        shared.realtime.set_claims(self.id, claims, reads.broadcast, sees);
+        self.subscribe(shared);
+        Outcome::Nothing
+    }
+
+    async fn reads_anew(&self, shared: &Shared, claims: &Claims) -> Result<Reads, Unanswered> {
+        if !self.private {
+            return Ok(self.reads);
+        }
+        let presence = self.reads.presence.is_some();
+        policy::reads(&shared.database, claims, &self.topic, presence).await
+    }
+
+    /// Sends a broadcast on. `size`: of the frame, in bytes.
+    pub async fn broadcast(
+        &mut self,
+        shared: &Shared,
+        meters: &mut Meters,
+        content: Content,
+        size: usize,
+    ) -> Outcome {
+        let allowed = shared.realtime.settings();
+        let (now, rate) = (Instant::now(), allowed.messages_per_second);
+        if !meters.messages.take(1, rate, allowed.rate_window, now) {
+            return Outcome::Expel("Too many messages per second".to_owned());
+        }
+        let acknowledged = |status, response| {
+            if self.ack {
+                Outcome::Reply(status, response)
+            } else {
+                Outcome::Nothing
+            }
+        };
+        let done = acknowledged("ok", json!({}));
+        let length = match &content {
+            Content::Json(_) => size,
+            Content::Bytes(data) => data.len(),
+            Content::Broadcast { body, .. } => body.bytes().len(),
+        };
+        // Text without an object, as the original sends it.
+        let too_large = acknowledged("error", json!("payload_size_exceeded"));
+        if self.private && !self.may(shared, Extension::Broadcast).await {
+            return Outcome::Nothing;
+        }
+        if length > allowed.payload_bytes_max {
+            return too_large;
+        }
+        let (spoken, kept) = match content {
+            Content::Json(payload) if payload.is_object() => (Spoken::Text(payload.to_string().into()), None),
+            Content::Json(_) => return Outcome::Nothing,
+            Content::Bytes(data) => (Spoken::Bytes(data), None),
+            Content::Broadcast { event, body, persist } => self.spoken(shared, event, body, persist).await,
+        };
+        let except = (!self.echo).then_some(self.id);
+        shared
+            .realtime
+            .broadcast((&self.topic, self.private), spoken, kept, except);
+        done
+    }
+
+    /// A binary push; kept for later where that is wished and the channel is private.
+    async fn spoken(
+        &self,
+        shared: &Shared,
+        event: String,
+        body: Body,
+        persist: bool,
+    ) -> (Spoken, Option<uuid::Uuid>) {
+        let mut kept = None;
+        if persist && self.private {
+            match replay::keep(shared, &self.topic, &event, &body).await {
+                Ok(id) => kept = Some(id),
+                Err(error) => tracing::warn!(%error, topic = self.topic, "a message could not be kept"),
+            }
+        }
+        let meta = kept.map(|id| json!({"id": id}).to_string());
+        (Spoken::User { event, body, meta }, kept)
+    }
+
+    /// What the policies say about writing on a private topic; no answer is not remembered and no yes.
+    async fn may(&mut self, shared: &Shared, extension: Extension) -> bool {
+        let known = match extension {
+            Extension::Broadcast => &mut self.may_broadcast,
+            Extension::Presence => &mut self.may_show,
+        };
+        if let Some(known) = known {
+            return *known;
+        }
+        let asked = policy::writes(&shared.database, &self.claims, &self.topic, extension).await;
+        *known = asked.ok();
+        *known == Some(true)
+    }
+
+    /// `presence`: shows something, or nothing any more.
+    pub async fn presence(&mut self, shared: &Shared, meters: &mut Meters, payload: &Value) -> Outcome {
+        let ok = || Outcome::Reply("ok", json!({}));
+        let Some(event) = payload.get("event").and_then(Value::as_str) else {
+            return ok();
+        };
+        let allowed = shared.realtime.settings();
+        let (calls, window) = (allowed.presence_calls_max, allowed.presence_window);
+        if !self.presence.calls.take(calls, window, Instant::now()) {
+            return Outcome::Expel("Client presence rate limit exceeded".to_owned());
+        }
+        match event.to_ascii_lowercase().as_str() {
+            "track" => self.track(shared, &allowed, meters, payload.get("payload")).await,
+            "untrack" => {
+                self.presence.shown = None;
+                shared.realtime.untrack(self.id);
+                ok()
+            }
+            _ => Outcome::Reply("error", json!({})),
+        }
+    }
+
+    async fn track(
+        &mut self,
+        shared: &Shared,
+        allowed: &RealtimeSettings,
+        meters: &mut Meters,
+        payload: Option<&Value>,
+    ) -> Outcome {
+        let ok = Outcome::Reply("ok", json!({}));
+        if self.private {
+            if self.reads.presence.is_none() {
+                let asked = policy::reads(&shared.database, &self.claims, &self.topic, true).await;
+                let Ok(reads) = asked else {
+                    return Outcome::Reply("error", json!({}));
+                };
+                self.reads.presence = reads.presence;
+                shared.realtime.set_sees(self.id, reads.presence == Some(true));
+            }
+            if !self.may(shared, Extension::Presence).await {
+                return Outcome::Reply("error", json!({}));
+            }
+        }
+        let payload = match payload {
+            None => Map::new(),
+            Some(Value::Object(payload)) => payload.clone(),
+            Some(_) => {
+                let reason = json!({"reason": "Presence track payload must be a map"});
+                return Outcome::Reply("error", reason);
+            }
+        };
+        if self.presence.shown.as_ref() == Some(&payload) {
+            return ok;
+        }
+        let too_large = || Outcome::Expel("Track message size exceeded".to_owned());
+        let shown = Value::Object(payload);
+        if shown.to_string().len() > allowed.presence_bytes_max {
+            return too_large();
+        }
+        let rate = allowed.presence_per_second;
+        if !meters.presence.take(1, rate, allowed.rate_window, Instant::now()) {
+            return Outcome::Expel("Too many presence messages per second".to_owned());
+        }
+        let Value::Object(payload) = shown else {
+            return ok;
+        };
+        if !self.presence.enabled {
+            self.presence.enabled = true;
+            shared.realtime.sync(self.id);
+        }
+        if shared
+            .realtime
+            .track(self.id, &self.presence.key, &payload)
+            .is_err()
+        {
+            return too_large();
+        }
+        self.presence.shown = Some(payload);
+        ok
+    }
 }

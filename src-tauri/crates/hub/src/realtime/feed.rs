@@ -8,18 +8,19 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification};
+use tokio_postgres::{AsyncMessage, Client, Notification};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::changes;
-use super::codec::Body;
+use super::replay;
 use crate::error::HubError;
 use crate::http::Shared;
+use crate::source::Address;
 
 /// Notifications that may wait; beyond it Postgres keeps them.
 const NOTES_MAX: usize = 1024;
@@ -40,15 +41,17 @@ pub(crate) struct Feed {
     reader: Client,
     _listener: Client,
     notes: mpsc::Receiver<Notification>,
+    /// What was published when it was looked at last.
+    published: Option<String>,
 }
 
 /// Opens the two connections. What is announced after this returns is delivered.
-pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed, HubError> {
+pub(crate) async fn listen(address: &Address, tasks: &TaskTracker) -> Result<Feed, HubError> {
     let fault = |source| HubError::Database {
         attempt: "listen to the database's notifications".to_owned(),
         source,
     };
-    let (client, mut connection) = config.connect(NoTls).await.map_err(fault)?;
+    let (client, mut connection) = address.connect().await.map_err(fault)?;
     let (sender, notes) = mpsc::channel(NOTES_MAX);
     tasks.spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
@@ -63,7 +66,7 @@ pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed,
         .batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst")
         .await
         .map_err(fault)?;
-    let (reader, connection) = config.connect(NoTls).await.map_err(fault)?;
+    let (reader, connection) = address.connect().await.map_err(fault)?;
     tasks.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the feed's reading connection ended");
@@ -73,6 +76,7 @@ pub(crate) async fn listen(config: &Config, tasks: &TaskTracker) -> Result<Feed,
         reader,
         _listener: client,
         notes,
+        published: None,
     })
 }
 
@@ -81,7 +85,7 @@ impl Feed {
     pub async fn run(
         mut self,
         shared: Arc<Shared>,
-        config: Config,
+        address: Address,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) {
@@ -90,16 +94,21 @@ impl Feed {
                 () = stop.cancelled() => return,
                 lost = self.deliver(&shared) => tracing::warn!(reason = lost, "the notification feed is lost"),
             }
+            shared.metrics.feed_lost.inc();
+            shared.realtime.feed.send_replace(false);
             self = loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sleep(RECONNECT_PAUSE) => {}
                 }
-                match listen(&config, &tasks).await {
+                match listen(&address, &tasks).await {
                     Ok(feed) => break feed,
                     Err(error) => tracing::warn!(%error, "the notification feed stays away"),
                 }
             };
+            // After a crash the database has forgotten what was to be captured.
+            shared.realtime.forget_settled();
+            shared.realtime.feed.send_replace(true);
             shared.realtime.restart_all();
         }
     }
@@ -122,12 +131,13 @@ impl Feed {
                 if schema {
                     shared.schema.reload(&self.reader).await?;
                     self.capture_published().await?;
+                    self.look_at_publication(shared).await?;
                 }
                 if !messages.is_empty() {
                     broadcast(shared, &self.reader, &messages).await?;
                 }
                 if !changed.is_empty() {
-                    changes::deliver(&self.reader, &shared.database, &shared.realtime, &changed).await?;
+                    changes::deliver(&self.reader, shared, &changed).await?;
                 }
                 Ok::<(), HubError>(())
             };
@@ -145,23 +155,35 @@ impl Feed {
     /// Gives every table of the publication the trigger that captures its changes.
     pub(crate) async fn capture_published(&self) -> Result<(), HubError> {
         self.reader
-            .batch_execute(
-                "do $$ declare t record; begin
-                   for t in select format('%I.%I', p.schemaname, p.tablename) as name
-                            from pg_publication_tables p
-                            where p.pubname = 'supabase_realtime' and not exists (
-                              select 1 from pg_trigger g
-                              where g.tgname = 'hub_capture'
-                                and g.tgrelid = format('%I.%I', p.schemaname, p.tablename)::regclass) loop
-                     execute format('create trigger hub_capture after insert or update or delete on %s
-                                     for each row execute function realtime.hub_capture()', t.name);
-                   end loop; end $$",
-            )
+            .batch_execute("select realtime.hub_capture_published()")
             .await
             .map_err(|source| HubError::Database {
                 attempt: "capture changes of the published tables".to_owned(),
                 source,
             })
+    }
+
+    /// When other tables or columns are published than before, subscriptions are made again.
+    async fn look_at_publication(&mut self, shared: &Shared) -> Result<(), HubError> {
+        let now: Option<String> = self
+            .reader
+            .query_one(
+                "select string_agg(format('%I.%I %s', p.schemaname, p.tablename, p.attnames), ' ' order by 1)
+                 from pg_publication_tables p where p.pubname = 'supabase_realtime'",
+                &[],
+            )
+            .await
+            .map_err(|source| HubError::Database {
+                attempt: "look at what is published".to_owned(),
+                source,
+            })?
+            .get(0);
+        let now = now.unwrap_or_default();
+        if self.published.as_ref().is_none_or(|before| *before != now) {
+            self.published = Some(now);
+            shared.realtime.published_anew();
+        }
+        Ok(())
     }
 }
 
@@ -170,7 +192,7 @@ async fn broadcast(shared: &Shared, client: &Client, ids: &[Uuid]) -> Result<(),
     let attempt = "read announced messages";
     let rows = client
         .query(
-            "select m.id, m.topic, m.event, m.payload, coalesce(m.private, false)
+            "select m.id, m.topic, m.event, m.payload::text, m.binary_payload, coalesce(m.private, false)
              from unnest($1::uuid[]) with ordinality w (id, place)
              join realtime.messages m on m.id = w.id and m.extension = 'broadcast' order by w.place",
             &[&ids],
@@ -182,17 +204,11 @@ async fn broadcast(shared: &Shared, client: &Client, ids: &[Uuid]) -> Result<(),
         })?;
     for row in rows {
         let (id, topic): (Uuid, String) = (row.get(0), row.get(1));
-        let event: Option<String> = row.get(2);
-        let payload: Option<Value> = row.get(3);
-        let body = Body::Json(Arc::new(payload.unwrap_or_default()));
-        let meta = json!({"id": id});
-        shared.realtime.broadcast(
-            (&topic, row.get(4)),
-            &event.unwrap_or_default(),
-            &body,
-            Some(&meta),
-            None,
-        );
+        let meta = json!({"id": id}).to_string();
+        let spoken = replay::spoken(row.get(2), row.get(3), row.get(4), meta);
+        shared
+            .realtime
+            .broadcast((&topic, row.get(5)), spoken, Some(id), None);
     }
     Ok(())
 }

@@ -1,35 +1,34 @@
-//! `/realtime/v1/…`: the WebSocket's handshake and broadcasts by HTTP.
+//! `/realtime/v1/…`: the WebSocket's handshake.
 //!
-//! Refusals are HTTP statuses before the upgrade: a client that is let in and thrown out comes back at once.
-//! Called by `http`.
+//! Refusals are HTTP statuses before the upgrade, and late: a client that is let in and thrown out, or answered at
+//! once, comes back at once. Called by `http`.
 
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::time::sleep;
 
-use super::channel::Verdict;
-use super::codec::{Body, Version};
-use super::{broadcast, channel, socket};
+use super::codec::Version;
+use super::{channel, posts, socket};
 use crate::http::{App, Shared};
 use crate::identity;
-use crate::jwt::TokenFault;
+use crate::jwt::{Claims, TokenFault};
 
 /// Largest frame and message from a client, in bytes.
 const FRAME_BYTES_MAX: usize = 5_000_000;
-/// Messages in one HTTP broadcast.
-const MESSAGES_MAX: usize = 100;
-/// Longest topic over HTTP, where it has no prefix, in bytes.
-const TOPIC_BYTES_MAX: usize = socket::TOPIC_BYTES_MAX - "realtime:".len();
+/// What a socket keeps for reading; most messages are small.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// What may wait in the socket itself to be written.
+const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-type Pairs = Query<Vec<(String, String)>>;
+pub(crate) type Pairs = Query<Vec<(String, String)>>;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -38,14 +37,15 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
             "/realtime/v1/api/ping",
             get(async || Json(json!({"message": "Success"}))),
         )
-        .route("/realtime/v1/api/broadcast", post(broadcasts))
+        .route("/realtime/v1/api/broadcast", post(posts::broadcasts))
         .route(
             "/realtime/v1/api/broadcast/{topic}/events/{event}",
-            post(broadcast_one),
+            post(posts::broadcast),
         )
 }
 
-fn refused(status: StatusCode, text: impl Into<String>) -> Response {
+/// An answer with an `error`.
+pub(crate) fn refused(status: StatusCode, text: impl Into<String>) -> Response {
     (status, Json(json!({"error": text.into()}))).into_response()
 }
 
@@ -55,38 +55,28 @@ async fn websocket(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let value = |name: &str| {
-        query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let key = identity::text(&headers, "x-api-key").or_else(|| value("apikey"));
-    let Some(key) = key.filter(|key| !key.is_empty()) else {
-        return refused(StatusCode::UNAUTHORIZED, "API key is missing");
-    };
-    let claims = match channel::verify(&shared, key) {
-        Ok(claims) => claims,
-        Err(TokenFault::Expired { .. }) => return refused(StatusCode::UNAUTHORIZED, "Token has expired"),
-        Err(fault) => return refused(StatusCode::UNAUTHORIZED, fault.to_string()),
-    };
-    let Some(version) = Version::read(value("vsn")) else {
-        return refused(
-            StatusCode::FORBIDDEN,
-            "the serializer version is not supported; use 1.0.0 or 2.0.0",
-        );
+    let (version, claims) = match admit(&shared, &query, &headers) {
+        Ok(admitted) => admitted,
+        Err((status, text)) => return late(&shared, refused(status, text)).await,
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
+    let busy = |text: &str| refused(StatusCode::TOO_MANY_REQUESTS, text);
     let Some(place) = shared.realtime.take_place() else {
-        return refused(StatusCode::TOO_MANY_REQUESTS, "Too many connected users");
+        return late(&shared, busy("Too many connected users")).await;
     };
+    if !shared.realtime.may_join(1) {
+        return late(&shared, busy("Too many joins per second")).await;
+    }
     let tasks = shared.realtime.tasks.clone();
     upgrade
         .max_frame_size(FRAME_BYTES_MAX)
         .max_message_size(FRAME_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         // Counted by the hub's tracker, so that stopping waits for the close frame to be written.
         .on_upgrade(move |wire| {
             tasks.track_future(async move {
@@ -96,88 +86,44 @@ async fn websocket(
         })
 }
 
-async fn broadcasts(State(shared): App, Query(query): Pairs, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(who) = identity::identify(&shared, &headers, &query) else {
-        return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthorized"}))).into_response();
+/// Whose key it is and which serializer is wanted, or why not.
+fn admit(
+    shared: &Shared,
+    query: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<(Version, Claims), (StatusCode, String)> {
+    let value = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     };
-    let invalid = |what: &str| {
-        (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            Json(json!({"errors": {"messages": [what]}})),
-        )
-            .into_response()
+    let refusal = |status, text: &str| Err((status, text.to_owned()));
+    let key = identity::text(headers, "x-api-key").or_else(|| value("apikey"));
+    let Some(key) = key.filter(|key| !key.is_empty()) else {
+        return refusal(StatusCode::UNAUTHORIZED, "API key is missing");
     };
-    let Ok(Value::Object(mut map)) = serde_json::from_slice(&body) else {
-        return invalid("is not an object");
+    let claims = match channel::verify(shared, key) {
+        Ok(claims) => claims,
+        Err(TokenFault::Expired { .. }) => return refusal(StatusCode::UNAUTHORIZED, "Token has expired"),
+        Err(fault) => return refusal(StatusCode::UNAUTHORIZED, &fault.to_string()),
     };
-    let Some(Value::Array(messages)) = map.remove("messages") else {
-        return invalid("can't be blank");
-    };
-    if messages.len() > MESSAGES_MAX {
-        return invalid("has too many entries");
+    if !shared.realtime.settings().enabled {
+        return refusal(StatusCode::FORBIDDEN, "Realtime was disabled for this tenant");
     }
-    for mut message in messages {
-        let payload = message.get_mut("payload").map(Value::take);
-        let word = |name: &str| {
-            message
-                .get(name)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
-        let (Some(topic), Some(event), Some(payload)) = (word("topic"), word("event"), payload) else {
-            return invalid("need topic, event and payload");
-        };
-        let too_long = topic.len() > TOPIC_BYTES_MAX;
-        if too_long || payload.to_string().len() > broadcast::PAYLOAD_BYTES_MAX {
-            return invalid("have a topic or a payload that is too large");
-        }
-        let private = message.get("private").and_then(Value::as_bool).unwrap_or(false);
-        let body = Body::Json(Arc::new(payload));
-        // A message that may not be sent is dropped without a word, as in the original.
-        broadcast::post(&shared, &who, (topic, private), event, &body).await;
+    match Version::read(value("vsn")) {
+        Some(version) => Ok((version, claims)),
+        None => refusal(
+            StatusCode::FORBIDDEN,
+            "the serializer version is not supported; use 1.0.0 or 2.0.0",
+        ),
     }
-    StatusCode::ACCEPTED.into_response()
 }
 
-async fn broadcast_one(
-    State(shared): App,
-    Path((topic, event)): Path<(String, String)>,
-    Query(query): Pairs,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let Ok(who) = identity::identify(&shared, &headers, &query) else {
-        return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthorized"}))).into_response();
-    };
-    if topic.len() > TOPIC_BYTES_MAX || body.len() > broadcast::PAYLOAD_BYTES_MAX {
-        return refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the topic or the payload is too large",
-        );
+/// Holds a refusal back for a while, as long as not too many are held.
+async fn late(shared: &Shared, response: Response) -> Response {
+    if let Ok(_held) = shared.realtime.held_back.try_acquire() {
+        sleep(shared.realtime.settings().refusal_delay).await;
     }
-    let private = query
-        .iter()
-        .any(|(name, value)| name == "private" && value == "true");
-    let kind = identity::text(&headers, "content-type").unwrap_or("application/json");
-    let body = if kind.starts_with("application/json") {
-        match serde_json::from_slice::<Value>(&body) {
-            Ok(payload) => Body::Json(Arc::new(payload)),
-            Err(error) => return refused(StatusCode::UNPROCESSABLE_ENTITY, format!("not JSON: {error}")),
-        }
-    } else if kind.starts_with("application/octet-stream") {
-        Body::Bytes(body)
-    } else {
-        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type");
-    };
-    match broadcast::post(&shared, &who, (&topic, private), &event, &body).await {
-        Verdict::Yes => StatusCode::ACCEPTED.into_response(),
-        Verdict::No => refused(
-            StatusCode::FORBIDDEN,
-            "You do not have permissions to write to this Channel topic",
-        ),
-        Verdict::Unknown => refused(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the database cannot be asked just now; try again",
-        ),
-    }
+    response
 }

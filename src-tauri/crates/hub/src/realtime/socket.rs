@@ -1,44 +1,46 @@
 //! One WebSocket: reads frames, answers, and writes what others send it.
 //!
-//! One task owns the socket and its channels. It ends when the client goes, is silent for [`IDLE_MAX`], reads too
-//! slowly (1013), or the hub stops (1012, and then without `phx_close`, or official clients would not come back).
-//! Called by `routes`.
+//! One task reads and writes at the same time, so that a question to the database delays no frame that waits to be
+//! written. It ends when the client goes, is silent for too long, reads too slowly (1013), or the hub stops (1012, and
+//! then without `phx_close`, or official clients would not come back). Called by `routes`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::channel::{self, Channel, Joined, Reading};
+use super::answers::{self, refusal, reply};
+use super::channel::{Channel, Meters, Outcome};
 use super::codec::{self, Content, Frame, Incoming, Outgoing, Version};
-use super::registry::Outbox;
-use super::{broadcast, changes};
+use super::join::{self, From, Joined, Note, Verdict};
+use super::outbox::{Outbox, Waiting};
+use super::registry::PREFIX;
 use crate::http::Shared;
-use crate::jwt::{Claims, TokenFault};
+use crate::jwt::Claims;
 
-/// Silence from the client after which the socket is closed.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long one frame may take to be written.
 const WRITE_MAX: Duration = Duration::from_secs(10);
-/// How long a refused join waits for its answer, so that eager clients do not hammer.
-const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+/// How long what waits may take to be written, and the client to answer the close frame.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Refusals that may wait at a time; a socket with more is closed.
 const REFUSALS_MAX: usize = 100;
-/// Channels on one socket.
-const CHANNELS_MAX: usize = 100;
+/// Notes of a socket's own tasks that may wait.
+const NOTES_MAX: usize = 64;
 /// Longest topic with its prefix, in bytes: what the one-byte lengths of binary frames can say.
 pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 /// Largest frame of a join, in bytes.
 const JOIN_BYTES_MAX: usize = 64 * 1024;
-/// How often tokens are looked at.
-const TOKEN_LOOK: Duration = Duration::from_secs(1);
 
 /// Close codes.
 const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_AWAY: u16 = 1001;
+const CLOSE_TOO_LARGE: u16 = 1009;
 const CLOSE_RESTART: u16 = 1012;
 const CLOSE_OVERFLOW: u16 = 1013;
 
@@ -50,72 +52,150 @@ enum End {
     Close(u16, &'static str),
 }
 
+/// The side that reads.
 struct Socket {
     shared: Arc<Shared>,
-    wire: WebSocket,
     version: Version,
-    claims: Claims,
+    claims: Arc<Claims>,
     outbox: Outbox,
     channels: HashMap<String, Channel>,
     refusals: VecDeque<(Instant, Outgoing)>,
+    meters: Meters,
+    notes: mpsc::Sender<Note>,
+    /// Since when there is no channel.
+    empty: Instant,
+}
+
+/// What wakes a socket besides its client.
+struct Signals {
+    notes: mpsc::Receiver<Note>,
+    switched: watch::Receiver<u64>,
+    published: watch::Receiver<u64>,
 }
 
 /// Serves one socket until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, wire: WebSocket, version: Version, claims: Claims) {
-    let (outbox, queue, overflow) = Outbox::new();
+    let (mut sink, mut stream) = wire.split();
+    let (outbox, mut waiting) = Outbox::new();
+    let (notes, received) = mpsc::channel(NOTES_MAX);
+    let realtime = &shared.realtime;
+    let signals = Signals {
+        notes: received,
+        switched: realtime.switched.subscribe(),
+        published: realtime.published.subscribe(),
+    };
+    let closing = realtime.closing();
     let mut socket = Socket {
-        shared,
-        wire,
+        shared: shared.clone(),
         version,
-        claims,
+        claims: Arc::new(claims),
         outbox,
         channels: HashMap::new(),
         refusals: VecDeque::new(),
+        meters: Meters::default(),
+        notes,
+        empty: Instant::now(),
     };
-    let end = socket.run(queue, overflow).await;
-    for channel in socket.channels.values() {
-        socket.shared.realtime.remove(channel.id);
-    }
+    let overflow = waiting.overflow.clone();
+    shared.metrics.sockets.inc();
+    let end = tokio::select! {
+        biased;
+        () = closing.cancelled() => End::Close(CLOSE_RESTART, "the hub is restarting"),
+        () = overflow.cancelled() => End::Close(CLOSE_OVERFLOW, "too slow"),
+        end = write(&shared, &mut sink, &mut waiting) => end,
+        end = socket.read(&mut stream, signals) => end,
+    };
+    shared.metrics.sockets.dec();
+    socket.end_all();
     if let End::Close(code, reason) = end {
-        let frame = Message::Close(Some(CloseFrame {
+        if code == CLOSE_OVERFLOW {
+            shared.metrics.sockets_cut_off.inc();
+        }
+        let frame = CloseFrame {
             code,
             reason: reason.into(),
-        }));
-        if timeout(WRITE_MAX, socket.wire.send(frame)).await.is_err() {
-            tracing::debug!("a socket did not take its close frame");
+        };
+        // What was said before belongs before the close; whoever was too slow gets no more of it.
+        let last = farewell(&mut sink, &mut stream, waiting, frame);
+        if timeout(FAREWELL_MAX, last).await.is_err() {
+            tracing::debug!(code, "a socket did not take its close frame");
         }
     }
 }
 
+/// Writes what waits until it cannot.
+async fn write(shared: &Shared, sink: &mut SplitSink<WebSocket, Message>, waiting: &mut Waiting) -> End {
+    while let Some(frame) = waiting.next().await {
+        let length = frame.len();
+        match timeout(WRITE_MAX, sink.send(message(frame))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return End::Gone,
+            Err(_) => return End::Close(CLOSE_OVERFLOW, "too slow"),
+        }
+        waiting.written(length);
+        shared.metrics.messages.inc();
+    }
+    End::Gone
+}
+
+async fn farewell(
+    sink: &mut SplitSink<WebSocket, Message>,
+    stream: &mut SplitStream<WebSocket>,
+    mut waiting: Waiting,
+    frame: CloseFrame,
+) {
+    let slow = frame.code == CLOSE_OVERFLOW;
+    while let Some(frame) = waiting.ready().filter(|_| !slow) {
+        if sink.feed(message(frame)).await.is_err() {
+            return;
+        }
+    }
+    if sink.send(Message::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    // A connection that is closed with unread bytes may take the close frame with it.
+    while let Some(Ok(_)) = stream.next().await {}
+}
+
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Text(text) => Message::Text(text),
+        Frame::Binary(bytes) => Message::Binary(bytes),
+    }
+}
+
 impl Socket {
-    async fn run(
-        &mut self,
-        mut queue: mpsc::Receiver<Outgoing>,
-        overflow: tokio_util::sync::CancellationToken,
-    ) -> End {
-        let closing = self.shared.realtime.closing();
-        let mut tokens = interval(TOKEN_LOOK);
-        tokens.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn read(&mut self, stream: &mut SplitStream<WebSocket>, mut signals: Signals) -> End {
         let mut heard = Instant::now();
         loop {
-            let refusal_due = self.refusals.front().map_or(heard + IDLE_MAX, |(at, _)| *at);
+            let settings = self.shared.realtime.settings();
+            let silent = heard + settings.idle_max;
+            let refusal = self.refusals.front().map_or(silent, |(due, _)| *due);
+            let every = settings.token_check;
+            let tokens = self
+                .channels
+                .values()
+                .map(|one| one.token_due(&self.shared, every));
+            let tokens = tokens.min().unwrap_or(silent);
+            let channelless = self.empty + settings.channelless_max;
             let step = tokio::select! {
-                () = closing.cancelled() => Err(End::Close(CLOSE_RESTART, "the hub is restarting")),
-                () = overflow.cancelled() => Err(End::Close(CLOSE_OVERFLOW, "too slow")),
-                frame = self.wire.recv() => {
+                frame = stream.next() => {
                     heard = Instant::now();
                     match frame {
                         Some(Ok(message)) => self.hear(message).await,
-                        Some(Err(_)) | None => Err(End::Gone),
+                        Some(Err(error)) => Err(broken(&error)),
+                        None => Err(End::Gone),
                     }
                 }
-                Some(message) = queue.recv() => self.send(message).await,
-                _ = tokens.tick() => self.check_tokens().await,
-                () = sleep_until(refusal_due), if !self.refusals.is_empty() => match self.refusals.pop_front() {
-                    Some((_, refusal)) => self.send(refusal).await,
-                    None => Ok(()),
-                },
-                () = sleep_until(heard + IDLE_MAX) => Err(End::Close(CLOSE_NORMAL, "no frame for 60 s")),
+                Some(note) = signals.notes.recv() => self.note(note),
+                Ok(()) = signals.switched.changed() => Err(self.switched()),
+                Ok(()) = signals.published.changed() => { self.published(); Ok(()) }
+                () = sleep_until(tokens), if !self.channels.is_empty() => { self.check_tokens(every); Ok(()) }
+                () = sleep_until(refusal), if !self.refusals.is_empty() => { self.refuse_due(); Ok(()) }
+                () = sleep_until(silent) => Err(End::Close(CLOSE_NORMAL, "the client was silent for too long")),
+                () = sleep_until(channelless), if self.channels.is_empty() => {
+                    Err(End::Close(CLOSE_AWAY, "no channel was joined"))
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -123,15 +203,9 @@ impl Socket {
         }
     }
 
-    async fn send(&mut self, message: Outgoing) -> Result<(), End> {
-        let frame = match codec::write(self.version, &message) {
-            None => return Ok(()),
-            Some(Frame::Text(text)) => Message::Text(text.into()),
-            Some(Frame::Binary(bytes)) => Message::Binary(bytes.into()),
-        };
-        match timeout(WRITE_MAX, self.wire.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+    fn say(&self, message: &Outgoing) {
+        if let Some(frame) = codec::write(self.version, message) {
+            self.outbox.push(frame);
         }
     }
 
@@ -155,249 +229,198 @@ impl Socket {
 
     /// `size`: of the frame, in bytes.
     async fn answer(&mut self, incoming: Incoming, size: usize) -> Result<(), End> {
-        if incoming.topic.len() > TOPIC_BYTES_MAX {
-            let reason = format!("the topic is longer than {TOPIC_BYTES_MAX} bytes");
-            return self.reply(&incoming, "error", json!({"reason": reason})).await;
-        }
-        if incoming.topic == "phoenix" {
-            return self.reply(&incoming, "ok", json!({})).await;
-        }
-        match incoming.event.as_str() {
-            "phx_join" if size > JOIN_BYTES_MAX => self.refuse(
-                &incoming,
-                format!("PayloadTooLarge: a join has at most {JOIN_BYTES_MAX} bytes"),
-            ),
-            "phx_join" => self.join(incoming).await,
-            "phx_leave" => self.leave(&incoming).await,
-            _ if !self.channels.contains_key(&incoming.topic) => {
-                self.reply(&incoming, "error", json!({"reason": "unmatched topic"}))
-                    .await
+        let topic_fault = (incoming.topic.len() > TOPIC_BYTES_MAX)
+            .then(|| format!("the topic is longer than {TOPIC_BYTES_MAX} bytes"));
+        match (incoming.topic.as_str(), incoming.event.as_str(), topic_fault) {
+            (_, _, Some(fault)) => self.say(&refusal(&incoming, &fault)),
+            ("phoenix", "heartbeat", _) => self.say(&reply(&incoming, "ok", json!({}))),
+            (_, "phx_join", _) if size > JOIN_BYTES_MAX => {
+                let reason = format!("PayloadTooLarge: a join has at most {JOIN_BYTES_MAX} bytes");
+                return self.refuse(&incoming, &reason);
             }
-            "access_token" => self.new_token(&incoming).await,
-            "broadcast" => self.broadcast(incoming, size).await,
-            "presence" => {
-                self.reply(
-                    &incoming,
-                    "error",
-                    json!({"reason": "Presence is not offered by this hub"}),
-                )
-                .await
-            }
-            _ => Ok(()),
+            (_, "phx_join", _) => return self.join(incoming).await,
+            (_, "phx_leave", _) => self.leave(&incoming),
+            _ => self.push(incoming, size).await,
+        }
+        Ok(())
+    }
+
+    /// A push to a channel of this socket. A missing or old `join_ref` does not matter.
+    async fn push(&mut self, mut incoming: Incoming, size: usize) {
+        let shared = &self.shared;
+        let Some(channel) = self.channels.get_mut(&incoming.topic) else {
+            return self.say(&refusal(&incoming, "unmatched topic"));
+        };
+        let content = std::mem::replace(&mut incoming.content, Content::Json(Value::Null));
+        let meters = &mut self.meters;
+        let outcome = match (incoming.event.as_str(), content) {
+            ("access_token", Content::Json(payload)) => channel.new_token(shared, &payload).await,
+            ("presence", Content::Json(payload)) => channel.presence(shared, meters, &payload).await,
+            ("broadcast", content) => channel.broadcast(shared, meters, content, size).await,
+            _ => Outcome::Nothing,
+        };
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Reply(status, response) => self.say(&reply(&incoming, status, response)),
+            Outcome::Expel(reason) => self.expel(&incoming.topic, &reason),
         }
     }
 
     async fn join(&mut self, incoming: Incoming) -> Result<(), End> {
-        let Some(topic) = incoming.topic.strip_prefix("realtime:").map(str::to_owned) else {
-            return self
-                .reply(&incoming, "error", json!({"reason": "unmatched topic"}))
-                .await;
+        let Some(topic) = incoming.topic.strip_prefix(PREFIX).map(str::to_owned) else {
+            self.say(&refusal(&incoming, "unmatched topic"));
+            return Ok(());
         };
-        if let Some(old) = self.channels.remove(&incoming.topic) {
-            self.shared.realtime.remove(old.id);
-            self.send(closed(&incoming.topic, old.join_ref)).await?;
+        if topic.is_empty() {
+            return self.refuse(&incoming, "TopicNameRequired: You must provide a topic name");
         }
-        if self.channels.len() >= CHANNELS_MAX {
-            return self.refuse(&incoming, "ChannelRateLimitReached: Too many channels".to_owned());
+        if let Some(old) = self.drop_channel(&incoming.topic) {
+            self.say(&answers::closed(&incoming.topic, old.join_ref));
+        }
+        let (shared, allowed) = (self.shared.clone(), self.shared.realtime.settings());
+        let (now, rate) = (Instant::now(), allowed.joins_per_second);
+        shared.realtime.may_join(1);
+        if !self.meters.joins.take(1, rate, allowed.rate_window, now) {
+            let reason = "ClientJoinRateLimitReached: Too many joins per second";
+            self.say(&refusal(&incoming, reason));
+            return Err(End::Close(CLOSE_AWAY, "too many joins per second"));
+        }
+        if self.channels.len() >= allowed.channels_max {
+            return self.refuse(&incoming, "ChannelRateLimitReached: Too many channels");
         }
         let payload = match &incoming.content {
             Content::Json(payload) => payload.clone(),
-            Content::Broadcast { .. } => Value::Null,
+            Content::Broadcast { .. } | Content::Bytes(_) => Value::Null,
         };
-        // Serializer 1.0.0 may leave `join_ref` out: the join's own `ref` stands for it.
-        let join_ref = incoming.join_ref.clone().or_else(|| incoming.reference.clone());
-        let shared = self.shared.clone();
-        let joined = channel::join(&shared, &self.outbox, &self.claims, &topic, join_ref, &payload).await;
-        let Joined {
-            channel,
-            response,
-            presence,
-            system,
-        } = match joined {
-            Ok(joined) => joined,
-            Err(reason) => return self.refuse(&incoming, reason),
+        let from = From {
+            shared: &shared,
+            outbox: &self.outbox,
+            version: self.version,
+            claims: &self.claims,
         };
-        self.channels.insert(incoming.topic.clone(), channel);
-        self.reply(&incoming, "ok", response).await?;
-        if presence {
-            self.send(pushed(&incoming.topic, "presence_state", json!({})))
-                .await?;
+        match join::join(&from, &allowed, &topic, &incoming, &payload).await {
+            Ok(Joined { mut channel, answer }) => {
+                answer.give(&shared, &mut channel, &incoming, &self.notes);
+                self.channels.insert(incoming.topic, channel);
+                shared.metrics.channels.inc();
+                Ok(())
+            }
+            Err(reason) => self.refuse(&incoming, &reason),
         }
-        if let Some((status, message)) = system {
-            self.send(system_event(
-                &incoming.topic,
-                "postgres_changes",
-                status,
-                &message,
-            ))
-            .await?;
-        }
-        Ok(())
     }
 
-    /// Puts the refusal of a join in line; the real server waits before it answers, too.
-    fn refuse(&mut self, incoming: &Incoming, reason: String) -> Result<(), End> {
+    /// Later, so that clients which try again at once do not hammer.
+    fn refuse(&mut self, incoming: &Incoming, reason: &str) -> Result<(), End> {
+        self.shared.metrics.joins_refused.inc();
         if self.refusals.len() >= REFUSALS_MAX {
-            return Err(End::Close(CLOSE_OVERFLOW, "too many refused joins"));
+            return Err(End::Close(CLOSE_AWAY, "too many joins were refused"));
         }
-        tracing::debug!(topic = incoming.topic, reason, "a join is refused");
-        let answer = reply(incoming, "error", json!({"reason": reason}));
-        self.refusals.push_back((Instant::now() + REFUSAL_DELAY, answer));
+        let due = Instant::now() + self.shared.realtime.settings().refusal_delay;
+        self.refusals.push_back((due, refusal(incoming, reason)));
         Ok(())
     }
 
-    async fn leave(&mut self, incoming: &Incoming) -> Result<(), End> {
-        self.reply(incoming, "ok", json!({})).await?;
-        if let Some(channel) = self.channels.remove(&incoming.topic) {
-            self.shared.realtime.remove(channel.id);
-            self.send(closed(&incoming.topic, channel.join_ref)).await?;
+    fn refuse_due(&mut self) {
+        if let Some((_, refusal)) = self.refusals.pop_front() {
+            self.say(&refusal);
         }
-        Ok(())
     }
 
-    async fn broadcast(&mut self, incoming: Incoming, size: usize) -> Result<(), End> {
-        let Some(channel) = self.channels.get_mut(&incoming.topic) else {
-            return Ok(());
-        };
-        if size > broadcast::PAYLOAD_BYTES_MAX {
-            if channel.ack {
-                // Text without an object, as the original sends it.
-                return self
-                    .reply(&incoming, "error", json!("payload_size_exceeded"))
-                    .await;
-            }
-            return Ok(());
+    /// Answered in any case; ended only what there is.
+    fn leave(&mut self, incoming: &Incoming) {
+        self.say(&reply(incoming, "ok", json!({})));
+        if let Some(channel) = self.drop_channel(&incoming.topic) {
+            self.say(&answers::closed(&incoming.topic, channel.join_ref));
         }
-        let content = incoming.content.clone();
-        let delivered = broadcast::push(&self.shared, channel, content).await;
-        if delivered && channel.ack {
-            return self.reply(&incoming, "ok", json!({})).await;
-        }
-        Ok(())
     }
 
-    async fn new_token(&mut self, incoming: &Incoming) -> Result<(), End> {
-        let Content::Json(payload) = &incoming.content else {
-            return Ok(());
-        };
-        let Some(token) = payload.get("access_token").and_then(Value::as_str) else {
-            return Ok(());
-        };
-        let shared = self.shared.clone();
-        let Some(channel) = self.channels.get_mut(&incoming.topic) else {
-            return Ok(());
-        };
-        if token.starts_with("sb_") || channel.token.as_deref() == Some(token) {
-            return Ok(());
+    fn drop_channel(&mut self, topic: &str) -> Option<Channel> {
+        let channel = self.channels.remove(topic)?;
+        self.shared.realtime.remove(channel.id);
+        self.shared.metrics.channels.dec();
+        if self.channels.is_empty() {
+            self.empty = Instant::now();
         }
-        let claims = match channel::verify(&shared, token) {
-            Ok(claims) => claims,
-            Err(fault) => return self.expel(&incoming.topic, "system", &fault.to_string()).await,
-        };
-        let mut may_receive = true;
-        if channel.private {
-            match channel::may_read(&shared.database, &claims, &channel.topic).await {
-                Reading::Broadcasts => {}
-                Reading::PresenceOnly => may_receive = false,
-                // No verdict: the channel lives on with the token it has, until that one ends.
-                Reading::Unknown(reason) => {
-                    tracing::warn!(reason, topic = channel.topic, "a new token could not be checked");
-                    return Ok(());
-                }
-                Reading::No => {
-                    let reason = format!(
-                        "You no longer have permission to read from this Channel topic: {}",
-                        channel.topic
-                    );
-                    return self.expel(&incoming.topic, "system", &reason).await;
-                }
-            }
-        }
-        channel.claims = claims.clone();
-        channel.token = Some(token.to_owned());
-        channel.may_send = None;
-        shared.realtime.set_claims(channel.id, claims, may_receive);
-        if channel.bindings.is_empty() {
-            return Ok(());
-        }
-        let again = changes::subscribe(&shared.database, &channel.claims.role, &channel.bindings).await;
-        let (status, message) = match again {
-            Ok(()) => ("ok", "Subscribed to PostgreSQL".to_owned()),
-            Err(reason) => ("error", reason),
-        };
-        self.send(system_event(
-            &incoming.topic,
-            "postgres_changes",
-            status,
-            &message,
-        ))
-        .await
+        Some(channel)
     }
 
-    /// Ends the channels whose token has run out.
-    async fn check_tokens(&mut self) -> Result<(), End> {
-        let now_s = self.shared.clock.now().0.div_euclid(1000);
-        let expired: Vec<(String, i64)> = self
-            .channels
-            .iter()
-            .filter_map(|(topic, channel)| Some((topic.clone(), channel.claims.exp?)))
-            .filter(|(_, exp)| *exp <= now_s)
-            .collect();
-        for (topic, exp) in expired {
-            let fault = TokenFault::Expired { seconds: now_s - exp };
-            self.expel(&topic, "system", &fault.to_string()).await?;
+    fn end_all(&mut self) {
+        let topics: Vec<String> = self.channels.keys().cloned().collect();
+        for topic in topics {
+            self.drop_channel(&topic);
         }
-        Ok(())
     }
 
     /// `system` error, then `phx_close`.
-    async fn expel(&mut self, topic: &str, extension: &str, reason: &str) -> Result<(), End> {
-        let Some(channel) = self.channels.remove(topic) else {
+    fn expel(&mut self, topic: &str, reason: &str) {
+        if let Some(channel) = self.drop_channel(topic) {
+            self.say(&answers::system(topic, "system", "error", reason));
+            self.say(&answers::closed(topic, channel.join_ref));
+        }
+    }
+
+    fn note(&mut self, note: Note) -> Result<(), End> {
+        let topic = note.incoming.topic.clone();
+        // The topic may have been joined again since.
+        if self
+            .channels
+            .get(&topic)
+            .is_none_or(|channel| channel.id != note.id)
+        {
             return Ok(());
-        };
-        self.shared.realtime.remove(channel.id);
-        self.send(system_event(topic, extension, "error", reason)).await?;
-        self.send(closed(topic, channel.join_ref)).await
+        }
+        match note.verdict {
+            Verdict::Refuse(reason) => {
+                self.drop_channel(&topic);
+                self.refuse(&note.incoming, &reason)
+            }
+            Verdict::Expel(reason) => {
+                self.expel(&topic, &reason);
+                Ok(())
+            }
+        }
     }
 
-    async fn reply(&mut self, incoming: &Incoming, status: &str, response: Value) -> Result<(), End> {
-        self.send(reply(incoming, status, response)).await
+    /// Ends the channels whose token has run out or is no longer good.
+    fn check_tokens(&mut self, every: Duration) {
+        let mut ended = Vec::new();
+        for (topic, channel) in &mut self.channels {
+            if let Err(reason) = channel.check_token(&self.shared, every) {
+                ended.push((topic.clone(), reason));
+            }
+        }
+        for (topic, reason) in ended {
+            self.expel(&topic, &reason);
+        }
+    }
+
+    /// What is published has changed: what is followed is asked for again.
+    fn published(&mut self) {
+        for channel in self.channels.values_mut() {
+            channel.subscribe(&self.shared);
+        }
+    }
+
+    /// The hub's rules have changed: clients come back and are judged by the new ones.
+    fn switched(&mut self) -> End {
+        for topic in self.channels.keys() {
+            self.say(&answers::system(
+                topic,
+                "system",
+                "ok",
+                "Server requested disconnect",
+            ));
+        }
+        End::Close(CLOSE_RESTART, "Server requested disconnect")
     }
 }
 
-fn reply(incoming: &Incoming, status: &str, response: Value) -> Outgoing {
-    Outgoing::Message {
-        join_ref: incoming.join_ref.clone(),
-        reference: incoming.reference.clone(),
-        topic: incoming.topic.clone(),
-        event: "phx_reply",
-        payload: json!({"status": status, "response": response}),
+/// A frame that is too large is said to be; anything else ended the connection.
+fn broken(error: &axum::Error) -> End {
+    let text = error.to_string();
+    if text.contains("too long") || text.contains("too large") || text.contains("too big") {
+        End::Close(CLOSE_TOO_LARGE, "the frame is too large")
+    } else {
+        End::Gone
     }
-}
-
-fn pushed(topic: &str, event: &'static str, payload: Value) -> Outgoing {
-    Outgoing::Message {
-        join_ref: None,
-        reference: None,
-        topic: topic.to_owned(),
-        event,
-        payload,
-    }
-}
-
-fn closed(topic: &str, join_ref: Option<String>) -> Outgoing {
-    Outgoing::Message {
-        join_ref: join_ref.clone(),
-        reference: join_ref,
-        topic: topic.to_owned(),
-        event: "phx_close",
-        payload: json!({}),
-    }
-}
-
-/// Always with all four keys: one client drops the event otherwise.
-fn system_event(topic: &str, extension: &str, status: &str, message: &str) -> Outgoing {
-    let channel = topic.strip_prefix("realtime:").unwrap_or(topic);
-    let payload = json!({"extension": extension, "status": status, "message": message, "channel": channel});
-    pushed(topic, "system", payload)
 }

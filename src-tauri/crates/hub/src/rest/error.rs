@@ -1,12 +1,13 @@
 //! PostgREST's errors: always the four keys, statuses by SQLSTATE.
 //!
-//! Hints name nothing a caller could not see anyway. Called by every module of `rest`.
+//! Called by every module of `rest`; what the database says is turned into an answer by [`RestError::database`].
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::status;
 use crate::identity::Refusal;
 use crate::jwt::TokenFault;
 
@@ -14,52 +15,92 @@ use crate::jwt::TokenFault;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RestError {
     /// PostgREST's or Postgres's kind, with the four keys.
-    Coded {
-        status: StatusCode,
-        code: String,
-        message: String,
-        details: Option<String>,
-        hint: Option<String>,
-        /// `WWW-Authenticate`, where the client should sign in again.
-        challenge: Option<String>,
-    },
+    Coded(Box<Coded>),
     /// The gateway's kind.
     Gate(Refusal),
+}
+
+/// What an answer with the four keys says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Coded {
+    pub status: StatusCode,
+    pub code: String,
+    pub message: String,
+    pub details: Option<Value>,
+    pub hint: Option<String>,
+    /// `WWW-Authenticate`, where the client should sign in again.
+    pub challenge: Option<String>,
+    /// Headers that a function asked for with `raise sqlstate 'PGRST'`.
+    pub headers: Vec<(String, String)>,
+    /// Something was not in the schema cache: with a newer one it may be.
+    pub missing: bool,
 }
 
 impl RestError {
     /// An error without details.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> RestError {
-        RestError::Coded {
+        RestError::Coded(Box::new(Coded {
             status,
             code: code.to_owned(),
             message: message.into(),
             details: None,
             hint: None,
             challenge: None,
-        }
+            headers: Vec::new(),
+            missing: false,
+        }))
+    }
+
+    /// 400 with a code of PostgREST's.
+    pub fn bad(code: &str, message: impl Into<String>) -> RestError {
+        RestError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
     /// The same error with details.
-    pub fn with_details(mut self, text: impl Into<String>) -> RestError {
-        if let RestError::Coded { details, .. } = &mut self {
-            *details = Some(text.into());
+    pub fn with_details(self, text: impl Into<Value>) -> RestError {
+        let details = Some(text.into());
+        self.changed(|coded| coded.details = details)
+    }
+
+    /// The same error with a hint, if there is one.
+    pub fn with_hint(self, hint: Option<String>) -> RestError {
+        self.changed(|coded| coded.hint = hint)
+    }
+
+    /// The same error, worth another look at the catalogue.
+    pub fn missing(self) -> RestError {
+        self.changed(|coded| coded.missing = true)
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Coded)) -> RestError {
+        if let RestError::Coded(coded) = &mut self {
+            change(coded);
         }
         self
     }
 
-    /// The query string cannot be read.
-    pub fn query(message: impl Into<String>) -> RestError {
-        RestError::new(StatusCode::BAD_REQUEST, "PGRST100", message)
+    /// Whether a newer schema cache may help.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, RestError::Coded(coded) if coded.missing)
     }
 
-    /// Something PostgREST can do and this hub cannot.
-    pub fn unsupported(what: &str) -> RestError {
-        RestError::new(
-            StatusCode::BAD_REQUEST,
-            "PGRST127",
-            format!("Feature not implemented: {what}"),
-        )
+    /// The code, for tests and for decisions.
+    #[cfg(test)]
+    pub fn code(&self) -> &str {
+        match self {
+            RestError::Coded(coded) => &coded.code,
+            RestError::Gate(_) => "",
+        }
+    }
+
+    /// A column nobody knows, in Postgres's own words.
+    pub fn no_column(relation: &str, column: &str) -> RestError {
+        RestError::bad("42703", format!("column {relation}.{column} does not exist")).missing()
+    }
+
+    /// A limit of the hub's own on what a query may ask for.
+    pub fn too_much(what: &str, most: usize) -> RestError {
+        RestError::bad("PGRST100", format!("the request has more than {most} {what}"))
     }
 
     /// What the database said, for a caller of `role`.
@@ -73,15 +114,17 @@ impl RestError {
             );
         };
         let code = db.code().code();
-        let anonymous = role == "anon";
-        RestError::Coded {
-            status: status_of(code, anonymous),
-            code: code.to_owned(),
-            message: db.message().to_owned(),
-            details: db.detail().map(str::to_owned),
-            hint: db.hint().map(str::to_owned),
-            challenge: (code == "42501" && anonymous).then(|| "Bearer".to_owned()),
+        if code == "PGRST" {
+            return status::raised(db.message(), db.detail());
         }
+        let status = status::of(code, db.message(), role == "anon");
+        let mut answer = RestError::new(status, code, db.message()).with_hint(db.hint().map(str::to_owned));
+        if let Some(detail) = db.detail() {
+            answer = answer.with_details(detail);
+        }
+        answer.changed(|coded| {
+            coded.challenge = (status == StatusCode::UNAUTHORIZED).then(|| "Bearer".to_owned());
+        })
     }
 }
 
@@ -97,102 +140,35 @@ impl From<Refusal> for RestError {
             TokenFault::Signature => ("PGRST301", "No suitable key or wrong key type".to_owned()),
             TokenFault::Malformed { parts } => ("PGRST301", format!("Expected 3 parts in JWT; got {parts}")),
         };
-        RestError::Coded {
-            status: StatusCode::UNAUTHORIZED,
-            code: code.to_owned(),
-            challenge: Some(format!(
-                "Bearer error=\"invalid_token\", error_description=\"{message}\""
-            )),
-            message,
-            details: None,
-            hint: None,
-        }
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
+        RestError::new(StatusCode::UNAUTHORIZED, code, message)
+            .changed(|coded| coded.challenge = Some(challenge))
     }
 }
 
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
-        match self {
+        let coded = match self {
             RestError::Gate(refusal) => {
                 let (message, hint) = refusal.text();
-                (refusal.status(), Json(json!({"message": message, "hint": hint}))).into_response()
+                return (refusal.status(), Json(json!({"message": message, "hint": hint}))).into_response();
             }
-            RestError::Coded {
-                status,
-                code,
-                message,
-                details,
-                hint,
-                challenge,
-            } => {
-                let body = json!({"code": code, "message": message, "details": details, "hint": hint});
-                let mut response = (status, body.to_string()).into_response();
-                let headers = response.headers_mut();
-                headers.insert(
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json; charset=utf-8"),
-                );
-                let proxy = HeaderValue::from_str(&format!("PostgREST; error={code}"));
-                if let Ok(value) = proxy {
-                    headers.insert(HeaderName::from_static("proxy-status"), value);
-                }
-                if let Some(value) = challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
-                    headers.insert(header::WWW_AUTHENTICATE, value);
-                }
-                response
-            }
+            RestError::Coded(coded) => coded,
+        };
+        let body = json!({
+            "code": coded.code, "message": coded.message, "details": coded.details, "hint": coded.hint,
+        });
+        let mut response = (coded.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, json);
+        if let Ok(value) = HeaderValue::from_str(&format!("PostgREST; error={}", coded.code)) {
+            headers.insert(HeaderName::from_static("proxy-status"), value);
         }
-    }
-}
-
-/// PostgREST's table from SQLSTATE to HTTP status.
-fn status_of(code: &str, anonymous: bool) -> StatusCode {
-    // `raise … using errcode = 'PT409'` chooses the status itself.
-    if let Some(status) = code
-        .strip_prefix("PT")
-        .and_then(|digits| digits.parse::<u16>().ok())
-        && let Ok(status) = StatusCode::from_u16(status)
-    {
-        return status;
-    }
-    match code {
-        "42501" if anonymous => StatusCode::UNAUTHORIZED,
-        "42501" => StatusCode::FORBIDDEN,
-        "23503" | "23505" => StatusCode::CONFLICT,
-        "25006" => StatusCode::METHOD_NOT_ALLOWED,
-        "21000" | "22023" => StatusCode::BAD_REQUEST,
-        "42883" | "42P01" => StatusCode::NOT_FOUND,
-        "P0001" => StatusCode::BAD_REQUEST,
-        "40001" | "40P01" | "57014" => StatusCode::INTERNAL_SERVER_ERROR,
-        "57P01" | "57P02" | "57P03" => StatusCode::SERVICE_UNAVAILABLE,
-        _ => match code.get(..2) {
-            Some("08" | "53") => StatusCode::SERVICE_UNAVAILABLE,
-            Some("28") => StatusCode::FORBIDDEN,
-            Some("22" | "23" | "42") => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_follow_the_state() {
-        for (code, anonymous, status) in [
-            ("42501", true, 401),
-            ("42501", false, 403),
-            ("23505", false, 409),
-            ("PT409", false, 409),
-            ("PT404", false, 404),
-            ("PTxyz", false, 500),
-            ("22P02", false, 400),
-            ("42703", false, 400),
-            ("57014", false, 500),
-            ("53300", false, 503),
-        ] {
-            assert_eq!(status_of(code, anonymous).as_u16(), status, "{code}");
+        if let Some(value) = coded.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, value);
         }
+        super::answer::add_headers(headers, &coded.headers);
+        response
     }
 }

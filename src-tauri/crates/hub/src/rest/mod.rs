@@ -1,9 +1,16 @@
-//! PostgREST, as far as an office needs it: query string → plan → one statement with parameters → JSON.
+//! PostgREST: query string → tree → plan → one statement with parameters → JSON made by Postgres.
 //!
-//! Invariants: text of a client reaches SQL only as a parameter or as an identifier found in the schema cache and
-//! quoted; every request is one transaction under the role of its token. Called over HTTP by Supabase clients.
+//! Invariants: text of a client reaches SQL only as a parameter or as an identifier that is in the schema cache and
+//! quoted; every request is one transaction under the role of its token, and reads run read-only. Called over HTTP
+//! by Supabase clients.
 
+mod answer;
+mod ast;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod hint;
+mod openapi;
 mod parse;
 mod plan;
 mod request;
@@ -11,5 +18,6 @@ mod routes;
 mod run;
 pub(crate) mod schema;
 mod sql;
+mod status;
 
 pub(crate) use routes::routes;

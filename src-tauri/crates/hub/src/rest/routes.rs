@@ -6,313 +6,465 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query as UriQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::answer::{self, Answer};
+use super::ast::Query;
 use super::error::RestError;
+use super::openapi;
 use super::parse::{self, Pairs};
-use super::plan;
-use super::request::{self, Wishes};
-use super::run::{Outcome, run};
-use super::schema::{Function, Returns};
-use super::sql::{self, Answer, Resolution};
+use super::plan::{self, Change, Given, Node, ROWS_MAX, Root, Wanted};
+use super::request::{Count, Media, Payload, Prefer, Return, Target, narrowed, negotiate, payload};
+use super::run::{Asked, Demands, run};
+use super::schema::{Returns, SCHEMA, Schema, Volatility};
+use super::sql;
 use crate::db::Access;
 use crate::http::{App, Shared};
 use crate::identity;
-
-type QueryPairs = Query<Vec<(String, String)>>;
+use crate::jwt::Claims;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/rest/v1", any(root))
         .route("/rest/v1/", any(root))
-        .route("/rest/v1/{table}", any(table))
-        .route("/rest/v1/rpc/{function}", any(function))
+        .route("/rest/v1/{*path}", any(resource))
 }
 
-/// PostgREST shows its OpenAPI document here; the hub shows nobody what there is.
-async fn root() -> RestError {
-    RestError::new(
-        StatusCode::NOT_FOUND,
-        "PGRST126",
-        "Root endpoint metadata is disabled",
+/// A request, read as far as it can be without the schema.
+struct Request<'r> {
+    shared: &'r Shared,
+    who: Claims,
+    method: &'r Method,
+    headers: &'r HeaderMap,
+    pairs: Vec<(String, String)>,
+    body: &'r [u8],
+    prefer: Prefer,
+    asked: Asked,
+    /// Whether a schema was named.
+    profiled: bool,
+}
+
+impl Request<'_> {
+    fn is_reading(&self) -> bool {
+        *self.method == Method::GET || *self.method == Method::HEAD
+    }
+
+    /// The form of the body; none for HEAD.
+    fn shown(&self, media: Media) -> Option<Media> {
+        (*self.method != Method::HEAD).then_some(media)
+    }
+
+    fn payload(&self, target: Target, columns: bool) -> Result<Payload, RestError> {
+        let content = identity::text(self.headers, "content-type").unwrap_or_default();
+        payload(self.body, content, target, columns)
+    }
+}
+
+async fn root(
+    State(shared): App,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    finish(respond(&shared, "", &method, &uri, &headers, body).await, &method)
+}
+
+async fn resource(
+    State(shared): App,
+    Path(path): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    finish(
+        respond(&shared, &path, &method, &uri, &headers, body).await,
+        &method,
     )
 }
 
-async fn table(
-    State(shared): App,
-    Path(name): Path<String>,
-    Query(pairs): QueryPairs,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let headless = method == Method::HEAD;
-    let answer = on_table(&shared, &name, &pairs, method, &headers, &body).await;
-    finish(answer, headless)
-}
-
-async fn function(
-    State(shared): App,
-    Path(name): Path<String>,
-    Query(pairs): QueryPairs,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let headless = method == Method::HEAD;
-    let answer = on_function(&shared, &name, &pairs, method, &headers, &body).await;
-    finish(answer, headless)
-}
-
-fn finish(answer: Result<Response, RestError>, headless: bool) -> Response {
-    let response = answer.unwrap_or_else(axum::response::IntoResponse::into_response);
-    if headless {
+fn finish(answer: Result<Answer, RestError>, method: &Method) -> Response {
+    let response = match answer {
+        Ok(answer) => answer.into_response(),
+        Err(error) => error.into_response(),
+    };
+    if *method == Method::HEAD {
         response.map(|_| Body::empty())
     } else {
         response
     }
 }
 
-async fn on_table(
+async fn respond(
     shared: &Shared,
-    name: &str,
-    pairs: &[(String, String)],
-    method: Method,
+    path: &str,
+    method: &Method,
+    uri: &Uri,
     headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response, RestError> {
-    let who = identity::identify(shared, headers, pairs)?;
-    let reading = method == Method::GET || method == Method::HEAD;
-    let wishes = request::wishes(headers, reading)?;
-    let schema = shared
-        .schema
-        .with(&shared.database, |schema| schema.tables.contains_key(name))
-        .await;
-    let table = schema.tables.get(name).ok_or_else(|| {
-        RestError::new(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Answer, RestError> {
+    let UriQuery(pairs) = UriQuery::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|error| RestError::bad("PGRST100", error.body_text()))?;
+    let who = identity::identify(shared, headers, &pairs)?;
+    let body = body.map_err(|error| RestError::new(error.status(), "PGRST102", error.body_text()))?;
+    let prefer = Prefer::read(headers);
+    let request = Request {
+        shared,
+        who,
+        method,
+        headers,
+        pairs,
+        body: &body,
+        asked: asked(method, path, headers, &prefer),
+        prefer,
+        profiled: profile(method, headers)?,
+    };
+    let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
+    match steps.as_slice() {
+        [] => at_root(&request),
+        ["rpc", function] => on_function(&request, function).await,
+        [table] => on_table(&request, table).await,
+        _ => Err(RestError::new(
             StatusCode::NOT_FOUND,
-            "PGRST205",
-            format!("Could not find the table 'public.{name}' in the schema cache"),
-        )
-    })?;
-    let mut query = parse::query(pairs, |_| Some(Pairs::Filters))?;
-    narrow(&mut query, &wishes);
-    let answer = if wishes.single {
-        Answer::Representation
+            "PGRST125",
+            "Invalid path specified in request URL",
+        )),
+    }
+}
+
+/// Whether a schema is named; it must be the exposed one.
+fn profile(method: &Method, headers: &HeaderMap) -> Result<bool, RestError> {
+    let writing = [Method::POST, Method::PATCH, Method::PUT, Method::DELETE].contains(method);
+    let name = if writing {
+        "content-profile"
     } else {
-        wishes.answer
+        "accept-profile"
     };
-    let (statement, access) = match method {
-        Method::GET | Method::HEAD => (sql::read(name, table, &query, wishes.count)?, Access::ReadOnly),
-        Method::POST => {
-            let rows = request::rows(body, query.columns.as_ref())?;
-            let how = (wishes.resolution, answer);
-            (
-                sql::insert(name, table, &query, &rows.columns, rows.json, how)?,
-                Access::ReadWrite,
+    match identity::text(headers, name) {
+        None => Ok(false),
+        Some(SCHEMA) => Ok(true),
+        Some(other) => {
+            let other: String = other.chars().take(64).collect();
+            Err(RestError::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "PGRST106",
+                format!("Invalid schema: {other}"),
             )
+            .with_hint(Some(format!("Only the following schemas are exposed: {SCHEMA}"))))
         }
-        Method::PATCH => {
-            let row = request::object(body, false)?;
-            let columns: Vec<String> = row.keys().cloned().collect();
-            let row = Value::Object(row).to_string();
-            (
-                sql::update(name, table, &query, &columns, row, answer)?,
-                Access::ReadWrite,
-            )
-        }
-        Method::DELETE => (sql::delete(name, table, &query, answer)?, Access::ReadWrite),
-        _ => {
-            return Err(RestError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "PGRST117",
-                format!("Unsupported HTTP method: {method}"),
-            ));
-        }
-    };
-    let outcome = run(shared, &who, access, &statement, wishes.single).await?;
-    if reading {
-        return page_answer(&query, &wishes, outcome);
     }
-    Ok(change_answer(&method, answer, &wishes, outcome))
 }
 
-/// `Range` and `limit`/`offset` are intersected.
-fn narrow(query: &mut plan::Query, wishes: &Wishes) {
-    let Some((first, rows)) = wishes.range else { return };
-    let left = query.limit.map(|limit| limit.saturating_sub(first));
-    query.offset = query.offset.saturating_add(first).min(i64::MAX as u64);
-    query.limit = Some(left.map_or(rows, |left| left.min(rows)));
-}
-
-fn page_answer(query: &plan::Query, wishes: &Wishes, outcome: Outcome) -> Result<Response, RestError> {
-    if let Some(total) = outcome
-        .total
-        .filter(|total| query.offset > 0 && query.offset >= *total)
-    {
-        return Err(RestError::new(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            "PGRST103",
-            "Requested range not satisfiable",
-        )
-        .with_details(format!(
-            "An offset of {} was requested, but there are only {total} rows.",
-            query.offset
-        )));
+/// What functions may read of a request. The path is PostgREST's own: the gateway's prefix is not part of it.
+fn asked(method: &Method, path: &str, headers: &HeaderMap, prefer: &Prefer) -> Asked {
+    let mut all = Map::new();
+    let mut cookies = Map::new();
+    for (name, value) in headers {
+        let Ok(text) = value.to_str() else { continue };
+        if name == axum::http::header::COOKIE {
+            for (name, value) in text.split(';').filter_map(|pair| pair.trim().split_once('=')) {
+                cookies.insert(name.to_owned(), Value::String(value.to_owned()));
+            }
+        } else {
+            all.insert(name.as_str().to_owned(), Value::String(text.to_owned()));
+        }
     }
-    let partial = outcome.total.is_some_and(|total| outcome.page < total);
-    let status = if partial {
-        StatusCode::PARTIAL_CONTENT
-    } else {
-        StatusCode::OK
-    };
-    let range = content_range(query.offset, &outcome);
-    Ok(answer(status, outcome.body, wishes, Some(range)))
-}
-
-fn content_range(offset: u64, outcome: &Outcome) -> String {
-    let total = outcome.total.map_or("*".to_owned(), |total| total.to_string());
-    match outcome.page.checked_sub(1) {
-        Some(more) => format!("{offset}-{}/{total}", offset.saturating_add(more)),
-        None => format!("*/{total}"),
+    Asked {
+        method: method.to_string(),
+        path: format!("/{path}"),
+        headers: Value::Object(all).to_string(),
+        cookies: Value::Object(cookies).to_string(),
+        timezone: prefer.timezone.clone(),
     }
 }
 
-fn change_answer(method: &Method, how: Answer, wishes: &Wishes, outcome: Outcome) -> Response {
-    let range = wishes.count.then(|| format!("*/{}", outcome.page));
-    let nothing_new = wishes.resolution == Resolution::Ignore && outcome.page == 0;
-    let status = match (method, how) {
-        (&Method::POST, _) if nothing_new => StatusCode::OK,
-        (&Method::POST, _) => StatusCode::CREATED,
-        (_, Answer::Representation) => StatusCode::OK,
-        (_, Answer::Minimal) => StatusCode::NO_CONTENT,
-    };
-    answer(status, outcome.body, wishes, range)
+fn unsupported(method: &Method) -> RestError {
+    RestError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "PGRST117",
+        format!("Unsupported HTTP method: {method}"),
+    )
 }
 
-fn answer(status: StatusCode, body: String, wishes: &Wishes, range: Option<String>) -> Response {
-    // Exactly one row was checked: its object is the array without its brackets.
-    let body = match body.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
-        Some(object) if wishes.single => object.to_owned(),
-        Some(_) | None => body,
-    };
-    let kind = if wishes.single {
-        "application/vnd.pgrst.object+json"
-    } else {
-        "application/json"
-    };
-    let mut response = if status == StatusCode::NO_CONTENT {
-        status.into_response()
-    } else {
-        let mut response = (status, body).into_response();
-        let value = HeaderValue::from_str(&format!("{kind}; charset=utf-8"));
-        if let Ok(value) = value {
-            response.headers_mut().insert(header::CONTENT_TYPE, value);
-        }
-        response
-    };
-    let applied = wishes.applied.join(", ");
-    for (name, value) in [
-        ("content-range", range),
-        ("preference-applied", Some(applied).filter(|a| !a.is_empty())),
-    ] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
-            response.headers_mut().insert(name, value);
-        }
+/// The OpenAPI document, for the server's own key only, as on Supabase: nobody else is shown what there is.
+fn at_root(request: &Request<'_>) -> Result<Answer, RestError> {
+    match *request.method {
+        Method::OPTIONS => Ok(Answer::new(StatusCode::OK).with("allow", "OPTIONS,GET,HEAD")),
+        Method::GET | Method::HEAD if request.who.role == "service_role" => openapi::answer(
+            request.headers,
+            &request.shared.schema.current(),
+            &request.shared.url,
+        ),
+        Method::GET | Method::HEAD => Err(RestError::new(
+            StatusCode::NOT_FOUND,
+            "PGRST126",
+            "Root endpoint metadata is disabled",
+        )),
+        _ => Err(unsupported(request.method)),
     }
-    response
 }
 
-async fn on_function(
+/// Plans with the newest schema; if something is missing in it, once more with a newer one.
+async fn planned<T>(
     shared: &Shared,
-    name: &str,
-    pairs: &[(String, String)],
-    method: Method,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response, RestError> {
-    let who = identity::identify(shared, headers, pairs)?;
-    let reading = method == Method::GET || method == Method::HEAD;
-    if !reading && method != Method::POST {
+    mut plan: impl FnMut(&Schema) -> Result<T, RestError>,
+) -> Result<T, RestError> {
+    let schema = shared.schema.current();
+    match plan(&schema) {
+        Err(error) if error.is_missing() => match shared.schema.after_miss(&shared.database, &schema).await {
+            Some(newer) => plan(&newer),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+async fn on_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
+    match *request.method {
+        Method::GET | Method::HEAD => read_table(request, name).await,
+        Method::POST | Method::PATCH | Method::PUT | Method::DELETE => change_table(request, name).await,
+        Method::OPTIONS => {
+            planned(request.shared, |schema| {
+                let table = schema
+                    .tables
+                    .get(name)
+                    .ok_or_else(|| plan::no_table(schema, name))?;
+                let mut allowed = vec!["OPTIONS,GET,HEAD"];
+                let put = table.insertable && table.updatable && !table.key.is_empty();
+                for (can, method) in [
+                    (table.insertable, "POST"),
+                    (put, "PUT"),
+                    (table.updatable, "PATCH"),
+                    (table.deletable, "DELETE"),
+                ] {
+                    if can {
+                        allowed.push(method);
+                    }
+                }
+                Ok(Answer::new(StatusCode::OK).with("allow", &allowed.join(",")))
+            })
+            .await
+        }
+        _ => Err(unsupported(request.method)),
+    }
+}
+
+async fn read_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
+    let mut query = parse::query(&request.pairs, Pairs::Filters)?;
+    let rows = narrowed(&mut query, request.headers, *request.method == Method::GET)?;
+    let media = negotiate(request.headers)?;
+    request.prefer.checked()?;
+    let node = planned(request.shared, |schema| {
+        plan::read(schema, Root::Table(name), &query)
+    })
+    .await?;
+    let estimated = request.prefer.count == Some(Count::Estimated);
+    let most = estimated.then_some(ROWS_MAX + 1);
+    let statement = sql::read(&node, request.shown(media), request.prefer.counts(), most);
+    let expecting = matches!(request.prefer.count, Some(Count::Planned | Count::Estimated));
+    let expecting = expecting.then(|| sql::planned(&node));
+    let demands = Demands {
+        single: media.is_object(),
+        ..Demands::default()
+    };
+    let (mut outcome, expected) = run(
+        request.shared,
+        &request.who,
+        Access::ReadOnly,
+        &request.asked,
+        &statement,
+        expecting.as_ref(),
+        demands,
+    )
+    .await?;
+    // A guess is as good as a count only where counting would take too long.
+    outcome.total = match (request.prefer.count, outcome.total) {
+        (Some(Count::Planned), _) => expected,
+        (Some(Count::Estimated), Some(total)) if total > ROWS_MAX => expected.map(|rows| rows.max(total)),
+        (_, total) => total,
+    };
+    let mut pairs: Vec<&(String, String)> = request
+        .pairs
+        .iter()
+        .filter(|(name, _)| name != "apikey")
+        .collect();
+    pairs.sort();
+    let pairs = pairs
+        .into_iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let location = answer::location(name, pairs);
+    answer::of_read(rows, outcome, &request.prefer, media, request.profiled, &location)
+}
+
+fn wanted(prefer: &Prefer) -> Wanted {
+    Wanted {
+        rows: matches!(prefer.returns, Some(Return::Representation | Return::HeadersOnly)),
+        resolution: prefer.resolution,
+        defaults: prefer.defaults == Some(true),
+    }
+}
+
+async fn change_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
+    let method = request.method;
+    let query = parse::query(&request.pairs, Pairs::Filters)?;
+    if *method == Method::PUT && query.rows.iter().any(|(path, _)| path.is_empty()) {
+        return Err(RestError::bad(
+            "PGRST114",
+            "limit/offset querystring parameters are not allowed for PUT",
+        ));
+    }
+    let columns = query.columns.is_some() && [Method::POST, Method::PATCH].contains(method);
+    let body = match *method {
+        Method::DELETE => None,
+        _ => Some(request.payload(Target::Table, columns)?),
+    };
+    let media = negotiate(request.headers)?;
+    request.prefer.checked()?;
+    let wanted = wanted(&request.prefer);
+    let (node, change, key) = planned(request.shared, |schema| {
+        let node = plan::read(schema, Root::Changed(name), &query)?;
+        let change = plan::change(schema, method, name, &query, &node, body.clone(), wanted)?;
+        let key = schema.tables.get(name).map(|table| table.key.clone());
+        Ok((node, change, key.unwrap_or_default()))
+    })
+    .await?;
+    let shown = (request.prefer.returns == Some(Return::Representation)).then_some(media);
+    let addressed = *method == Method::POST && request.prefer.returns == Some(Return::HeadersOnly);
+    let statement = sql::changed(&change, &node, shown, addressed.then_some(key.as_slice()));
+    let limited = [Method::PATCH, Method::DELETE].contains(method);
+    let demands = Demands {
+        single: media.is_object(),
+        named: *method == Method::PUT,
+        most: request.prefer.most().filter(|_| limited),
+    };
+    let (outcome, _) = run(
+        request.shared,
+        &request.who,
+        Access::ReadWrite,
+        &request.asked,
+        &statement,
+        None,
+        demands,
+    )
+    .await?;
+    let resolvable = !key.is_empty() || query.on_conflict.is_some();
+    debug_assert!(
+        resolvable
+            || !matches!(
+                change,
+                Change::Insert {
+                    conflict: Some(_),
+                    ..
+                }
+            )
+    );
+    answer::of_change(
+        method,
+        name,
+        outcome,
+        &request.prefer,
+        media,
+        request.profiled,
+        resolvable,
+    )
+}
+
+async fn on_function(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
+    let reading = request.is_reading();
+    if *request.method == Method::OPTIONS {
+        return function_options(request, name).await;
+    }
+    if !reading && *request.method != Method::POST {
         return Err(RestError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "PGRST101",
-            "Only GET, HEAD, and POST verbs are allowed",
+            format!("Cannot use the {} method on RPC", request.method),
         ));
     }
-    let wishes = request::wishes(headers, reading)?;
-    let schema = shared
-        .schema
-        .with(&shared.database, |schema| schema.functions.contains_key(name))
-        .await;
-    let overloads = schema.functions.get(name).map(Vec::as_slice).unwrap_or_default();
-    let known = |argument: &str| {
-        overloads
-            .iter()
-            .any(|one| one.arguments.iter().any(|(name, _)| name == argument))
-    };
-    let mut query = parse::query(pairs, |pair| {
-        Some(if reading && known(pair) {
-            Pairs::Arguments
-        } else {
-            Pairs::Filters
-        })
-    })?;
-    narrow(&mut query, &wishes);
-    let arguments: Map<String, Value> = if reading {
-        query
-            .arguments
-            .iter()
-            .map(|(name, value)| (name.clone(), Value::String(value.clone())))
-            .collect()
+    let pairs = if reading {
+        Pairs::FiltersAndArguments
     } else {
-        request::object(body, true)?
+        Pairs::Filters
     };
-    let given: Vec<String> = arguments.keys().cloned().collect();
-    let function = choose(name, overloads, &given)?;
-    let text = Value::Object(arguments).to_string();
-    let statement = sql::call(name, function, &given, text, &query, wishes.count)?;
-    let access = if reading {
+    let mut query = parse::query(&request.pairs, pairs)?;
+    let rows = narrowed(&mut query, request.headers, *request.method == Method::GET)?;
+    let body = if reading {
+        None
+    } else {
+        Some(request.payload(Target::Function, query.columns.is_some())?)
+    };
+    let media = negotiate(request.headers)?;
+    request.prefer.checked()?;
+    let (node, call) = planned(request.shared, |schema| {
+        called(schema, name, &query, body.as_ref())
+    })
+    .await?;
+    if request.prefer.most().is_some() && !call.function.set {
+        return Err(RestError::bad(
+            "PGRST128",
+            "Function must return SETOF or TABLE when max-affected preference is used with handling=strict",
+        ));
+    }
+    let statement = sql::called(&call, &node, request.shown(media), request.prefer.counts());
+    let access = if reading || call.function.volatility != Volatility::Volatile {
         Access::ReadOnly
     } else {
         Access::ReadWrite
     };
-    let outcome = run(shared, &who, access, &statement, wishes.single).await?;
-    if function.returns == Returns::Void {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let range = function.set.then(|| content_range(query.offset, &outcome));
-    Ok(answer(StatusCode::OK, outcome.body, &wishes, range))
+    let demands = Demands {
+        single: media.is_object(),
+        named: false,
+        most: request.prefer.most(),
+    };
+    let (outcome, _) = run(
+        request.shared,
+        &request.who,
+        access,
+        &request.asked,
+        &statement,
+        None,
+        demands,
+    )
+    .await?;
+    let void = call.function.returns == Returns::Void && !call.function.set;
+    answer::of_call(rows, outcome, void, &request.prefer, media, request.profiled)
 }
 
-/// The overload that takes exactly these arguments, with the fewest defaults filled in.
-fn choose<'f>(name: &str, overloads: &'f [Function], given: &[String]) -> Result<&'f Function, RestError> {
-    let fits = |function: &&Function| {
-        let names: Vec<&String> = function.arguments.iter().map(|(name, _)| name).collect();
-        given.iter().all(|argument| names.contains(&argument))
-            && names
-                .iter()
-                .take(function.required)
-                .all(|needed| given.contains(needed))
+fn called(
+    schema: &Schema,
+    name: &str,
+    query: &Query,
+    body: Option<&Payload>,
+) -> Result<(Node, plan::Call), RestError> {
+    let given = match body {
+        Some(body) => Given::Body(body, query.columns.as_ref()),
+        None => Given::Pairs(&query.arguments),
     };
-    overloads
-        .iter()
-        .filter(fits)
-        .min_by_key(|function| function.arguments.len())
-        .ok_or_else(|| {
-            let mut listed = given.to_vec();
-            listed.sort();
-            RestError::new(
-                StatusCode::NOT_FOUND,
-                "PGRST202",
-                format!(
-                    "Could not find the function public.{name}({}) in the schema cache",
-                    listed.join(", ")
-                ),
-            )
-        })
+    let call = plan::choose(schema, name, given)?;
+    let root = Root::Called {
+        name,
+        function: &call.function,
+    };
+    let node = plan::read(schema, root, query)?;
+    Ok((node, call))
+}
+
+async fn function_options(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
+    let query = parse::query(&request.pairs, Pairs::FiltersAndArguments)?;
+    let call = planned(request.shared, |schema| {
+        plan::choose(schema, name, Given::Pairs(&query.arguments))
+    })
+    .await?;
+    let allowed = match call.function.volatility {
+        Volatility::Volatile => "OPTIONS,POST",
+        Volatility::Stable | Volatility::Immutable => "OPTIONS,GET,HEAD,POST",
+    };
+    Ok(Answer::new(StatusCode::OK).with("allow", allowed))
 }

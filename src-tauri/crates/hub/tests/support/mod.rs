@@ -26,12 +26,7 @@ impl domain::Clock for SystemClock {
 }
 
 pub fn config(data_dir: PathBuf) -> HubConfig {
-    HubConfig {
-        data_dir,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        postgres_bin: None,
-        clock: Arc::new(SystemClock),
-    }
+    HubConfig::new(data_dir, "127.0.0.1:0".parse().unwrap(), Arc::new(SystemClock))
 }
 
 pub struct TestHub {
@@ -48,28 +43,29 @@ pub struct TestHub {
 }
 
 static CURRENT: Mutex<Weak<TestHub>> = Mutex::new(Weak::new());
+static OPEN: Mutex<Weak<TestHub>> = Mutex::new(Weak::new());
 
 impl TestHub {
-    fn shared() -> Arc<TestHub> {
-        let mut current = CURRENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn shared(among: &Mutex<Weak<TestHub>>, change: impl FnOnce(&mut HubConfig)) -> Arc<TestHub> {
+        let mut current = among.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(hub) = current.upgrade() {
             return hub;
         }
-        let hub = Arc::new(TestHub::start());
+        let hub = Arc::new(TestHub::start(change));
         *current = Arc::downgrade(&hub);
         hub
     }
 
-    fn start() -> TestHub {
+    fn start(change: impl FnOnce(&mut HubConfig)) -> TestHub {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let hub = runtime
-            .block_on(Hub::start(config(folder.path().join("hub"))))
-            .unwrap();
+        let mut config = config(folder.path().join("hub"));
+        change(&mut config);
+        let hub = runtime.block_on(Hub::start(config)).unwrap();
         let file = std::fs::read_to_string(folder.path().join("hub").join(hub::KEY_FILE)).unwrap();
         let file: Value = serde_json::from_str(&file).unwrap();
         TestHub {
@@ -77,7 +73,7 @@ impl TestHub {
             publishable: hub.keys().publishable.clone(),
             secret: hub.keys().secret.clone(),
             jwt_secret: file["jwt_secret"].as_str().unwrap().to_owned(),
-            database_url: hub.database_url().to_owned(),
+            database_url: hub.database_url(),
             hub: Some(hub),
             http: reqwest::Client::new(),
             runtime,
@@ -100,7 +96,30 @@ impl Drop for TestHub {
 
 /// Runs a test against the shared hub.
 pub fn on_hub<F: Future<Output = ()>>(test: impl FnOnce(Arc<TestHub>) -> F) {
-    let hub = TestHub::shared();
+    let hub = TestHub::shared(&CURRENT, |_| {});
+    hub.runtime.block_on(test(hub.clone()));
+}
+
+/// Runs a test against a shared hub where everybody may sign up, also anonymously, as often as he likes.
+pub fn on_open_hub<F: Future<Output = ()>>(test: impl FnOnce(Arc<TestHub>) -> F) {
+    let hub = TestHub::shared(&OPEN, |config| {
+        config.auth.sign_up = true;
+        config.auth.anonymous = true;
+        config.auth.limits = hub::AuthLimits {
+            sign_ins: u32::MAX,
+            refreshes: u32::MAX,
+            sign_ups: u32::MAX,
+        };
+    });
+    hub.runtime.block_on(test(hub.clone()));
+}
+
+/// Runs a test against a hub of its own.
+pub fn on_own_hub<F: Future<Output = ()>>(
+    change: impl FnOnce(&mut HubConfig),
+    test: impl FnOnce(Arc<TestHub>) -> F,
+) {
+    let hub = Arc::new(TestHub::start(change));
     hub.runtime.block_on(test(hub.clone()));
 }
 

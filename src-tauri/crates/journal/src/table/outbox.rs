@@ -213,6 +213,17 @@ impl Journal {
         })
     }
 
+    /// The commands whose result the office has not answered yet, at most `limit`: they are leased to us as far as it
+    /// knows.
+    pub fn unanswered(&self, limit: usize) -> Result<Vec<CommandId>, JournalError> {
+        self.read("read which results wait for an answer", |connection| {
+            let mut statement = connection
+                .prepare_cached("select command_id from outbox where acknowledged is null limit ?1")?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            all(&mut statement, [limit], |row| parsed(row, "command_id"))
+        })
+    }
+
     /// Notes the office's answer; the result is not sent again. An answer to a result that has been replaced by
     /// [`Journal::report_again`] meanwhile changes nothing. Not durable by itself: what a power cut takes of it is sent
     /// again, and the office knows it by its id.

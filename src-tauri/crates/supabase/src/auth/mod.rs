@@ -21,11 +21,11 @@ use tokio::time::Instant;
 
 pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
 use self::wire::Ask;
-use crate::project::{Project, ProjectError, in_between, read_body, root_cause};
+use crate::project::{self, Project, ProjectError, in_between, read_body};
 
 /// A token with less than this left is renewed before it is used: requests take time, clocks differ.
 const LEFT_MS_MIN: u64 = 60_000;
-/// After a refresh that failed for a passing reason, a token that is still good is used this long without trying again.
+/// After a refresh that failed without ending the session, a token that is still good is used this long without trying again.
 const REFRESH_PAUSE: Duration = Duration::from_secs(15);
 /// First pause after a refresh that a server refused for a passing reason while there is no token left to use; doubled
 /// up to [`TROUBLE_PAUSE_MAX`]. Without it an outage of the sign-in would meet every request of every client.
@@ -288,7 +288,7 @@ impl Auth {
     }
 
     /// A token that the server will take. Refreshes when two thirds of its life are over or less than a minute is
-    /// left; while the old one still works, a refresh that fails for a passing reason is no error.
+    /// left; while the old one still works, a refresh that fails is no error unless the session is over.
     pub async fn access_token(&self) -> Result<String, AuthError> {
         if let Some(token) = self.usable_token() {
             return Ok(token);
@@ -299,7 +299,13 @@ impl Auth {
         }
         match self.refresh_locked().await {
             Ok(tokens) => Ok(tokens.access_token),
-            Err(error) if error.is_passing() => {
+            // Whatever the reason: what still works is used. That the session is over is known by then.
+            Err(
+                error @ (AuthError::Unreachable { .. }
+                | AuthError::Malformed { .. }
+                | AuthError::Store { .. }
+                | AuthError::Refused { .. }),
+            ) => {
                 let now = self.inner.clock.now();
                 let mut state = self.state();
                 let alive = state
@@ -313,7 +319,12 @@ impl Auth {
                 state.pause_until = Some(Instant::now() + REFRESH_PAUSE);
                 Ok(token)
             }
-            Err(error) => Err(error),
+            Err(
+                error @ (AuthError::WrongPassword
+                | AuthError::SignedOut { .. }
+                | AuthError::Project(_)
+                | AuthError::Client { .. }),
+            ) => Err(error),
         }
     }
 
@@ -618,12 +629,12 @@ impl Auth {
         };
         let unreachable = |reason| trouble(reason, false);
         let headers = self.inner.project.headers()?;
-        let response = request
+        let request = request
             .headers(headers)
-            .header("x-supabase-api-version", API_VERSION)
-            .send()
+            .header("x-supabase-api-version", API_VERSION);
+        let response = project::send(&self.inner.http, request)
             .await
-            .map_err(|error| unreachable(root_cause(&error)))?;
+            .map_err(unreachable)?;
         let status = response.status();
         let retry_after = crate::rest::retry_after(response.headers());
         let content_type = crate::rest::content_type(response.headers());

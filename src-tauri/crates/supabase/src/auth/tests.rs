@@ -194,6 +194,22 @@ async fn trouble_during_a_refresh_keeps_the_same_refresh_token_for_later() {
 }
 
 #[tokio::test]
+async fn a_refresh_that_something_on_the_way_forbids_takes_no_token_away_that_still_works() {
+    let stub = Stub::start(|_| answer(403, json!({"message": "blocked by the company's gateway"}))).await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    clock.advance_s(3_000);
+    for _ in 0..5 {
+        assert_eq!(auth.access_token().await.expect("it still works"), "access.1");
+    }
+    assert_eq!(stub.count(REFRESH_GRANT), 1, "it is not asked at every request");
+    clock.advance_s(600);
+    let error = auth.access_token().await.expect_err("it is over by now");
+    assert!(error.to_string().contains("gateway"), "{error}");
+    assert!(store.load().expect("loaded").is_some(), "the sign-in is kept");
+}
+
+#[tokio::test]
 async fn a_dead_session_is_forgotten_and_not_asked_about_again() {
     let stub = Stub::start(|_| {
         answer(

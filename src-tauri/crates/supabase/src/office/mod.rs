@@ -78,6 +78,24 @@ pub struct SessionDraft {
     pub branch: String,
 }
 
+/// Which commands a client takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// Of which office.
+    pub office: OfficeId,
+    /// For which client.
+    pub client: ClientId,
+    /// Most that are taken.
+    pub limit: u32,
+    /// Length of their leases by the database's clock, in seconds.
+    pub lease_s: u32,
+    /// Of these kinds only; `None`: of any.
+    pub kinds: Option<&'a [&'a str]>,
+    /// All that this client has: what is leased to it beside that is given again, since an earlier answer was lost.
+    /// `None`: that cannot be told, and nothing is given again before its lease is over.
+    pub known: Option<&'a [CommandId]>,
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompleteArgs {
@@ -192,28 +210,31 @@ impl Rest {
         limit: u32,
         lease_s: u32,
     ) -> Result<Vec<ClaimedCommand>, RestError> {
-        let args = json!({"p_office": office, "p_client": client, "p_limit": limit, "p_lease_s": lease_s});
-        self.claim(&args).await
+        let claim = Claim {
+            office,
+            client,
+            limit,
+            lease_s,
+            kinds: None,
+            known: None,
+        };
+        self.claim(&claim).await
     }
 
-    /// The same for commands of these kinds only. A database from before that is [`RestError::NotFound`] with the code
+    /// The same, in all that can be asked for. A database from before that is [`RestError::NotFound`] with the code
     /// [`NO_SUCH_FUNCTION`].
-    pub async fn claim_commands_of(
-        &self,
-        kinds: &[&str],
-        office: OfficeId,
-        client: ClientId,
-        limit: u32,
-        lease_s: u32,
-    ) -> Result<Vec<ClaimedCommand>, RestError> {
-        let args = json!({
-            "p_office": office, "p_client": client, "p_limit": limit, "p_lease_s": lease_s, "p_kinds": kinds,
+    pub async fn claim(&self, claim: &Claim<'_>) -> Result<Vec<ClaimedCommand>, RestError> {
+        let mut args = json!({
+            "p_office": claim.office, "p_client": claim.client, "p_limit": claim.limit, "p_lease_s": claim.lease_s,
         });
-        self.claim(&args).await
-    }
-
-    async fn claim(&self, args: &Value) -> Result<Vec<ClaimedCommand>, RestError> {
-        let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", args).await?;
+        // What is not said is not sent: a database from before it takes the rest.
+        if let Some(kinds) = claim.kinds {
+            args["p_kinds"] = json!(kinds);
+        }
+        if let Some(known) = claim.known {
+            args["p_known"] = json!(known);
+        }
+        let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", &args).await?;
         // RETURNING has no order.
         claimed.sort_by_key(|command| (std::cmp::Reverse(command.priority), command.seq));
         Ok(claimed)

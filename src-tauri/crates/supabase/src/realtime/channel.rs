@@ -16,6 +16,7 @@ use super::codec::{Frame, TOPIC_PREFIX};
 use super::course::GOOD_AFTER;
 use super::moment::Moment;
 use super::outlet::Outlet;
+use super::patience::Patience;
 use super::phase::{ChannelEvent, Cure, Fault, Phase};
 
 /// Longest wait for the word that the database subscription is live.
@@ -26,8 +27,8 @@ const RECONCILE_AGAIN: Duration = Duration::from_secs(3);
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 /// A channel that fails this often in a row gets a new socket.
 const CHANNEL_FAILURES_MAX: u32 = 5;
-/// Longest wait for the office to take a ring; more than a request may last.
-const RING_TAKEN_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the office to take a ring; more than a request without a body may last.
+const RING_TAKEN_MAX: Duration = Duration::from_secs(45);
 /// Longest wait for a doorbell that the office has rung for us.
 pub(super) const RING_HEARD_MAX: Duration = Duration::from_secs(10);
 /// A ring comes up to this much after the join: of many clients that come back together only the first few ring.
@@ -42,6 +43,7 @@ const PROVE_SPREAD: Duration = Duration::from_secs(60);
 pub(super) struct Around<'a> {
     pub outlet: &'a mut Outlet,
     pub dice: &'a mut Dice,
+    pub patience: &'a mut Patience,
 }
 
 /// Why we could not ring.
@@ -60,7 +62,9 @@ struct Proof {
     ring_at: Option<Instant>,
     /// Rung, or being rung.
     ringing: Option<Uuid>,
-    /// When it is too late to hear it.
+    /// Since when the office has taken it.
+    taken: Option<Instant>,
+    /// When it is too late to hear it; before it is taken, to take it.
     heard_by: Option<Instant>,
     /// Rings in a row that could not be sent.
     unsent: u32,
@@ -73,6 +77,8 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// For `Joining`: the latest answer; for `AwaitingSystem`: the latest word; for `Failed`: the next try.
     pub(super) due: Option<Instant>,
+    /// When the join under way was sent.
+    pub(super) join_sent: Option<Instant>,
     pub(super) reconcile_at: Option<Instant>,
     live_since: Option<Instant>,
     failed_at: Option<Instant>,
@@ -105,6 +111,7 @@ impl Channel {
             topic: topic.clone(),
             phase: Phase::Ready,
             due: None,
+            join_sent: None,
             reconcile_at: None,
             live_since: None,
             failed_at: None,
@@ -208,6 +215,10 @@ impl Channel {
 
     /// A doorbell came through, whoever rang it.
     pub(super) fn heard(&mut self, now: Moment, around: &mut Around<'_>) -> Result<(), String> {
+        if let Some(taken) = self.proof.taken {
+            let took = now.at.saturating_duration_since(taken);
+            around.patience.came(took, RING_HEARD_MAX);
+        }
         if matches!(self.phase, Phase::Live { .. }) {
             self.proven(now, around.dice);
             return Ok(());
@@ -236,6 +247,7 @@ impl Channel {
         let nonce = dice.nonce();
         self.proof.ring_at = None;
         self.proof.ringing = Some(nonce);
+        self.proof.taken = None;
         self.proof.heard_by = Some(now.at + RING_TAKEN_MAX);
         Some((office, nonce))
     }
@@ -254,12 +266,25 @@ impl Channel {
         }
         let (why, permanent) = match rung {
             Ok(()) => {
-                self.proof.heard_by = Some(now.at + RING_HEARD_MAX);
+                self.proof.taken = Some(now.at);
+                self.proof.heard_by = Some(now.at + around.patience.limit(RING_HEARD_MAX));
                 return Ok(true);
             }
             Err(RingFault::Later(why)) => (why, false),
             Err(RingFault::Never(why)) => (why, true),
         };
+        self.not_rung(why, permanent, now, around)?;
+        Ok(true)
+    }
+
+    /// The office has not taken the ring: that says nothing about the channel.
+    fn not_rung(
+        &mut self,
+        why: &str,
+        permanent: bool,
+        now: Moment,
+        around: &mut Around<'_>,
+    ) -> Result<(), String> {
         self.proof.unsent = self.proof.unsent.saturating_add(1);
         let wait = if permanent {
             around.dice.slow()
@@ -277,7 +302,7 @@ impl Channel {
             let why = format!("joined, but whether doorbells are heard could not be tried: {why}");
             self.trouble = Some(trouble(why, wait, permanent, now));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// When something about the proof is due.
@@ -286,9 +311,16 @@ impl Channel {
         [ring_at, self.proof.heard_by].into_iter().flatten().min()
     }
 
-    /// Is it too late to hear what was rung?
-    pub(super) fn is_unheard(&self, now: Moment) -> bool {
-        self.proof.heard_by.is_some_and(|by| now.at >= by)
+    /// Is it too late to hear what was rung? A ring that the office has not even taken by then is rung once more.
+    pub(super) fn is_unheard(&mut self, now: Moment, around: &mut Around<'_>) -> Result<bool, String> {
+        if self.proof.heard_by.is_none_or(|by| now.at < by) {
+            return Ok(false);
+        }
+        if self.proof.taken.is_some() {
+            return Ok(true);
+        }
+        self.not_rung("the office has not answered", false, now, around)?;
+        Ok(false)
     }
 
     // ---- faults
@@ -297,6 +329,12 @@ impl Channel {
     pub(super) fn hurry(&mut self, now: Moment) {
         if let (Phase::Failed(_), Some(due), Some(failed_at)) = (&self.phase, self.due, self.failed_at) {
             self.due = Some(due.min(now.at.max(failed_at + REJOIN_AFTER)));
+        }
+        // Also the wait before the next ring, where the one before could not be sent.
+        if let (Phase::Proving { .. }, Some(ring_at), true) =
+            (&self.phase, self.proof.ring_at, self.proof.unsent > 0)
+        {
+            self.proof.ring_at = Some(ring_at.min(now.at + REJOIN_AFTER));
         }
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::Dice;
-use super::dial::OpenError;
+use super::dial::{CONNECT_TIMEOUT, OpenError};
+use super::patience::Patience;
 use super::talk::EndKind;
 use crate::auth::AuthError;
 
@@ -63,6 +64,8 @@ pub(super) struct Course {
     key_refusals: u32,
     /// When the last connections were tried.
     dials: VecDeque<Instant>,
+    /// How long answers are waited for on this line.
+    pub(super) patience: Patience,
 }
 
 impl Course {
@@ -71,6 +74,7 @@ impl Course {
             failures: 0,
             key_refusals: 0,
             dials: VecDeque::with_capacity(DIALS_MAX),
+            patience: Patience::default(),
         }
     }
 
@@ -91,8 +95,9 @@ impl Course {
         self.dials.push_back(now);
     }
 
-    /// The socket was opened.
-    pub(super) fn opened(&mut self) {
+    /// The socket was opened, after `took`.
+    pub(super) fn opened(&mut self, took: Duration) {
+        self.patience.came(took, CONNECT_TIMEOUT);
         self.key_refusals = 0;
     }
 
@@ -152,7 +157,9 @@ impl Course {
             ),
             OpenError::Refused { retry_after, .. } => self.retry(why, retry_after.unwrap_or_default(), dice),
             // A sign-in page goes away when somebody signs in: the waits of any outage are right for it.
-            OpenError::Captive { .. } | OpenError::Failed { .. } | OpenError::Late => {
+            OpenError::Captive { .. } | OpenError::Failed { .. } => self.retry(why, Duration::ZERO, dice),
+            OpenError::Late { .. } | OpenError::ProxyLate { .. } => {
+                self.patience.was_late();
                 self.retry(why, Duration::ZERO, dice)
             }
             OpenError::ProxyRefused { .. } => self.slowly(why, dice),
@@ -164,6 +171,7 @@ impl Course {
         let End { why, kind, live_for } = end;
         if live_for >= GOOD_AFTER {
             self.failures = 0;
+            self.patience.was_good();
         }
         match kind {
             EndKind::Stopped => Next::Stop,
@@ -226,6 +234,31 @@ mod tests {
     }
 
     #[test]
+    fn the_clients_of_a_server_that_restarts_come_back_spread_and_of_one_that_broke_soon() {
+        let longest = |kind| {
+            let waits = (0..200).map(|seed| {
+                let end = End {
+                    why: String::new(),
+                    kind,
+                    live_for: GOOD_AFTER,
+                };
+                match Course::new().ended(end, &mut Dice::new(seed)) {
+                    Next::Wait {
+                        wait,
+                        permanent: false,
+                        ..
+                    } => wait,
+                    other => panic!("{other:?}"),
+                }
+            });
+            waits.max().expect("waits")
+        };
+        let (restart, broken) = (longest(EndKind::ServerRestarts), longest(EndKind::Failed));
+        assert!((4..=6).contains(&restart.as_secs()), "{restart:?}");
+        assert!(broken <= Duration::from_secs(1), "{broken:?}");
+    }
+
+    #[test]
     fn a_status_is_answered_by_the_wait_that_goes_with_it() {
         let refused = |status, retry_after| OpenError::Refused {
             status,
@@ -240,6 +273,9 @@ mod tests {
             proxy: "http://proxy:3128".to_owned(),
             why: "407".to_owned(),
         };
+        let late = OpenError::Late {
+            within: CONNECT_TIMEOUT,
+        };
         for (error, at_least_s, at_most_s, is_permanent) in [
             (refused(403, None), 60, 90, true),
             (refused(404, None), 60, 90, true),
@@ -249,7 +285,7 @@ mod tests {
             (refused(500, None), 0, 1, false),
             (captive, 0, 1, false),
             (proxy, 60, 90, true),
-            (OpenError::Late, 0, 1, false),
+            (late, 0, 1, false),
         ] {
             let next = Course::new().not_opened(&error, &mut Dice::new(3));
             let Next::Wait { wait, permanent, .. } = next else {

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, http};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::head::WholeHead;
+use super::reach::connect;
 use super::tunnel::{self, Proxies};
 use crate::project::{Project, is_page};
 
-/// Longest wait for the open socket: name, TCP, TLS and upgrade together.
+/// Longest wait for the open socket: name, TCP, TLS and upgrade together; longer on a line that needs it.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest message that is read: a row of 1 MiB in JSON and room to spare.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -36,12 +37,12 @@ pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Bytes for S {}
 
 /// The open socket.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Bytes>>>;
+pub(super) type Socket = WebSocketStream<WholeHead<Box<dyn Bytes>>>;
 
 /// Where the bytes come from.
 pub(super) trait Dial: Send + Sync {
-    /// A connection to the host of `url` (`ws` or `wss`), before its TLS.
-    fn dial<'a>(&'a self, url: &'a Url) -> Later<'a, Result<Box<dyn Bytes>, OpenError>>;
+    /// A connection to the host of `url` (`ws` or `wss`), before its TLS. `within`: what the whole opening may take.
+    fn dial<'a>(&'a self, url: &'a Url, within: Duration) -> Later<'a, Result<Box<dyn Bytes>, OpenError>>;
 }
 
 /// The network.
@@ -67,26 +68,15 @@ impl Tcp {
 }
 
 impl Dial for Tcp {
-    fn dial<'a>(&'a self, url: &'a Url) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
+    fn dial<'a>(&'a self, url: &'a Url, within: Duration) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
         Box::pin(async move {
             let (host, port) = host_and_port(url);
             match self.proxies.for_target(url) {
-                Some(proxy) => tunnel::open(&proxy, &host, port).await,
+                Some(proxy) => tunnel::open(&proxy, &host, port, within).await,
                 None => Ok(Box::new(connect(&host, port).await?) as Box<dyn Bytes>),
             }
         })
     }
-}
-
-/// A TCP connection; the error names the address.
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, OpenError> {
-    let failed = |error: std::io::Error| OpenError::Failed {
-        why: format!("{host}:{port}: {error}"),
-    };
-    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-    // A doorbell's answer must not wait for a full segment.
-    stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
 }
 
 /// Without the brackets of an IPv6 address; the scheme's port where none is named.
@@ -129,15 +119,26 @@ pub(super) enum OpenError {
         /// Its words, and what to do.
         why: String,
     },
+    /// The proxy of this machine did not answer in time.
+    #[error("no connection to the realtime service: the proxy {proxy} did not answer within {} s", within.as_secs())]
+    ProxyLate {
+        /// Its address, without name and password.
+        proxy: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
     /// No connection.
     #[error("no connection to the realtime service: {why}")]
     Failed {
         /// Why.
         why: String,
     },
-    /// Not open within [`CONNECT_TIMEOUT`].
-    #[error("the realtime service did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Late,
+    /// Not open in time.
+    #[error("the realtime service did not answer within {} s", within.as_secs())]
+    Late {
+        /// How long it was waited for.
+        within: Duration,
+    },
 }
 
 fn text_suffix(text: &str) -> String {
@@ -148,14 +149,9 @@ fn text_suffix(text: &str) -> String {
     }
 }
 
-/// Opens the socket of `project`. The publishable key goes in the URL, the user's token never does.
-pub(super) async fn open(project: &Project, dial: &dyn Dial) -> Result<Socket, OpenError> {
-    tokio::time::timeout(CONNECT_TIMEOUT, open_unlimited(project, dial))
-        .await
-        .unwrap_or(Err(OpenError::Late))
-}
-
-async fn open_unlimited(project: &Project, dial: &dyn Dial) -> Result<Socket, OpenError> {
+/// Opens the socket of `project`. The publishable key goes in the URL, the user's token never does. Limits itself only
+/// where it speaks to a proxy: whoever calls waits no longer than it wants to.
+pub(super) async fn open(project: &Project, dial: &dyn Dial, within: Duration) -> Result<Socket, OpenError> {
     let failed = |why: String| OpenError::Failed { why };
     let url = socket_url(project).map_err(failed)?;
     let (host, port) = host_and_port(&url);
@@ -163,21 +159,36 @@ async fn open_unlimited(project: &Project, dial: &dyn Dial) -> Result<Socket, Op
         .as_str()
         .into_client_request()
         .map_err(|error| failed(error.to_string()))?;
-    let stream = dial.dial(&url).await?;
+    let stream = dial.dial(&url, within).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         // Every frame goes out at once: nothing here is sent in bulk.
         .write_buffer_size(0)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    match client_async_tls_with_config(request, stream, Some(config), None).await {
+    let stream = if url.scheme() == "wss" {
+        encrypted(&host, stream).await.map_err(|error| {
+            failed(format!(
+                "{host}:{port}: {error} (a sign-in page of this network, a certificate of the company, a wrong clock?)"
+            ))
+        })?
+    } else {
+        stream
+    };
+    match client_async_with_config(request, WholeHead::new(stream), Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(WsError::Http(response)) => Err(refused(&response)),
-        Err(error @ WsError::Tls(_)) => Err(failed(format!(
-            "{host}:{port}: {error} (a sign-in page of this network, a certificate of the company, a wrong clock?)"
-        ))),
         Err(error) => Err(failed(format!("{host}:{port}: {error}"))),
     }
+}
+
+/// TLS to `host` over `stream`, by the system's trust store.
+pub(super) async fn encrypted(
+    host: &str,
+    stream: impl Bytes + 'static,
+) -> Result<Box<dyn Bytes>, native_tls::Error> {
+    let connector = tokio_native_tls::TlsConnector::from(native_tls::TlsConnector::new()?);
+    Ok(Box::new(connector.connect(host, stream).await?))
 }
 
 fn socket_url(project: &Project) -> Result<Url, String> {
@@ -234,6 +245,34 @@ fn refused(response: &Response) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A wire that lets one byte through at a time.
+    struct Crumbs(std::sync::Mutex<Option<tokio::io::DuplexStream>>);
+
+    impl Dial for Crumbs {
+        fn dial<'a>(&'a self, _: &'a Url, _: Duration) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
+            let stream = self.0.lock().expect("wire").take().expect("dialed once");
+            Box::pin(async move { Ok(Box::new(stream) as Box<dyn Bytes>) })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_that_comes_byte_by_byte_is_an_upgrade() {
+        let (ours, theirs) = tokio::io::duplex(1);
+        let dial = Crumbs(std::sync::Mutex::new(Some(ours)));
+        let project = Project::new("http://127.0.0.1:1", "k").expect("a project");
+        let opening = open(&project, &dial, CONNECT_TIMEOUT);
+        // Of a server that lets itself be crumbled: the library's own takes crumbs for an attack, too.
+        let serving = async {
+            let mut theirs = crate::realtime::head::WholeHead::new(theirs);
+            tokio_tungstenite::accept_async(&mut theirs)
+                .await
+                .map(drop)
+                .expect("an upgrade");
+        };
+        let (opened, ()) = tokio::join!(opening, serving);
+        opened.expect("open");
+    }
 
     #[test]
     fn the_url_carries_the_key_and_the_version_and_keeps_a_prefix() {

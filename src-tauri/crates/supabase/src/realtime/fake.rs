@@ -42,7 +42,7 @@ pub(super) struct Wires {
 }
 
 impl Dial for Wires {
-    fn dial<'a>(&'a self, url: &'a Url) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
+    fn dial<'a>(&'a self, url: &'a Url, _: Duration) -> Later<'a, Result<Box<dyn Bytes>, OpenError>> {
         Box::pin(async move {
             self.dials.lock().expect("log").push(Instant::now());
             if self.cut.load(Ordering::SeqCst) {
@@ -220,16 +220,7 @@ impl Bench {
 
     /// The next connection, upgraded.
     pub(super) async fn accept(&mut self) -> Peer {
-        let stream = self.call().await;
-        let mut uri = String::new();
-        let socket = accept_hdr_async(stream, |request: &Request, response: Response| {
-            uri = request.uri().to_string();
-            Ok::<_, ErrorResponse>(response)
-        })
-        .await
-        .expect("an upgrade");
-        assert_eq!(uri, "/realtime/v1/websocket?apikey=sb_publishable_test&vsn=2.0.0");
-        Peer { socket }
+        Peer::on(self.call().await).await
     }
 
     /// The next connection, joined and waiting for its proof.
@@ -335,6 +326,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Upgrades a call.
+    pub(super) async fn on(stream: DuplexStream) -> Peer {
+        let mut uri = String::new();
+        let socket = accept_hdr_async(stream, |request: &Request, response: Response| {
+            uri = request.uri().to_string();
+            Ok::<_, ErrorResponse>(response)
+        })
+        .await
+        .expect("an upgrade");
+        assert_eq!(uri, "/realtime/v1/websocket?apikey=sb_publishable_test&vsn=2.0.0");
+        Peer { socket }
+    }
+
     /// The next frame of any kind; `None`: the client closed.
     pub(super) async fn frame(&mut self) -> Option<Frame> {
         loop {

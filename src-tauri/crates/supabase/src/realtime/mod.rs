@@ -14,9 +14,12 @@ mod course;
 mod dial;
 #[cfg(test)]
 mod fake;
+mod head;
 mod moment;
 mod outlet;
+mod patience;
 mod phase;
+mod reach;
 #[cfg(test)]
 mod simulation;
 mod socket;

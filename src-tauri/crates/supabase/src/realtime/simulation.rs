@@ -295,6 +295,7 @@ impl Day {
                 let around = &mut Around {
                     outlet: &mut self.outlet,
                     dice: &mut self.dice,
+                    patience: &mut self.course.patience,
                 };
                 let told = talk.time_passed(moment, around);
                 self.told(told);
@@ -372,7 +373,10 @@ impl Day {
         };
         let (after, outcome) = match self.net {
             Net::Fine => (quick, None),
-            Net::Hole => (CONNECT_TIMEOUT, Some(OpenError::Late)),
+            Net::Hole => {
+                let within = self.course.patience.limit(CONNECT_TIMEOUT);
+                (within, Some(OpenError::Late { within }))
+            }
             Net::Refused => (
                 quick,
                 Some(OpenError::Failed {
@@ -402,7 +406,7 @@ impl Day {
             let next = self.course.not_opened(&error, &mut self.dice);
             return self.next(next);
         }
-        self.course.opened();
+        self.course.opened(Duration::ZERO);
         self.socket += 1;
         self.arrives = self.now;
         self.stranded = false;
@@ -435,7 +439,14 @@ impl Day {
             let next = self.course.ended(end, &mut self.dice);
             return self.next(next);
         }
-        talk.settle(moment, &mut self.outlet);
+        talk.settle(
+            moment,
+            &mut Around {
+                outlet: &mut self.outlet,
+                dice: &mut self.dice,
+                patience: &mut self.course.patience,
+            },
+        );
         let mut frames = Vec::new();
         while let Some(frame) = talk.next_frame() {
             frames.push(frame);

@@ -26,6 +26,7 @@ use super::course::End;
 use super::dial::{Later, Socket};
 use super::moment::Moment;
 use super::outlet::Outlet;
+use super::patience::Patience;
 use super::supervisor::{Bell, TokenSource};
 use super::talk::{EndKind, Stopping, Talk};
 use crate::auth::AuthError;
@@ -51,6 +52,7 @@ pub(super) struct Conversation<'a> {
     clock: &'a dyn Clock,
     outlet: &'a mut Outlet,
     dice: &'a mut Dice,
+    patience: &'a mut Patience,
 }
 
 impl<'a> Conversation<'a> {
@@ -67,6 +69,7 @@ impl<'a> Conversation<'a> {
         clock: &'a dyn Clock,
         outlet: &'a mut Outlet,
         dice: &'a mut Dice,
+        patience: &'a mut Patience,
     ) -> Conversation<'a> {
         Conversation {
             socket,
@@ -78,6 +81,7 @@ impl<'a> Conversation<'a> {
             clock,
             outlet,
             dice,
+            patience,
         }
     }
 
@@ -127,17 +131,17 @@ impl<'a> Conversation<'a> {
                 }
                 Some((nonce, rung)) = self.rings.next(), if !self.rings.is_empty() => {
                     let now = self.now();
-                    self.talk.rang(nonce, &rung, now, &mut around(self.outlet, self.dice))?;
+                    self.talk.rang(nonce, &rung, now, &mut around(self.outlet, self.dice, self.patience))?;
                 }
                 () = self.outlet.catch_up(), if self.outlet.is_behind() => {}
-                () = nudge.notified() => self.talk.nudged(self.now()),
+                () = nudge.notified() => self.talk.nudged(self.now(), *self.patience),
                 () = doubt.notified() => {
                     let now = self.now();
-                    self.talk.doubt(now, &mut around(self.outlet, self.dice))?;
+                    self.talk.doubt(now, &mut around(self.outlet, self.dice, self.patience))?;
                 }
                 () = sleep_until(wake) => {
                     let now = self.now();
-                    self.talk.time_passed(now, &mut around(self.outlet, self.dice))?;
+                    self.talk.time_passed(now, &mut around(self.outlet, self.dice, self.patience))?;
                 }
             }
         }
@@ -146,7 +150,8 @@ impl<'a> Conversation<'a> {
     /// Sends the frames and begins the requests that the last input asks for.
     async fn say_what_is_to_be_said(&mut self) -> Result<(), Stopping> {
         let now = self.now();
-        self.talk.settle(now, self.outlet);
+        self.talk
+            .settle(now, &mut around(self.outlet, self.dice, self.patience));
         while let Some(frame) = self.talk.next_frame() {
             self.send(&frame).await?;
         }
@@ -199,7 +204,9 @@ impl<'a> Conversation<'a> {
             Some(Ok(Message::Binary(bytes))) => Frame::decode_binary(&bytes),
         };
         match frame {
-            Ok(frame) => self.talk.frame(frame, now, &mut around(self.outlet, self.dice)),
+            Ok(frame) => self
+                .talk
+                .frame(frame, now, &mut around(self.outlet, self.dice, self.patience)),
             Err(error) => {
                 tracing::debug!(%error, "a frame of the realtime service was skipped");
                 self.talk.sign_of_life(now);
@@ -209,8 +216,12 @@ impl<'a> Conversation<'a> {
     }
 }
 
-fn around<'b>(outlet: &'b mut Outlet, dice: &'b mut Dice) -> Around<'b> {
-    Around { outlet, dice }
+fn around<'b>(outlet: &'b mut Outlet, dice: &'b mut Dice, patience: &'b mut Patience) -> Around<'b> {
+    Around {
+        outlet,
+        dice,
+        patience,
+    }
 }
 
 /// Every close is a failure, whatever its code: a normal close must not end the reconnecting. The two codes of a

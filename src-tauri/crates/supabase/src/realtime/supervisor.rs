@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use domain::{Clock, OfficeId};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::backoff::Dice;
 use super::channel::RingFault;
 use super::course::{Course, Next, TICK};
-use super::dial::{self, Dial, Later};
+use super::dial::{self, CONNECT_TIMEOUT, Dial, Later, OpenError, Socket};
 use super::moment::{JumpWatch, Moment};
 use super::outlet::Outlet;
 use super::socket::Conversation;
@@ -147,10 +147,8 @@ impl Supervisor {
         }
         self.course.dials(Instant::now());
         self.outlet.state(ConnectionState::Connecting);
-        let Some(opened) = stop
-            .run_until_cancelled(dial::open(&self.project, &*self.dial))
-            .await
-        else {
+        let began = Instant::now();
+        let Some(opened) = self.open().await else {
             return Next::Stop;
         };
         let socket = match opened {
@@ -163,7 +161,7 @@ impl Supervisor {
                 return next;
             }
         };
-        self.course.opened();
+        self.course.opened(began.elapsed());
         self.outlet.state(ConnectionState::Joining);
         let conversation = Conversation::new(
             socket,
@@ -174,9 +172,44 @@ impl Supervisor {
             &*self.clock,
             &mut self.outlet,
             &mut self.dice,
+            &mut self.course.patience,
         );
         let end = conversation.run(&self.stop, &self.nudge, &self.doubt).await;
         self.course.ended(end, &mut self.dice)
+    }
+
+    /// Opens the socket within what this line needs. Where that is more than usual, a nudge or a wake from sleep (another
+    /// network, perhaps) leaves it no more than the usual time. `None`: stop.
+    async fn open(&self) -> Option<Result<Socket, OpenError>> {
+        let within = self.course.patience.limit(CONNECT_TIMEOUT);
+        let began = Instant::now();
+        let (mut until, mut hurried) = (began + within, within <= CONNECT_TIMEOUT);
+        let mut clocks = JumpWatch::new(Moment::now(&*self.clock));
+        let opened = dial::open(&self.project, &*self.dial, within);
+        tokio::pin!(opened);
+        loop {
+            let look = until.min(Instant::now() + TICK);
+            let is_other = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                opened = &mut opened => return Some(opened),
+                () = self.nudge.notified(), if !hurried => {
+                    // It is for the wait that may follow, too.
+                    self.nudge.notify_one();
+                    true
+                }
+                () = sleep_until(look) => {
+                    if Instant::now() >= until {
+                        let within = began.elapsed();
+                        return Some(Err(OpenError::Late { within }));
+                    }
+                    clocks.jump_s(Moment::now(&*self.clock)).is_some()
+                }
+            };
+            if is_other && !hurried {
+                hurried = true;
+                until = until.min(Instant::now() + CONNECT_TIMEOUT);
+            }
+        }
     }
 
     /// Fetches another token where the refusal of this one asks for it.

@@ -19,19 +19,22 @@ use super::codec::{Frame, PHOENIX};
 use super::course::TICK;
 use super::moment::{JumpWatch, Moment};
 use super::outlet::Outlet;
+use super::patience::Patience;
 use super::phase::{ChannelEvent, Phase};
 use super::supervisor::Wish;
 use super::{ConnectionState, Topic};
 use crate::auth::AuthError;
 
-/// Between a heartbeat's answer and the next. The server closes after 60 s without a word from us.
+/// Between one heartbeat and the next. The server closes after 60 s without a word from us.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(25);
 /// Longest wait for its answer: a half-open connection gives no other sign.
 pub(super) const HEARTBEAT_ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The same when there is a reason to doubt the connection (wake from sleep, another network).
 pub(super) const PROBE_ANSWER_MAX: Duration = Duration::from_secs(4);
-/// Nothing heard at all for this long: dead, whatever the heartbeat says.
-const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Most that the wait for a heartbeat's answer grows to on a slow line: the next one must go out within the server's 60 s.
+const HEARTBEAT_ANSWER_PATIENT: Duration = Duration::from_secs(30);
+/// Nothing heard at all for this much longer than the heartbeat may take: dead, whatever the heartbeat says.
+const SILENCE_SPARE: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a join.
 const JOIN_ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A planned new socket comes before the service's own limit of 24 h …
@@ -112,13 +115,13 @@ impl Talk {
     // ---- what comes out
 
     /// Draws the conclusions of the last input: joins, tells tokens, tells the state.
-    pub(super) fn settle(&mut self, now: Moment, outlet: &mut Outlet) {
-        self.join_what_is_ready(now);
+    pub(super) fn settle(&mut self, now: Moment, around: &mut Around<'_>) {
+        self.join_what_is_ready(now, *around.patience);
         self.tell_token();
         if !self.token_under_way && self.channels.iter().any(|channel| channel.needs_token) {
             self.token_wish = Some(Wish::OtherThan(self.token.clone()));
         }
-        self.tell_state(now, outlet);
+        self.tell_state(now, around.outlet);
     }
 
     /// The next frame to send.
@@ -183,7 +186,7 @@ impl Talk {
         reference
     }
 
-    fn join_what_is_ready(&mut self, now: Moment) {
+    fn join_what_is_ready(&mut self, now: Moment, patience: Patience) {
         for index in 0..self.channels.len() {
             if self.channels[index].phase != Phase::Ready || self.channels[index].needs_token {
                 continue;
@@ -201,7 +204,8 @@ impl Talk {
             channel.said = None;
             channel.token.clone_from(&self.token);
             channel.phase = channel.phase.after(&ChannelEvent::JoinSent { join_ref });
-            channel.due = Some(now.at + JOIN_ANSWER_MAX);
+            channel.join_sent = Some(now.at);
+            channel.due = Some(now.at + patience.limit(JOIN_ANSWER_MAX));
         }
     }
 
@@ -330,9 +334,14 @@ impl Talk {
                 .heartbeat
                 .as_ref()
                 .is_some_and(|beat| Some(&beat.reference) == frame.reference.as_ref());
-            if answers && frame.event == "phx_reply" {
-                self.heartbeat = None;
-                self.heartbeat_at = now.at + HEARTBEAT_EVERY;
+            if answers
+                && frame.event == "phx_reply"
+                && let Some(beat) = self.heartbeat.take()
+            {
+                let took = now.at.saturating_duration_since(beat.sent);
+                around.patience.came(took, HEARTBEAT_ANSWER_MAX);
+                // Counted from the last one, so that a slow answer does not use up the server's patience.
+                self.heartbeat_at = (beat.sent + HEARTBEAT_EVERY).max(now.at);
             }
             return Ok(());
         }
@@ -349,9 +358,15 @@ impl Talk {
         }
         let channel = &mut self.channels[index];
         let event = match frame.event.as_str() {
-            "phx_reply" if frame.payload["status"] == "ok" => ChannelEvent::JoinOk {
-                awaits_system: channel.topic.inserts.is_some(),
-            },
+            "phx_reply" if frame.payload["status"] == "ok" => {
+                if let Some(sent) = channel.join_sent.take() {
+                    let took = now.at.saturating_duration_since(sent);
+                    around.patience.came(took, JOIN_ANSWER_MAX);
+                }
+                ChannelEvent::JoinOk {
+                    awaits_system: channel.topic.inserts.is_some(),
+                }
+            }
             "phx_reply" => ChannelEvent::JoinRefused {
                 reason: refusal(&frame.payload["response"]),
             },
@@ -398,6 +413,7 @@ impl Talk {
     pub(super) fn time_passed(&mut self, now: Moment, around: &mut Around<'_>) -> Result<(), Stopping> {
         if let Some(beat) = &self.heartbeat {
             if now.at >= beat.sent + beat.limit {
+                around.patience.was_late();
                 let limit = beat.limit.as_secs();
                 return Err((
                     EndKind::Failed,
@@ -405,12 +421,14 @@ impl Talk {
                 ));
             }
         } else if now.at >= self.heartbeat_at {
-            self.beat(HEARTBEAT_ANSWER_MAX, now);
+            let limit = heartbeat_limit(*around.patience);
+            self.beat(limit, now);
         }
-        if now.at.saturating_duration_since(self.last_frame) >= SILENCE_MAX {
+        let silence = HEARTBEAT_EVERY + heartbeat_limit(*around.patience) + SILENCE_SPARE;
+        if now.at.saturating_duration_since(self.last_frame) >= silence {
             return Err((
                 EndKind::Failed,
-                format!("nothing was heard for {} s", SILENCE_MAX.as_secs()),
+                format!("nothing was heard for {} s", silence.as_secs()),
             ));
         }
         if now.at >= self.retire_at {
@@ -442,7 +460,8 @@ impl Talk {
             channel.reconcile_at = None;
             around.outlet.joined(&channel.topic.name);
         }
-        if channel.is_unheard(now) {
+        if channel.is_unheard(now, around).map_err(broken)? {
+            around.patience.was_late();
             // It is still joined on the server, deaf as it is.
             self.leave(index);
             return self.channels[index]
@@ -456,6 +475,7 @@ impl Talk {
             Phase::Joining { .. } => {
                 // The join may still come to life on the server: it is taken back before the next one.
                 self.leave(index);
+                around.patience.was_late();
                 ChannelEvent::JoinLate
             }
             Phase::AwaitingSystem { .. } => {
@@ -482,7 +502,7 @@ impl Talk {
     /// Something outside changed (network, wake from sleep): a heartbeat finds out about the connection, a ring about
     /// the doorbell; meanwhile it is not called live, and everything is to be looked at.
     pub(super) fn doubt(&mut self, now: Moment, around: &mut Around<'_>) -> Result<(), Stopping> {
-        self.beat(PROBE_ANSWER_MAX, now);
+        self.beat(around.patience.limit(PROBE_ANSWER_MAX), now);
         for channel in &mut self.channels {
             // Doubt does not delay a ring that is under way, and a channel that is not joined gets its own proof.
             channel
@@ -494,11 +514,11 @@ impl Talk {
     }
 
     /// Somebody asks to try now: failed channels do, and a heartbeat finds out about the connection.
-    pub(super) fn nudged(&mut self, now: Moment) {
+    pub(super) fn nudged(&mut self, now: Moment, patience: Patience) {
         for channel in &mut self.channels {
             channel.hurry(now);
         }
-        self.beat(PROBE_ANSWER_MAX, now);
+        self.beat(patience.limit(PROBE_ANSWER_MAX), now);
     }
 }
 
@@ -521,6 +541,11 @@ fn doorbell(channel: &mut Channel, frame: Frame, now: Moment, around: &mut Aroun
         // Replication is another way than the doorbell's.
         Ok(())
     }
+}
+
+/// How long a heartbeat's answer may take on this line.
+fn heartbeat_limit(patience: Patience) -> Duration {
+    patience.limit(HEARTBEAT_ANSWER_MAX).min(HEARTBEAT_ANSWER_PATIENT)
 }
 
 fn refusal(response: &Value) -> String {

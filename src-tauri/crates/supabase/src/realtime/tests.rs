@@ -11,6 +11,7 @@ use super::fake::{Bench, NAME, doorbell_topic};
 use super::*;
 
 mod proof;
+mod slow;
 
 fn joined_event() -> RealtimeEvent {
     RealtimeEvent::Joined {
@@ -153,6 +154,26 @@ async fn heartbeats_go_out_and_a_missing_answer_ends_the_connection() {
     assert!(why.contains("heartbeat") && !permanent, "{why}");
     assert_eq!(start.elapsed().as_secs(), 100 + 10);
     bench.joined().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_heard_but_does_not_hear_us_is_given_up_by_the_heartbeat() {
+    let mut bench = Bench::start(vec![doorbell_topic()]);
+    let (mut peer, _) = bench.joined().await;
+    let start = Instant::now();
+    let speaking = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            peer.push("broadcast", json!({"event": "command", "payload": {}}))
+                .await;
+        }
+    };
+    let (why, ..) = tokio::select! {
+        () = speaking => unreachable!(),
+        told = bench.until_backoff() => told,
+    };
+    assert!(why.contains("heartbeat"), "{why}");
+    assert_eq!(start.elapsed().as_secs(), 35);
 }
 
 #[tokio::test(start_paused = true)]

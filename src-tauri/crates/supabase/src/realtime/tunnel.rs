@@ -11,12 +11,13 @@ use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::dial::{Bytes, OpenError, connect};
+use super::dial::{self, Bytes, OpenError};
+use super::reach::connect;
 
 /// Longest answer of a proxy that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// Longest wait for a proxy's answer; the whole opening has its own limit.
-const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// Of the time for the whole opening, what a proxy's answer may take: so that it is the proxy that is named.
+const ANSWER_PART: f64 = 0.8;
 
 /// Where proxies are looked for.
 pub(super) enum Proxies {
@@ -86,8 +87,13 @@ impl Proxies {
     }
 }
 
-/// A way through `proxy` to `host` at `port`.
-pub(super) async fn open(proxy: &Proxy, host: &str, port: u16) -> Result<Box<dyn Bytes>, OpenError> {
+/// A way through `proxy` to `host` at `port`. `within`: what the whole opening of the connection may take.
+pub(super) async fn open(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    within: Duration,
+) -> Result<Box<dyn Bytes>, OpenError> {
     let stream = match proxy.scheme.as_str() {
         "http" => Box::new(
             connect(&proxy.host, proxy.port)
@@ -102,10 +108,12 @@ pub(super) async fn open(proxy: &Proxy, host: &str, port: u16) -> Result<Box<dyn
             ));
         }
     };
-    match tokio::time::timeout(ANSWER_MAX, ask(proxy, stream, host, port)).await {
+    let within = within.mul_f64(ANSWER_PART);
+    match tokio::time::timeout(within, ask(proxy, stream, host, port)).await {
         Ok(answer) => answer,
-        Err(_) => Err(OpenError::Failed {
-            why: format!("the proxy {} did not answer in time", proxy.shown()),
+        Err(_) => Err(OpenError::ProxyLate {
+            proxy: proxy.shown(),
+            within,
         }),
     }
 }
@@ -130,12 +138,9 @@ async fn encrypted(proxy: &Proxy) -> Result<Box<dyn Bytes>, OpenError> {
     let stream = connect(&proxy.host, proxy.port)
         .await
         .map_err(|error| away(proxy, &error))?;
-    let connector = native_tls::TlsConnector::new().map_err(|error| away(proxy, &error))?;
-    let stream = tokio_native_tls::TlsConnector::from(connector)
-        .connect(&proxy.host, stream)
+    dial::encrypted(&proxy.host, stream)
         .await
-        .map_err(|error| away(proxy, &error))?;
-    Ok(Box::new(stream))
+        .map_err(|error| away(proxy, &error))
 }
 
 async fn ask(
@@ -201,7 +206,7 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio_util::task::TaskTracker;
 
-    use super::super::dial::{self, Tcp};
+    use super::super::dial::Tcp;
     use super::*;
     use crate::project::Project;
 
@@ -241,7 +246,9 @@ mod tests {
     async fn open_through(proxy: &str) -> Result<(), OpenError> {
         let project = Project::new(PROJECT, "sb_publishable_test").expect("a project");
         let dial = Tcp::with(rules(proxy, ""));
-        dial::open(&project, &dial).await.map(|_| ())
+        dial::open(&project, &dial, dial::CONNECT_TIMEOUT)
+            .await
+            .map(|_| ())
     }
 
     #[tokio::test]

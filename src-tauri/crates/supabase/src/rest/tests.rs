@@ -409,15 +409,27 @@ async fn only_some_kinds_are_claimed_when_they_are_named() {
     rest.claim_commands(nil.into(), nil.into(), 10, 60)
         .await
         .expect("an older database takes it");
+    let known = [uuid::Uuid::from_u128(7).into()];
+    let claim = crate::Claim {
+        office: nil.into(),
+        client: nil.into(),
+        limit: 10,
+        lease_s: 60,
+        kinds: Some(&["approve"]),
+        known: Some(&known),
+    };
     let error = rest
-        .claim_commands_of(&["approve"], nil.into(), nil.into(), 10, 60)
+        .claim(&claim)
         .await
         .expect_err("it does not know the argument");
     assert!(
         matches!(&error, RestError::NotFound { code, .. } if code == crate::NO_SUCH_FUNCTION),
         "{error}"
     );
-    assert_eq!(stub.asked()[1].body["p_kinds"], json!(["approve"]));
+    let asked = stub.asked();
+    assert_eq!(asked[1].body["p_kinds"], json!(["approve"]));
+    assert_eq!(asked[1].body["p_known"], json!(known));
+    assert_eq!(asked[0].body.get("p_known"), None);
 }
 
 #[tokio::test]

@@ -135,6 +135,15 @@ pub async fn run(table: &mut Table, folder: &Path) {
         "head -c 6000000 /dev/urandom; exec sleep 600",
     )
     .await;
+    // What is packed and hardly becomes smaller.
+    rest(
+        table,
+        folder,
+        "4 MiB of two thirds noise kept",
+        "i=0; while [ $i -lt 2000 ]; do head -c 2000 /dev/urandom; head -c 1000 /dev/zero; i=$((i+1)); done; \
+         exec sleep 600",
+    )
+    .await;
     let (process, thread) = (processes(folder), Holders::in_this_process());
     let file = folder.join("cc");
     let (mut wall, mut cpu, mut keys) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,36 +2,30 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use portable_pty::unix::close_random_fds;
 use rustix::process::{
     PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_open, set_child_subreaper, setrlimit, setsid,
 };
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use crate::folder::{Folder, Record, Who, boot_id};
 use crate::holder::PLAN_WAIT_MAX;
+use crate::holder::home::Home;
 use crate::holder::link::Link;
 use crate::holder::program::Program;
 use crate::holder::serve::Holder;
 use crate::process;
-use crate::wire::{FRAME_BYTES_MAX, Frames, FromCore, FromHolder, Hello, PROTOCOL, Plan, Refusal, Refused};
-
-/// What a holder that is a process has beside its program.
-#[derive(Debug)]
-pub(crate) struct Home {
-    pub(crate) folder: Folder,
-    pub(crate) record: Record,
-    pub(crate) listener: UnixListener,
-    /// Readable when a child has ended.
-    pub(crate) children: UnixStream,
-    /// Readable when this process is to end.
-    pub(crate) ends: UnixStream,
-}
+use crate::wire::{
+    FRAME_BYTES_MAX, Frames, FromCore, FromHolder, Hello, PROTOCOL, PROTOCOL_OLDEST, Plan, Refusal, Refused,
+};
 
 /// What `semo-holder` does: holds the program that the core at its standard input names, until it is released. `folder`
 /// has been made for it.
@@ -68,6 +62,9 @@ fn settle(folder: &Path) -> io::Result<Home> {
     pipe::register(SIGCHLD, child_ended)?;
     pipe::register(SIGTERM, end.try_clone()?)?;
     pipe::register(SIGHUP, end)?;
+    // Where files may grow no more, writing fails, and does not end us with our program. What we start does not
+    // inherit this, as it would inherit that a signal is ignored.
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     children.set_nonblocking(true)?;
     ends.set_nonblocking(true)?;
     let folder = Folder::open(folder)?;
@@ -90,6 +87,7 @@ fn settle(folder: &Path) -> io::Result<Home> {
     Ok(Home {
         folder,
         record,
+        is_unwritten: false,
         listener,
         children,
         ends,
@@ -121,7 +119,7 @@ pub(crate) fn serve(mut first: UnixStream, home: io::Result<Option<Home>>) -> io
         };
         let _ = setrlimit(Resource::Core, core);
         // On a full disk the program is found by its parent, which is us, and by its tag.
-        let _ = home.folder.write(&home.record);
+        let _ = home.write_record();
     }
     let child = match &home {
         None => match program.pid() {
@@ -133,12 +131,12 @@ pub(crate) fn serve(mut first: UnixStream, home: io::Result<Option<Home>>) -> io
     first.set_nonblocking(true)?;
     first.set_read_timeout(None)?;
     let now = Instant::now();
-    let link = Link::new(first, hello.epoch, frames, 0, now);
+    let link = Link::new(first, &hello, frames, 0, now);
     Holder::new(program, &plan, hello, home, child, now).run(link)
 }
 
 fn begin(hello: &Hello, plan: &Plan, home: Option<Home>) -> Result<(Program, Option<Home>), Refused> {
-    if !(hello.lowest..=hello.highest).contains(&PROTOCOL) {
+    if hello.spoken().is_none() {
         return Err(other_protocol(hello));
     }
     if home.as_ref().is_some_and(|home| home.record.tag != hello.tag) {
@@ -155,7 +153,7 @@ pub(crate) fn other_protocol(hello: &Hello) -> Refused {
     Refused {
         kind: Refusal::Protocol,
         why: format!(
-            "the holder is of version {version} and speaks protocol {PROTOCOL}, this program {} to {}; start version \
+            "the holder is of version {version} and speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}, this program {} to {}; start version \
              {version} again to go on with this session, or end process {}",
             hello.lowest,
             hello.highest,

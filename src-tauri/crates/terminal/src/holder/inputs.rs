@@ -47,7 +47,16 @@ impl Inputs {
 
     /// The core that sent them is gone: what the program has seen a part of is written to its end, the rest is dropped.
     pub(crate) fn forget_unbegun(&mut self) {
-        self.queue.retain(|input| input.started_ns.is_some());
+        self.queue.retain(|input| input.written > 0);
+    }
+
+    /// Takes back a piece; says what has become of it. One that is not here was answered before, or has never come.
+    pub(crate) fn withdraw(&mut self, id: u64) -> Typed {
+        if self.queue.iter().any(|input| input.id == id && input.written > 0) {
+            return Typed::Begun;
+        }
+        self.queue.retain(|input| input.id != id);
+        Typed::Withdrawn
     }
 
     /// Writes what the program takes now; returns what became of the pieces that are through.
@@ -71,10 +80,13 @@ fn write_on(input: &mut Input, master: &mut File, is_open: bool) -> Option<Typed
     if !is_open {
         return not("the program has ended".to_owned());
     }
-    let started_ns = *input.started_ns.get_or_insert_with(monotonic_ns);
+    let mut started_ns = input.started_ns.unwrap_or_else(monotonic_ns);
     while input.written < input.bytes.len() {
         match master.write(&input.bytes[input.written..]) {
-            Ok(count) => input.written += count,
+            Ok(count) => {
+                input.written += count;
+                started_ns = *input.started_ns.get_or_insert(started_ns);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
             Err(error) => return not(error.to_string()),

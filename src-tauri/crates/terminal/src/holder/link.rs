@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::holder::kept::Kept;
-use crate::wire::{FRAME_BYTES_MAX, Frames, FromCore, OUTPUT_BYTES_MAX, OUTPUT_HEAD_BYTES, output_head};
+use crate::wire::{
+    FRAME_BYTES_MAX, Frames, FromCore, Hello, OUTPUT_BYTES_MAX, OUTPUT_HEAD_BYTES, PROTOCOL, output_head,
+};
 
 /// One read from a core.
 const READ_BYTES: usize = 16 * 1024;
@@ -30,6 +32,8 @@ struct Sending {
 pub(crate) struct Link {
     pub(crate) stream: UnixStream,
     pub(crate) epoch: u64,
+    /// What is spoken with it.
+    pub(crate) protocol: u32,
     frames: Frames,
     answers: VecDeque<u8>,
     sending: Option<Sending>,
@@ -43,11 +47,19 @@ pub(crate) struct Link {
 
 impl Link {
     /// `frames` may have begun with what follows the first frame.
-    pub(crate) fn new(stream: UnixStream, epoch: u64, mut frames: Frames, from: u64, now: Instant) -> Link {
+    pub(crate) fn new(
+        stream: UnixStream,
+        hello: &Hello,
+        mut frames: Frames,
+        from: u64,
+        now: Instant,
+    ) -> Link {
         frames.allow(FRAME_BYTES_MAX);
         Link {
             stream,
-            epoch,
+            epoch: hello.epoch,
+            // Whoever cannot be spoken with has been refused.
+            protocol: hello.spoken().unwrap_or(PROTOCOL),
             frames,
             answers: VecDeque::new(),
             sending: None,
@@ -120,8 +132,15 @@ impl Link {
 
     fn begin(&mut self, kept: &Kept, upto: u64) -> bool {
         // What is gone is left out: the core sees it by the offset.
-        let offset = self.position.max(kept.start());
-        let run = kept.run(offset, upto.min(offset + OUTPUT_BYTES_MAX as u64));
+        let mut offset = self.position.max(kept.start());
+        let most = |offset: u64| upto.min(offset + OUTPUT_BYTES_MAX as u64);
+        let mut run = kept.run(offset, most(offset));
+        while run.is_empty() && offset < upto.min(kept.end()) {
+            // The disk does not give it back.
+            offset = kept.next_block(offset);
+            self.position = offset;
+            run = kept.run(offset, most(offset));
+        }
         if run.is_empty() {
             return false;
         }

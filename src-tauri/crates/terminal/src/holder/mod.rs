@@ -6,8 +6,10 @@
 //! is told to end itself. `semo-holder` is this loop in a process of its own; [`crate::Holders::in_this_process`] is
 //! the same on a thread.
 
+mod away;
 mod ending;
 mod entry;
+mod home;
 mod inputs;
 mod kept;
 mod link;
@@ -31,6 +33,12 @@ pub(crate) const ENDED_KEEP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DRAIN_SILENCE: Duration = Duration::from_millis(200);
 /// After the exit: how long a child that was left behind may go on printing before the exit is reported.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a program goes on without a core when the holder's folder was removed: nobody can find it any more, and
+/// the next core ends what it finds without a holder.
+const HOMELESS_MAX: Duration = Duration::from_secs(10);
+/// A holder without a core looks so often whether it can still be found, or twenty times in its patience.
+const LOOK_HOME_EVERY: Duration = Duration::from_secs(5 * 60);
+const LOOKS_HOME: u32 = 20;
 /// Silence after which kept output is packed.
 const PACK_AFTER: Duration = Duration::from_secs(2);
 /// Output read at once before it is sent.

@@ -9,20 +9,21 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::emulator::Size;
 use crate::holder::ending::Ending;
-use crate::holder::entry::{Home, other_protocol};
+use crate::holder::entry::other_protocol;
+use crate::holder::home::Home;
 use crate::holder::inputs::Inputs;
 use crate::holder::kept::Kept;
 use crate::holder::link::Link;
 use crate::holder::program::{Program, ended};
 use crate::holder::{
     BATCH_BYTES, BEHIND_BYTES_MAX, DRAIN_MAX, DRAIN_SILENCE, ENDED_KEEP_MAX, GUEST_WAIT_MAX, GUESTS_MAX,
-    LAST_WORDS_MAX, PACK_AFTER, SHORTAGE_PAUSE, STALL_MAX,
+    HOMELESS_MAX, LAST_WORDS_MAX, LOOK_HOME_EVERY, LOOKS_HOME, PACK_AFTER, SHORTAGE_PAUSE, STALL_MAX,
 };
 use crate::process::{self, ProcessId};
 use crate::pty::Exit;
 use crate::stop;
 use crate::wire::{
-    Frames, FromCore, FromHolder, HELLO_BYTES_MAX, Hello, PROTOCOL, Painting, Plan, Refusal, Refused, Welcome,
+    Frames, FromCore, FromHolder, HELLO_BYTES_MAX, Hello, Painting, Plan, Refusal, Refused, Welcome,
 };
 
 /// Most bytes taken from somebody who has not said who it is, at once.
@@ -80,6 +81,9 @@ pub(crate) struct Holder {
     catching_up: Option<u64>,
     alone_since: Option<Instant>,
     alone_max: Duration,
+    /// When it last looked whether it can be found, and since when it cannot.
+    looked_home: Instant,
+    homeless_since: Option<Instant>,
     ending: Option<Ending>,
     /// When the last thing was done; what is left are the last words to the core.
     through: Option<Instant>,
@@ -120,6 +124,8 @@ impl Holder {
             catching_up: None,
             alone_since: None,
             alone_max: Duration::from_millis(plan.alone_ms_max),
+            looked_home: now,
+            homeless_since: None,
             ending: None,
             through: None,
             released: false,
@@ -243,11 +249,10 @@ impl Holder {
             });
         let looks = match &self.ending {
             Some(ending) => ending.due(),
-            None => self
-                .alone_since
-                .and_then(|since| since.checked_add(self.patience())),
+            None => self.gives_up_at(),
         };
-        let packs = self.packs().then_some(self.last_output + PACK_AFTER);
+        let packs = self.packs_at();
+        let home = self.looks_home_at();
         let words = self.through.map(|through| through + LAST_WORDS_MAX);
         let deaf = self.deaf_until.filter(|_| self.home.is_some());
         guests
@@ -255,6 +260,7 @@ impl Holder {
             .chain(drained)
             .chain(looks)
             .chain(packs)
+            .chain(home)
             .chain(words)
             .chain(deaf)
             .min()
@@ -268,8 +274,54 @@ impl Holder {
         }
     }
 
-    fn packs(&self) -> bool {
-        self.kept.is_loose() && self.link.as_ref().is_none_or(Link::is_idle)
+    /// When nobody has come for so long, or can come any more, that it ends its program by itself.
+    fn gives_up_at(&self) -> Option<Instant> {
+        let alone = self.alone_since?;
+        let patience = alone.checked_add(self.patience());
+        let homeless = self.homeless_since.map(|since| match self.exit {
+            // An exit is kept for somebody who comes.
+            Some(_) => alone.max(since),
+            None => alone.max(since) + HOMELESS_MAX,
+        });
+        patience.into_iter().chain(homeless).min()
+    }
+
+    /// When it is to look whether it can be found: only while nobody is there, who does not need to find it.
+    fn looks_home_at(&self) -> Option<Instant> {
+        let waits = self.alone_since.is_some() && self.homeless_since.is_none() && self.ending.is_none();
+        let every = LOOK_HOME_EVERY.min(self.alone_max / LOOKS_HOME);
+        let is_process = self.home.is_some();
+        (waits && is_process).then(|| self.looked_home + every)
+    }
+
+    fn look_home(&mut self, now: Instant) {
+        self.looked_home = now;
+        if let Some(home) = &mut self.home
+            && self.homeless_since.is_none()
+            && !home.keep()
+        {
+            self.homeless_since = Some(now);
+        }
+    }
+
+    /// When the next block is to be packed: in silence, and not while a core still takes output.
+    fn packs_at(&self) -> Option<Instant> {
+        let silent = self.last_output + PACK_AFTER;
+        let taking = self.link.as_ref().filter(|link| !link.is_idle());
+        let at = taking.map_or(silent, |link| silent.max(link.progress + STALL_MAX));
+        self.kept.is_loose().then_some(at)
+    }
+
+    fn pack_one(&mut self) {
+        if let Some(link) = &mut self.link {
+            // What is half sent to a core that is stuck.
+            link.rescue(&self.kept, u64::MAX);
+        }
+        let home = self.home.as_ref();
+        self.kept.pack_one(|| match home {
+            Some(home) => home.folder.nameless(),
+            None => Err(ErrorKind::Unsupported.into()),
+        });
     }
 
     fn time_passed(&mut self, now: Instant) {
@@ -288,12 +340,18 @@ impl Holder {
                 self.drained = Some(self.kept.end());
             }
         }
-        if let Some(since) = self.alone_since
-            && self.ending.is_none()
-            && now.duration_since(since) >= self.patience()
-        {
-            let minutes = self.patience().as_secs() / 60;
-            self.end_by_itself(format!("nobody came for it for {minutes} minutes"), now);
+        if self.looks_home_at().is_some_and(|at| now >= at) {
+            self.look_home(now);
+        }
+        if self.ending.is_none() && self.gives_up_at().is_some_and(|at| now >= at) {
+            let why = match self.homeless_since {
+                Some(_) => "its folder was removed, and nobody could find it any more".to_owned(),
+                None => format!(
+                    "nobody came for it for {} minutes",
+                    self.patience().as_secs() / 60
+                ),
+            };
+            self.end_by_itself(why, now);
         }
         let above = self.home.is_some().then_some(self.own);
         if let Some(ending) = &mut self.ending {
@@ -312,8 +370,8 @@ impl Holder {
                 self.write_how_it_ended();
             }
         }
-        if now.duration_since(self.last_output) >= PACK_AFTER && self.packs() {
-            self.kept.pack_one();
+        if self.packs_at().is_some_and(|at| now >= at) {
+            self.pack_one();
         }
     }
 
@@ -335,7 +393,7 @@ impl Holder {
         };
         home.record.ended = Some(format!("{}; its program ended with {how}", ending.why));
         // On a full disk the next core learns only that it is gone.
-        let _ = home.folder.write(&home.record);
+        let _ = home.write_record();
     }
 
     // --- what happens --------------------------------------------------------------------------------------------
@@ -429,8 +487,11 @@ impl Holder {
 
     fn ended(&mut self, exit: Exit) {
         fail::fail_point!("holder-exit-seen");
-        self.exit = Some((exit, Instant::now()));
+        let now = Instant::now();
+        self.exit = Some((exit, now));
         self.type_in(true);
+        // Whoever ended it may have removed the folder before.
+        self.look_home(now);
     }
 
     fn hear_core(&mut self, flags: PollFlags) {
@@ -472,6 +533,12 @@ impl Holder {
                 }
             }
             FromCore::Release => self.released = true,
+            FromCore::Withdraw { id } => {
+                let typed = self.inputs.withdraw(id);
+                if let Some(link) = &mut self.link {
+                    link.answer(&FromHolder::InputDone { id, typed }.encode());
+                }
+            }
         }
     }
 
@@ -481,6 +548,7 @@ impl Holder {
         let now = Instant::now();
         if self.home.is_some() {
             self.alone_since = Some(now);
+            self.look_home(now);
             return;
         }
         // A thread does not outlive the process that its program belongs to.
@@ -557,12 +625,12 @@ impl Holder {
         self.epoch = hello.epoch;
         self.inputs.forget_unbegun();
         let from = hello.from.clamp(self.kept.start(), self.kept.end());
-        self.welcome(Link::new(stream, hello.epoch, guest.frames, from, Instant::now()));
+        self.welcome(Link::new(stream, &hello, guest.frames, from, Instant::now()));
     }
 
     fn may_hold(&self, hello: &Hello) -> Result<(), Refused> {
         let refused = |kind, why: String| Err(Refused { kind, why });
-        if !(hello.lowest..=hello.highest).contains(&PROTOCOL) {
+        if hello.spoken().is_none() {
             return Err(other_protocol(hello));
         }
         if hello.tag != self.tag || hello.plan.is_some() {
@@ -583,7 +651,7 @@ impl Holder {
 
     fn welcome(&mut self, mut link: Link) {
         let welcome = Welcome {
-            protocol: PROTOCOL,
+            protocol: link.protocol,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             holder: self.own,
             root: self.program.root,

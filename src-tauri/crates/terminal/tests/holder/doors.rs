@@ -27,6 +27,10 @@ async fn the_core_of_a_later_launch_takes_over_and_an_older_one_is_refused() {
     let new = attached(house.launch(2).attach("two").await);
     let why = unknown(house.launch(1).attach("two").await);
     assert!(why.contains("another core holds it"), "{why}");
+    let mut displaced = old.displaced();
+    let told = tokio::time::timeout(crate::house::LIMIT, displaced.wait_for(|displaced| *displaced));
+    assert!(told.await.is_ok(), "whoever looks after it is told");
+    assert!(!*new.displaced().borrow());
     let error = old.write("mine\r").await.unwrap_err();
     assert!(matches!(error, TerminalError::LetGo { .. }), "{error}");
     let error = old.stop(GRACE).await.unwrap_err();
@@ -66,12 +70,12 @@ async fn a_holder_of_another_protocol_is_unknown_in_words() {
     shows(&terminal, "ready").await;
     // The core of a later version.
     let mut later = house.knock("upgraded");
-    say(&mut later, &hello("upgraded", 9, 2));
+    say(&mut later, &hello("upgraded", 9, 3));
     let (kind, payload) = heard(&mut later);
     let words = String::from_utf8_lossy(&payload).into_owned();
     assert_eq!(kind, REFUSED, "{words}");
     assert!(
-        words.contains("protocol 1") && words.contains("start version"),
+        words.contains("protocol 1 to 2") && words.contains("start version"),
         "{words}"
     );
     terminal.resize(crate::house::SIZE).unwrap();
@@ -80,7 +84,7 @@ async fn a_holder_of_another_protocol_is_unknown_in_words() {
     // The holder of a later version: this test, with an answer made by hand.
     let own = std::process::id();
     let record = serde_json::json!({
-        "protocol": 2, "version": "9.0.0", "boot": crate::house::boot(), "tag": "later",
+        "protocol": 3, "version": "9.0.0", "boot": crate::house::boot(), "tag": "later",
         "holder": { "holder": { "pid": own, "start_ticks": crate::house::start_ticks(own) } },
         "root": null, "ended": null,
     });

@@ -8,8 +8,11 @@
 
 mod doors;
 mod faults;
+mod full;
+mod homeless;
 mod house;
 mod leftovers;
+mod unread;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -316,7 +319,7 @@ fn a_holder_says_its_version_and_its_protocol() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said.trim(), terminal::holder_version());
     assert!(
-        said.starts_with("semo-holder ") && said.contains(" protocol 1"),
+        said.starts_with("semo-holder ") && said.contains(" protocol 2"),
         "{said}"
     );
 }

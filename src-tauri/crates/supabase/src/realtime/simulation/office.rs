@@ -126,6 +126,7 @@ impl Day {
                 let around = &mut Around {
                     outlet: &mut self.outlet,
                     dice: &mut self.dice,
+                    patience: &mut self.course.patience,
                 };
                 let told = talk.frame(frame, moment, around);
                 self.proven.extend(bell_of);
@@ -148,6 +149,7 @@ impl Day {
                 let around = &mut Around {
                     outlet: &mut self.outlet,
                     dice: &mut self.dice,
+                    patience: &mut self.course.patience,
                 };
                 let told = talk.rang(nonce, &rung, moment, around);
                 self.told(told);
@@ -255,11 +257,12 @@ impl Day {
                 let around = &mut Around {
                     outlet: &mut self.outlet,
                     dice: &mut self.dice,
+                    patience: &mut self.course.patience,
                 };
                 let told = if doubts {
                     talk.doubt(moment, around)
                 } else {
-                    talk.nudged(moment);
+                    talk.nudged(moment, *around.patience);
                     Ok(())
                 };
                 self.told(told);

@@ -113,19 +113,51 @@ async fn a_ring_that_could_not_be_sent_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_may_not_ring_is_told_so_asks_slowly_and_a_nudge_asks_at_once() {
+    let mut bench = Bench::start(vec![proven_topic()]);
+    let fault = RingFault::Never("not allowed in this office".to_owned());
+    *bench.gong.fault.lock().expect("fault") = Some(fault);
+    let (mut peer, _) = bench.unproven().await;
+    let start = Instant::now();
+    tokio::select! {
+        () = peer.until_closed() => panic!("closed"),
+        _ = bench.until_rung(6) => {}
+    }
+    let spent = start.elapsed().as_secs();
+    assert!(
+        (300..=450).contains(&spent),
+        "five waits of 60 s to 90 s: {spent} s"
+    );
+    let (why, permanent, _) = bench.until_backoff().await;
+    assert!(why.contains("not allowed") && permanent, "{why}");
+    // Somebody has given the right.
+    *bench.gong.fault.lock().expect("fault") = None;
+    let start = Instant::now();
+    bench.handle.nudge();
+    let nonce = bench.until_rung(7).await;
+    assert_eq!(start.elapsed().as_secs(), 1);
+    peer.ring_through(nonce).await;
+    bench.until_state(ConnectionState::Live).await;
+    assert_eq!(bench.dials(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ring_that_hangs_does_not_hang_the_connection() {
     let mut bench = Bench::start(vec![proven_topic()]);
     bench.gong.hangs.store(true, Ordering::SeqCst);
     let (mut peer, _) = bench.unproven().await;
     bench.until_rung(1).await;
     bench.gong.hangs.store(false, Ordering::SeqCst);
-    let leave = peer.next("phx_leave").await;
-    assert!(leave.join_ref.is_some());
-    let join = peer.next("phx_join").await;
-    peer.reply(&join, "ok", json!({})).await;
+    // It says nothing about the socket: on the same join it is rung once more.
+    let (why, permanent, _) = tokio::select! {
+        () = peer.until_closed() => panic!("closed"),
+        told = bench.until_backoff() => told,
+    };
+    assert!(why.contains("has not answered") && !permanent, "{why}");
     let nonce = bench.until_rung(2).await;
     peer.ring_through(nonce).await;
     bench.until_state(ConnectionState::Live).await;
+    assert_eq!(bench.dials(), 1);
 }
 
 #[tokio::test(start_paused = true)]

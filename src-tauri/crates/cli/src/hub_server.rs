@@ -1,0 +1,276 @@
+//! `semo hub`: the hub by itself, for a team; its backups and its members. All of it is done by the crate `hub`; here it
+//! gets arguments, signals and words.
+
+use std::io::{IsTerminal, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use client::clock::SystemClock;
+use domain::fault::chain;
+use hub::{DatabaseAt, Door, Hub, HubConfig, HubError, Member, Team, TlsFiles};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::{self, HubBackup, HubOrder, HubRestore, MemberOrder, MemberRole};
+use crate::exit::{Exit, Failure};
+use crate::print::{self, note, out};
+use crate::words::count;
+use crate::world::World;
+
+/// Port of a hub that is not told another one: that of a local Supabase.
+const PORT: u16 = 54_321;
+/// Longest password that is read, in bytes.
+const PASSWORD_MAX: u64 = 1024;
+
+/// Runs the order.
+pub async fn run(world: &World, order: &arguments::Hub) -> Result<Exit, Failure> {
+    let config = config(world);
+    match &order.order {
+        None => serve(world, config, order.json).await,
+        Some(HubOrder::Backup(backup)) => back_up(&config, backup).await,
+        Some(HubOrder::Restore(restore)) => put_back(&config, restore).await,
+        Some(HubOrder::Member(order)) => members(world, &config, order).await,
+    }
+}
+
+/// The hub of the settings.
+fn config(world: &World) -> HubConfig {
+    let settings = &world.settings.hub;
+    let listen = settings
+        .listen
+        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
+    let tls = settings.tls_certificate.clone().zip(settings.tls_key.clone());
+    HubConfig {
+        database: match &settings.database_url {
+            Some(url) => DatabaseAt::Url(url.clone()),
+            None => DatabaseAt::Own {
+                postgres_bin: settings.postgres_bin.clone(),
+            },
+        },
+        door: Door {
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+            names: settings.names.clone(),
+            origins: settings.origins.clone(),
+        },
+        ..HubConfig::new(world.paths.hub(), listen, Arc::new(SystemClock))
+    }
+}
+
+fn failure(error: &HubError) -> Failure {
+    let (exit, hint) = match error {
+        HubError::Listen { .. } => (
+            Exit::Failed,
+            "Choose another address with SEMO_HUB_LISTEN or setting hub.listen.",
+        ),
+        HubError::Plain { .. } => (
+            Exit::Usage,
+            "Set hub.tls_certificate and hub.tls_key, or SEMO_HUB_TLS_CERTIFICATE and SEMO_HUB_TLS_KEY.",
+        ),
+        HubError::Certificate { .. } | HubError::DatabaseUrl { .. } | HubError::Member { .. } => {
+            (Exit::Usage, "")
+        }
+        _ => (Exit::Failed, ""),
+    };
+    Failure::new(exit, chain(error), hint)
+}
+
+/// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
+async fn serve(world: &World, config: HubConfig, as_json: bool) -> Result<Exit, Failure> {
+    keep_log(world);
+    let take = |kind| signal(kind).map_err(|error| Failure::of(Exit::Failed, &error));
+    let mut interrupt = take(SignalKind::interrupt())?;
+    let mut terminate = take(SignalKind::terminate())?;
+    let mut hang_up = take(SignalKind::hangup())?;
+    let hub = Hub::start(config).await.map_err(|error| failure(&error))?;
+    welcome(world, &hub, as_json)?;
+    let ended = loop {
+        tokio::select! {
+            _ = interrupt.recv() => break Exit::Ok,
+            _ = terminate.recv() => break Exit::Ok,
+            () = hub.over() => break Exit::Failed,
+            _ = hang_up.recv() => match hub.renew_certificate() {
+                Ok(()) => tracing::info!("certificate and key were read again"),
+                Err(error) => tracing::error!(%error, "the old certificate stays in use"),
+            },
+        }
+    };
+    if ended == Exit::Ok && !as_json {
+        note!("Ending: requests finish, clients come back to the next hub …");
+    }
+    hub.stop().await.map_err(|error| failure(&error))?;
+    if ended == Exit::Failed {
+        return Err(Failure::new(
+            Exit::Failed,
+            "another hub has taken the database of this one",
+            "One database belongs to one hub: stop the other one, or give this one a database of its own.",
+        ));
+    }
+    Ok(ended)
+}
+
+fn welcome(world: &World, hub: &Hub, as_json: bool) -> Result<(), Failure> {
+    let keys = world.paths.hub().join(hub::KEY_FILE);
+    if as_json {
+        let places = json!({
+            "url": hub.url(),
+            "publishable_key": hub.keys().publishable,
+            "key_file": keys,
+        });
+        return print::line(&places.to_string());
+    }
+    out!("\n  Hub:              {}", hub.url())?;
+    out!("  Publishable key:  {}", hub.keys().publishable)?;
+    out!("  Secret key:       in {} (for servers only)", keys.display())?;
+    out!("\n  A workstation joins with these settings, after `semo hub member` has made its account:")?;
+    out!("    profile = \"supabase\"")?;
+    out!("    [supabase]")?;
+    out!("    url = \"{}\"", hub.url())?;
+    out!("    publishable_key = \"{}\"", hub.keys().publishable)?;
+    out!("    email = \"…\"")?;
+    out!("\nCtrl+C ends it.")
+}
+
+/// A server's log goes to standard error, one JSON object per line; `SEMO_LOG` sets what is logged.
+fn keep_log(world: &World) {
+    let wanted = world
+        .variable("SEMO_LOG")
+        .unwrap_or("info,hyper=warn,tokio_postgres=warn");
+    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second subscriber in one process (tests) is refused; the first one goes on.
+    let _ = subscriber.try_init();
+}
+
+async fn back_up(config: &HubConfig, order: &HubBackup) -> Result<Exit, Failure> {
+    let manifest = hub::backup(config, &order.file)
+        .await
+        .map_err(|error| failure(&error))?;
+    if order.json {
+        out!(
+            "{}",
+            json!({ "file": order.file, "made_at_ms": manifest.made_at.0, "dump_bytes": manifest.dump_bytes })
+        )?;
+    } else {
+        out!(
+            "{} holds the database ({}) and the keys. Who has it can do everything: keep it as safe as the hub.",
+            order.file.display(),
+            count(manifest.dump_bytes, "byte")
+        )?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn put_back(config: &HubConfig, order: &HubRestore) -> Result<Exit, Failure> {
+    let manifest = hub::restore(config, &order.file, order.replace)
+        .await
+        .map_err(|error| failure(&error))?;
+    if order.json {
+        out!(
+            "{}",
+            json!({ "file": order.file, "made_at_ms": manifest.made_at.0 })
+        )?;
+    } else {
+        out!(
+            "{} is put back. Start the hub with `semo hub`.",
+            order.file.display()
+        )?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn members(world: &World, config: &HubConfig, order: &MemberOrder) -> Result<Exit, Failure> {
+    let team = Team::open(config).await.map_err(|error| failure(&error))?;
+    let done = carry_out(world, &team, order).await;
+    team.close().await;
+    done.map(|()| Exit::Ok)
+}
+
+async fn carry_out(world: &World, team: &Team, order: &MemberOrder) -> Result<(), Failure> {
+    let told = |error: HubError| failure(&error);
+    match order {
+        MemberOrder::List { json } => {
+            let members = team.members().await.map_err(told)?;
+            if *json {
+                return out!("{}", Value::Array(members.iter().map(as_value).collect()));
+            }
+            for member in &members {
+                out!("{}", in_words(member))?;
+            }
+            Ok(())
+        }
+        MemberOrder::Account { email } => {
+            let password = password(world)?;
+            team.account(email, &password).await.map_err(told)?;
+            out!("{email} can sign in.")
+        }
+        MemberOrder::Admit { email, office, role } => {
+            let office = team.admit(email, office, role_name(*role)).await.map_err(told)?;
+            out!("{email} is {} of the office {office}.", role_name(*role))
+        }
+        MemberOrder::Dismiss { email, office } => {
+            let office = team.dismiss(email, office).await.map_err(told)?;
+            out!("{email} is no longer a member of the office {office}.")
+        }
+    }
+}
+
+fn as_value(member: &Member) -> Value {
+    let offices: Vec<Value> = member
+        .offices
+        .iter()
+        .map(|(id, name, role)| json!({ "id": id, "name": name, "role": role }))
+        .collect();
+    json!({ "id": member.user, "email": member.email, "offices": offices })
+}
+
+fn in_words(member: &Member) -> String {
+    let offices: Vec<String> = member
+        .offices
+        .iter()
+        .map(|(id, name, role)| format!("{role} of {name} ({id})"))
+        .collect();
+    let email = match member.email.as_str() {
+        "" => "(anonymous)",
+        email => email,
+    };
+    match offices.is_empty() {
+        true => format!("{email}  in no office"),
+        false => format!("{email}  {}", offices.join(", ")),
+    }
+}
+
+fn role_name(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Owner => "owner",
+        MemberRole::Operator => "operator",
+        MemberRole::Viewer => "viewer",
+        MemberRole::Device => "device",
+    }
+}
+
+/// From `SEMO_PASSWORD`, else the first line of standard input. Never from an argument, which `ps` shows.
+fn password(world: &World) -> Result<String, Failure> {
+    if let Some(password) = world.variable("SEMO_PASSWORD") {
+        return Ok(password.to_owned());
+    }
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        note!("Password (it is shown while you type):");
+    }
+    let mut text = String::new();
+    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(input.take(PASSWORD_MAX)), &mut text);
+    read.map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let password = text.trim_end_matches(['\r', '\n']).to_owned();
+    if password.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "there is no password",
+            "Write it to standard input, or set SEMO_PASSWORD.",
+        ));
+    }
+    Ok(password)
+}

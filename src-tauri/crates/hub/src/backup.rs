@@ -1,0 +1,342 @@
+//! A hub in one file, and back: the database as `pg_dump` gives it, and the keys, without which no client could come
+//! back and no password of a role would fit.
+//!
+//! A backup may be made while the hub runs. Putting one back never overwrites a hub that is there: it is refused, or
+//! what was there is put aside and comes back when something fails. Called by the programs (`semo hub backup`,
+//! `semo hub restore`).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use domain::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
+
+use crate::error::HubError;
+use crate::keys::{KEY_FILE, Keys};
+use crate::one::One;
+use crate::postgres::{self, Binaries, Cluster, SUPERUSER, Server, Tool, config_at};
+use crate::source::Source;
+use crate::{DatabaseAt, HubConfig, migrate};
+
+/// Number of the form of the file; a program refuses what is newer.
+const FORM: u32 = 1;
+/// Names inside the file.
+const MANIFEST: &str = "manifest.json";
+const DUMP: &str = "database.dump";
+/// Largest manifest or key file that is read, in bytes.
+const SMALL_MAX: u64 = 1024 * 1024;
+/// What is captured for sockets that are open just now: worthless a moment later.
+const PASSING: &str = "--exclude-table-data=realtime.hub_*";
+
+/// What a backup says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORM`].
+    pub form: u32,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// By which version of the program.
+    pub program: String,
+    /// Bytes of the database's dump.
+    pub dump_bytes: u64,
+}
+
+fn fault(attempt: impl Into<String>, reason: &dyn std::fmt::Display) -> HubError {
+    HubError::Backup {
+        attempt: attempt.into(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Writes a backup of the hub of `config` to `file`, which must not be there; the hub may be running or not.
+pub async fn backup(config: &HubConfig, file: &Path) -> Result<Manifest, HubError> {
+    let attempt = || format!("write the backup {}", file.display());
+    if file.exists() {
+        return Err(fault(
+            attempt(),
+            &"there is a file of that name; choose another one",
+        ));
+    }
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // Beside its place: on the same disk, so that it is there as a whole or not at all.
+    let work = tempfile::Builder::new()
+        .prefix(".semo-backup-")
+        .tempdir_in(folder)
+        .map_err(|error| fault(attempt(), &error))?;
+    let dump = work.path().join(DUMP);
+    let keys = fs::read(config.data_dir.join(KEY_FILE)).map_err(|error| {
+        fault(
+            "read the keys of the hub",
+            &format!("{error}; is this its data folder?"),
+        )
+    })?;
+    dump_to(config, &dump).await?;
+    let manifest = Manifest {
+        form: FORM,
+        made_at: config.clock.now(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        dump_bytes: fs::metadata(&dump)
+            .map_err(|error| fault(attempt(), &error))?
+            .len(),
+    };
+    let packed = work.path().join("backup");
+    pack(&packed, &manifest, &keys, &dump)
+        .and_then(|()| fs::rename(&packed, file))
+        .and_then(|()| fs::File::open(folder)?.sync_all())
+        .map_err(|error| fault(attempt(), &error))?;
+    Ok(manifest)
+}
+
+/// The dump, from the server that runs, or from one that is started for it.
+async fn dump_to(config: &HubConfig, dump: &Path) -> Result<(), HubError> {
+    let file = format!("--file={}", dump.display());
+    let arguments = [
+        OsStr::new("--format=custom"),
+        OsStr::new(PASSING),
+        OsStr::new(&file),
+    ];
+    let setting = match &config.database {
+        DatabaseAt::Own { postgres_bin } => postgres_bin.as_deref(),
+        DatabaseAt::Url(url) => {
+            let address = crate::source::parse(url)?;
+            let binaries = postgres::locate(None, None).await?;
+            return postgres::run(Tool::Dump, &binaries, &address, &arguments).await;
+        }
+    };
+    match Cluster::open(&config.data_dir) {
+        Err(HubError::InUse { .. }) => {
+            let (socket, made_by) = Cluster::of_running(&config.data_dir)?;
+            let binaries = postgres::locate(setting, made_by).await?;
+            let address = config_at(&socket, SUPERUSER);
+            postgres::run(Tool::Dump, &binaries, &address, &arguments).await
+        }
+        Err(error) => Err(error),
+        Ok(cluster) => {
+            let binaries = postgres::locate(setting, cluster.made_by()).await?;
+            let server = Server::start(binaries.clone(), cluster).await?;
+            let address = server.config(SUPERUSER);
+            let dumped = postgres::run(Tool::Dump, &binaries, &address, &arguments).await;
+            server.stop().await?;
+            dumped
+        }
+    }
+}
+
+fn pack(to: &Path, manifest: &Manifest, keys: &[u8], dump: &Path) -> io::Result<()> {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
+    let mut archive = tar::Builder::new(file);
+    let manifest = serde_json::to_vec_pretty(manifest)?;
+    for (name, bytes) in [(MANIFEST, manifest.as_slice()), (KEY_FILE, keys)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        archive.append_data(&mut header, name, bytes)?;
+    }
+    archive.append_path_with_name(dump, DUMP)?;
+    archive.into_inner()?.sync_all()
+}
+
+/// What is in a backup, unpacked beside the data folder.
+struct Unpacked {
+    manifest: Manifest,
+    keys: Keys,
+    dump: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn unpack(file: &Path, data_dir: &Path) -> Result<Unpacked, HubError> {
+    let attempt = || format!("read the backup {}", file.display());
+    let bad = |reason: &dyn std::fmt::Display| fault(attempt(), reason);
+    let folder = tempfile::Builder::new()
+        .prefix("restore-")
+        .tempdir_in(data_dir)
+        .map_err(|error| bad(&error))?;
+    let dump = folder.path().join(DUMP);
+    let mut archive = tar::Archive::new(fs::File::open(file).map_err(|error| bad(&error))?);
+    let (mut manifest, mut keys) = (None, None);
+    for entry in archive.entries().map_err(|error| bad(&error))? {
+        let mut entry = entry.map_err(|error| bad(&error))?;
+        let name = entry.path().map_err(|error| bad(&error))?.into_owned();
+        let mut small = || {
+            let mut bytes = Vec::new();
+            let read = entry.by_ref().take(SMALL_MAX).read_to_end(&mut bytes);
+            read.map(|_| bytes)
+        };
+        // Names are compared, never used as paths.
+        match name.to_str() {
+            Some(MANIFEST) => manifest = Some(small().map_err(|error| bad(&error))?),
+            Some(KEY_FILE) => keys = Some(small().map_err(|error| bad(&error))?),
+            Some(DUMP) => {
+                let mut to = fs::File::create(&dump).map_err(|error| bad(&error))?;
+                io::copy(&mut entry, &mut to).map_err(|error| bad(&error))?;
+            }
+            _ => {}
+        }
+    }
+    let (Some(manifest), Some(keys)) = (manifest, keys) else {
+        return Err(bad(&"it is no backup of a hub"));
+    };
+    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| bad(&error))?;
+    let keys: Keys = serde_json::from_slice(&keys).map_err(|error| bad(&error))?;
+    if manifest.form > FORM {
+        return Err(bad(&"it was made by a newer program; use that one"));
+    }
+    let bytes = fs::metadata(&dump).map_or(0, |meta| meta.len());
+    if bytes != manifest.dump_bytes {
+        let reason = format!(
+            "it is not whole: {bytes} of {} bytes of the database are there",
+            manifest.dump_bytes
+        );
+        return Err(bad(&reason));
+    }
+    Ok(Unpacked {
+        manifest,
+        keys,
+        dump,
+        _folder: folder,
+    })
+}
+
+/// Puts a backup back, while no hub runs on the data folder. A hub that is there already is put aside when `replace`
+/// says so (a database elsewhere is overwritten then), else it is refused.
+pub async fn restore(config: &HubConfig, file: &Path, replace: bool) -> Result<Manifest, HubError> {
+    let cluster = Cluster::open(&config.data_dir)?;
+    let unpacked = unpack(file, &config.data_dir)?;
+    match &config.database {
+        DatabaseAt::Own { postgres_bin } => {
+            restore_own(config, cluster, postgres_bin.as_deref(), &unpacked, replace).await?;
+        }
+        DatabaseAt::Url(url) => restore_away(config, cluster, url, &unpacked, replace).await?,
+    }
+    Ok(unpacked.manifest)
+}
+
+fn taken(what: &str) -> HubError {
+    fault(
+        "put the backup back",
+        &format!("{what}; with `--replace` the backup takes its place"),
+    )
+}
+
+async fn restore_own(
+    config: &HubConfig,
+    cluster: Cluster,
+    setting: Option<&Path>,
+    unpacked: &Unpacked,
+    replace: bool,
+) -> Result<(), HubError> {
+    if cluster.made_by().is_some() && !replace {
+        return Err(taken("there is a hub in this data folder"));
+    }
+    let aside = Aside::put(config, &cluster)?;
+    // Opened again: the folders are made anew with their rights.
+    let pgdata = cluster.pgdata.clone();
+    drop(cluster);
+    let done = async {
+        let cluster = Cluster::open(&config.data_dir)?;
+        let binaries = postgres::locate(setting, None).await?;
+        unpacked.keys.write(&config.data_dir.join(KEY_FILE))?;
+        let server = Server::start(binaries.clone(), cluster).await?;
+        let source = Source::own(server)?;
+        let filled = fill(&source, &binaries, &unpacked.dump).await;
+        source.stop().await?;
+        filled
+    }
+    .await;
+    if done.is_err() {
+        aside.bring_back(&pgdata)?;
+    }
+    done
+}
+
+async fn restore_away(
+    config: &HubConfig,
+    cluster: Cluster,
+    url: &str,
+    unpacked: &Unpacked,
+    replace: bool,
+) -> Result<(), HubError> {
+    let tasks = TaskTracker::new();
+    let source = Source::away(url, &unpacked.keys, cluster)?;
+    let _one = One::take(source.superuser(), &tasks).await?;
+    let superuser = source.superuser().open(&tasks, "to put a backup back").await?;
+    source.check_is_ours(&superuser).await?;
+    let row = superuser
+        .query_one("select to_regclass('public.offices') is not null", &[])
+        .await
+        .map_err(|error| fault("look into the database", &crate::error::explained(&error)))?;
+    if row.get::<_, bool>(0) && !replace {
+        return Err(taken("there is a hub in this database"));
+    }
+    let binaries = postgres::locate(None, None).await?;
+    fill(&source, &binaries, &unpacked.dump).await?;
+    unpacked.keys.write(&config.data_dir.join(KEY_FILE))
+}
+
+/// Roles first, which no dump of one database has; then the dump in one transaction.
+async fn fill(source: &Source, binaries: &Binaries, dump: &Path) -> Result<(), HubError> {
+    let tasks = TaskTracker::new();
+    let superuser = source.superuser().open(&tasks, "to put a backup back").await?;
+    migrate::bootstrap(&superuser).await?;
+    drop(superuser);
+    let arguments = [
+        OsStr::new("--clean"),
+        OsStr::new("--if-exists"),
+        OsStr::new("--single-transaction"),
+        OsStr::new("--exit-on-error"),
+        OsStr::new("--dbname="),
+        dump.as_os_str(),
+    ];
+    postgres::run(Tool::Restore, binaries, &source.superuser().config, &arguments).await
+}
+
+/// What was there before a backup takes its place.
+struct Aside {
+    moved: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Aside {
+    fn put(config: &HubConfig, cluster: &Cluster) -> Result<Aside, HubError> {
+        let stamp = config.clock.now().0 / 1000;
+        let mut moved = Vec::new();
+        for path in [cluster.pgdata.clone(), config.data_dir.join(KEY_FILE)] {
+            let is_empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            if !path.exists() || is_empty {
+                continue;
+            }
+            let mut name = path.clone().into_os_string();
+            name.push(format!(".before-{stamp}"));
+            let to = PathBuf::from(name);
+            fs::rename(&path, &to).map_err(|error| fault(format!("put {} aside", path.display()), &error))?;
+            moved.push((path, to));
+        }
+        Ok(Aside { moved })
+    }
+
+    /// Takes away what was half made and brings back what was there.
+    fn bring_back(self, pgdata: &Path) -> Result<(), HubError> {
+        let half_made = || -> io::Result<()> {
+            if pgdata.exists() {
+                fs::remove_dir_all(pgdata)?;
+            }
+            Ok(())
+        };
+        half_made().map_err(|error| fault("take away what was half made", &error))?;
+        for (path, from) in self.moved {
+            fs::rename(&from, &path)
+                .map_err(|error| fault(format!("bring {} back", from.display()), &error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Row changes of one channel: the database is asked to capture them, and asked again while it cannot.
+//!
+//! Runs as a task of its own, so that a slow database delays neither heartbeats nor other channels; ends with its
+//! channel. Started by `join`, `channel` and `socket`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::answers;
+use super::changes::{self, Binding, Follow, Unsubscribed};
+use super::registry::PREFIX;
+use crate::http::Shared;
+
+/// Longest one attempt may take.
+const ATTEMPT_MAX: Duration = Duration::from_secs(20);
+/// Pause before what may work later is tried again: at least, and at most.
+const AGAIN_MS: (u64, u64) = (5_000, 10_000);
+
+/// What is to be followed for which channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Id in the registry.
+    pub id: u64,
+    /// Topic without its prefix.
+    pub topic: String,
+    pub role: String,
+    pub bindings: Arc<Vec<Binding>>,
+}
+
+/// Tries once. `Later` also when it takes longer than `patience`.
+pub(crate) async fn once(
+    shared: &Shared,
+    wanted: &Wanted,
+    patience: Duration,
+) -> Result<Vec<Follow>, Unsubscribed> {
+    let asked = changes::subscribe(shared, &wanted.role, &wanted.bindings);
+    match timeout(patience.min(ATTEMPT_MAX), asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Unsubscribed::Later(
+            "PostgresChangesSubscribeTimeout: the database did not answer in time".to_owned(),
+        )),
+    }
+}
+
+/// Follows until it works or never will, or `ends`; the client is told with `system` messages.
+pub(crate) fn begin(shared: &Arc<Shared>, wanted: Wanted, ends: CancellationToken) {
+    let shared = shared.clone();
+    let tasks = shared.realtime.tasks.clone();
+    tasks.spawn(async move {
+        let following = async {
+            loop {
+                match once(&shared, &wanted, ATTEMPT_MAX).await {
+                    Ok(follows) => return live(&shared, &wanted, follows),
+                    Err(Unsubscribed::Never(reason)) => {
+                        shared.realtime.set_follows(wanted.id, Arc::default());
+                        return tell(&shared, &wanted, "error", &reason);
+                    }
+                    Err(Unsubscribed::Later(reason)) => {
+                        tracing::warn!(reason, topic = wanted.topic, "row changes cannot be followed yet");
+                        tell(&shared, &wanted, "error", &reason);
+                    }
+                }
+                let pause = rand::rng().random_range(AGAIN_MS.0..AGAIN_MS.1);
+                sleep(Duration::from_millis(pause)).await;
+            }
+        };
+        tokio::select! {
+            () = ends.cancelled() => {}
+            () = following => {}
+        }
+    });
+}
+
+/// The channel gets changes from now on, and is told so.
+pub(crate) fn live(shared: &Shared, wanted: &Wanted, follows: Vec<Follow>) {
+    shared.realtime.set_follows(wanted.id, Arc::new(follows));
+    tell(shared, wanted, "ok", "Subscribed to PostgreSQL");
+}
+
+fn tell(shared: &Shared, wanted: &Wanted, status: &str, message: &str) {
+    let topic = format!("{PREFIX}{}", wanted.topic);
+    let message = answers::system(&topic, "postgres_changes", status, message);
+    shared.realtime.tell(wanted.id, &message);
+}

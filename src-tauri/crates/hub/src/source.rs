@@ -1,0 +1,287 @@
+//! Where the hub's database is: a Postgres of its own, or one somebody else runs, given by its address.
+//!
+//! Roles are the same in both. A Postgres elsewhere is entered with one account that may make roles; the role that
+//! REST logs in with gets a password made from the hub's keys, so that it is the same for every hub with these keys
+//! and is written nowhere. Called by [`crate::Hub::start`] and by backups.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use postgres_native_tls::{MakeTlsConnector, TlsStream};
+use sha2::{Digest as _, Sha256};
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_util::task::TaskTracker;
+
+use crate::error::HubError;
+use crate::keys::Keys;
+use crate::postgres::{AUTHENTICATOR, Cluster, OWNER, SUPERUSER, Server};
+
+/// Which database a hub uses.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseAt {
+    /// A Postgres of its own, in the data folder, reachable over a private socket only.
+    Own {
+        /// Folder with `postgres` and `initdb`; looked for when absent.
+        postgres_bin: Option<PathBuf>,
+    },
+    /// One that somebody else runs: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=require`. The account must
+    /// be a superuser; everything in that database belongs to the hub.
+    Url(String),
+}
+
+impl Default for DatabaseAt {
+    fn default() -> Self {
+        DatabaseAt::Own { postgres_bin: None }
+    }
+}
+
+/// Addresses carry passwords.
+impl std::fmt::Debug for DatabaseAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DatabaseAt::Own { postgres_bin } => f.debug_tuple("Own").field(postgres_bin).finish(),
+            DatabaseAt::Url(_) => f.write_str("Url(…)"),
+        }
+    }
+}
+
+/// One role's way into the database.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub config: Config,
+    pub tls: MakeTlsConnector,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Address")
+            .field("user", &self.config.get_user())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Address {
+    /// A connection and the future that drives it.
+    pub async fn connect(
+        &self,
+    ) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), tokio_postgres::Error> {
+        self.config.connect(self.tls.clone()).await
+    }
+
+    /// A connection that `tasks` drives. `purpose` ends the sentence "could not connect to the database …".
+    pub async fn open(&self, tasks: &TaskTracker, purpose: &str) -> Result<Client, HubError> {
+        let (client, connection) = self.connect().await.map_err(|source| HubError::Database {
+            attempt: format!("connect to the database {purpose}"),
+            source,
+        })?;
+        tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the database ended");
+            }
+        });
+        Ok(client)
+    }
+}
+
+/// The database of a running hub.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Own(Box<Server>, MakeTls),
+    Away(Box<Away>),
+}
+
+/// [`MakeTlsConnector`], which does not say what it is.
+#[derive(Clone)]
+pub(crate) struct MakeTls(MakeTlsConnector);
+
+impl std::fmt::Debug for MakeTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MakeTls")
+    }
+}
+
+/// A database elsewhere.
+#[derive(Debug)]
+pub(crate) struct Away {
+    superuser: Address,
+    url: String,
+    authenticator_password: String,
+    /// The data folder is held, too: it has the keys.
+    _cluster: Cluster,
+}
+
+impl Source {
+    /// The hub's own, which runs.
+    pub fn own(server: Server) -> Result<Source, HubError> {
+        Ok(Source::Own(Box::new(server), MakeTls(connector()?)))
+    }
+
+    /// The one at `url`.
+    pub fn away(url: &str, keys: &Keys, cluster: Cluster) -> Result<Source, HubError> {
+        let config = parse(url)?;
+        Ok(Source::Away(Box::new(Away {
+            superuser: Address {
+                config,
+                tls: connector()?,
+            },
+            url: url.to_owned(),
+            authenticator_password: password_of(keys),
+            _cluster: cluster,
+        })))
+    }
+
+    /// As the role with all rights.
+    pub fn superuser(&self) -> Address {
+        match self {
+            Source::Own(server, tls) => Address {
+                config: server.config(SUPERUSER),
+                tls: tls.0.clone(),
+            },
+            Source::Away(away) => away.superuser.clone(),
+        }
+    }
+
+    /// As the role REST logs in with.
+    pub fn authenticator(&self) -> Address {
+        match self {
+            Source::Own(server, tls) => Address {
+                config: server.config(AUTHENTICATOR),
+                tls: tls.0.clone(),
+            },
+            Source::Away(away) => {
+                let mut address = away.superuser.clone();
+                address
+                    .config
+                    .user(AUTHENTICATOR)
+                    .password(&away.authenticator_password);
+                address
+            }
+        }
+    }
+
+    /// A connection as the owner of the office's schema.
+    pub async fn owner(&self, tasks: &TaskTracker) -> Result<Client, HubError> {
+        match self {
+            Source::Own(server, tls) => {
+                let address = Address {
+                    config: server.config(OWNER),
+                    tls: tls.0.clone(),
+                };
+                address.open(tasks, "as the owner of the schema").await
+            }
+            Source::Away(away) => {
+                let client = away.superuser.open(tasks, "as the owner of the schema").await?;
+                let fault = |source| HubError::Database {
+                    attempt: format!("become the role {OWNER}"),
+                    source,
+                };
+                client
+                    .batch_execute(&format!("set role {OWNER}"))
+                    .await
+                    .map_err(fault)?;
+                Ok(client)
+            }
+        }
+    }
+
+    /// What only a database elsewhere needs before it can be used: a look at whose it is, and the password of the role
+    /// that REST logs in with. `superuser`: a connection of [`Source::superuser`], after the bootstrap.
+    pub async fn open_for_requests(&self, superuser: &Client) -> Result<(), HubError> {
+        let Source::Away(away) = self else {
+            return Ok(());
+        };
+        // A password cannot be a parameter of ALTER ROLE; base64 has no quote in it.
+        let sql = format!(
+            "alter role {AUTHENTICATOR} login password '{}'",
+            away.authenticator_password
+        );
+        superuser
+            .batch_execute(&sql)
+            .await
+            .map_err(|source| HubError::Database {
+                attempt: format!("give the role {AUTHENTICATOR} its password"),
+                source,
+            })
+    }
+
+    /// Refuses a database that is not the hub's to change. `superuser`: before the bootstrap.
+    pub async fn check_is_ours(&self, superuser: &Client) -> Result<(), HubError> {
+        let Source::Away(_) = self else {
+            return Ok(());
+        };
+        let row = superuser
+            .query_one(
+                "select (select rolsuper from pg_roles where rolname = current_user),
+                        to_regclass('auth.schema_migrations') is not null
+                          or to_regclass('auth.mfa_factors') is not null,
+                        current_setting('server_version_num')::int / 10000",
+                &[],
+            )
+            .await
+            .map_err(|source| HubError::Database {
+                attempt: "look at the database".to_owned(),
+                source,
+            })?;
+        let (is_superuser, is_supabase, major): (bool, bool, i32) = (row.get(0), row.get(1), row.get(2));
+        if is_supabase {
+            return Err(HubError::DatabaseUrl {
+                reason: "this is the database of a Supabase project, which needs no hub: use the profile `supabase`"
+                    .to_owned(),
+            });
+        }
+        if !is_superuser {
+            return Err(HubError::DatabaseUrl {
+                reason:
+                    "its account is no superuser, and the hub has to make roles, policies and triggers there"
+                        .to_owned(),
+            });
+        }
+        if major < crate::postgres::MAJOR_MIN.cast_signed() {
+            return Err(HubError::DatabaseUrl {
+                reason: format!("it is PostgreSQL {major}; the hub needs 15 or newer"),
+            });
+        }
+        Ok(())
+    }
+
+    /// In the form libpq and tokio-postgres read.
+    pub fn url(&self) -> String {
+        match self {
+            Source::Own(server, _) => server.url(),
+            Source::Away(away) => away.url.clone(),
+        }
+    }
+
+    /// Shuts down what is ours.
+    pub async fn stop(self) -> Result<(), HubError> {
+        match self {
+            Source::Own(server, _) => server.stop().await,
+            Source::Away(_) => Ok(()),
+        }
+    }
+}
+
+/// The address of a database elsewhere.
+pub(crate) fn parse(url: &str) -> Result<Config, HubError> {
+    Config::from_str(url).map_err(|error| HubError::DatabaseUrl {
+        // The library's words never repeat the address, which carries a password.
+        reason: crate::error::explained(&error),
+    })
+}
+
+/// TLS as the system trusts it.
+pub(crate) fn connector() -> Result<MakeTlsConnector, HubError> {
+    native_tls::TlsConnector::new()
+        .map(MakeTlsConnector::new)
+        .map_err(|error| HubError::Connection {
+            attempt: "set up TLS for the database".to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn password_of(keys: &Keys) -> String {
+    let digest = Sha256::digest(format!("authenticator of the hub: {}", keys.jwt_secret));
+    URL_SAFE_NO_PAD.encode(digest)
+}

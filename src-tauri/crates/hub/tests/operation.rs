@@ -1,0 +1,465 @@
+//! A hub that serves a team: TLS, names, a database elsewhere, its figures, backups. Each test has hubs of its own.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hub::{DatabaseAt, Door, Hub, HubConfig, HubError, Team, TlsFiles};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509NameBuilder};
+use serde_json::{Value, json};
+use support::{answer, config};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const EMAIL: &str = "mina@example.test";
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A folder that Postgres may enter, also when it runs as another user.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    folder
+}
+
+/// A self-signed certificate for `name` and its key, written to `folder`; returns the certificate as PEM.
+fn certify(folder: &Path, name: &str) -> (TlsFiles, Vec<u8>) {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let mut subject = X509NameBuilder::new().unwrap();
+    subject.append_entry_by_text("CN", name).unwrap();
+    let subject = subject.build();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    let mut serial = BigNum::new().unwrap();
+    serial
+        .rand(64, openssl::bn::MsbOption::MAYBE_ZERO, false)
+        .unwrap();
+    builder
+        .set_serial_number(&serial.to_asn1_integer().unwrap())
+        .unwrap();
+    builder.set_subject_name(&subject).unwrap();
+    builder.set_issuer_name(&subject).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder
+        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
+        .unwrap();
+    builder
+        .set_not_after(&Asn1Time::days_from_now(2).unwrap())
+        .unwrap();
+    let names = SubjectAlternativeName::new()
+        .dns(name)
+        .ip("127.0.0.1")
+        .build(&builder.x509v3_context(None, None))
+        .unwrap();
+    builder.append_extension(names).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    let certificate = builder.build().to_pem().unwrap();
+    let files = TlsFiles {
+        certificate: folder.join("hub.crt"),
+        key: folder.join("hub.key"),
+    };
+    std::fs::write(&files.certificate, &certificate).unwrap();
+    std::fs::write(&files.key, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    (files, certificate)
+}
+
+/// Somebody who trusts this one certificate and finds `name` at `address`.
+fn trusting(certificate: &[u8], name: &str, address: SocketAddr) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_built_in_root_certs(false)
+        .add_root_certificate(reqwest::Certificate::from_pem(certificate).unwrap())
+        .resolve(name, address)
+        .build()
+        .unwrap()
+}
+
+fn port_of(hub: &Hub) -> u16 {
+    hub.url().rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_machines_are_not_served_without_encryption() {
+    let folder = folder();
+    let mut config = config(folder.path().join("hub"));
+    config.listen = "0.0.0.0:0".parse().unwrap();
+    let error = Hub::start(config).await.unwrap_err();
+    assert!(matches!(error, HubError::Plain { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_team_is_served_with_a_certificate_and_with_the_one_that_follows_it() {
+    let folder = folder();
+    let (files, first) = certify(folder.path(), "hub.example");
+    let config = HubConfig {
+        listen: "0.0.0.0:0".parse().unwrap(),
+        door: Door {
+            tls: Some(files),
+            names: vec!["hub.example".to_owned()],
+            origins: Vec::new(),
+        },
+        ..config(folder.path().join("hub"))
+    };
+    let hub = Hub::start(config).await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port_of(&hub)));
+    assert!(hub.url().starts_with("https://hub.example:"), "{}", hub.url());
+    let health = format!("{}/health", hub.url());
+    let before = trusting(&first, "hub.example", address);
+    assert_eq!(before.get(&health).send().await.unwrap().status(), 200);
+    let plain = reqwest::get(format!("http://{address}/health")).await;
+    assert!(
+        plain.is_err(),
+        "nothing is answered without encryption: {plain:?}"
+    );
+
+    let (_, second) = certify(folder.path(), "hub.example");
+    hub.renew_certificate().unwrap();
+    let after = trusting(&second, "hub.example", address);
+    assert_eq!(after.get(&health).send().await.unwrap().status(), 200);
+    let old = trusting(&first, "hub.example", address);
+    assert!(
+        old.get(&health).send().await.is_err(),
+        "the old one is no longer shown"
+    );
+
+    std::fs::write(folder.path().join("hub.crt"), "nonsense").unwrap();
+    let error = hub.renew_certificate().unwrap_err().to_string();
+    assert!(error.contains("hub.crt") && error.contains("PEM"), "{error}");
+    assert_eq!(after.get(&health).send().await.unwrap().status(), 200);
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_used_is_named() {
+    let folder = folder();
+    let files = TlsFiles {
+        certificate: folder.path().join("none.crt"),
+        key: folder.path().join("none.key"),
+    };
+    let mut config = config(folder.path().join("hub"));
+    config.door.tls = Some(files);
+    let error = Hub::start(config).await.unwrap_err().to_string();
+    assert!(error.contains("none.crt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_names_and_pages_of_the_settings_are_let_in() {
+    let folder = folder();
+    let mut config = config(folder.path().join("hub"));
+    config.door.names = vec!["hub.example".to_owned()];
+    config.door.origins = vec!["https://office.example".to_owned()];
+    let hub = Hub::start(config).await.unwrap();
+    let http = reqwest::Client::new();
+    let status = async |host: &str, origin: &str| {
+        let asked = http
+            .get(format!("http://127.0.0.1:{}/health", port_of(&hub)))
+            .header("host", host)
+            .header("origin", origin);
+        asked.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status("hub.example", "https://office.example").await, 200);
+    assert_eq!(status("evil.example", "https://office.example").await, 403);
+    assert_eq!(status("hub.example", "https://evil.example").await, 403);
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_for_whoever_has_the_secret_key() {
+    let folder = folder();
+    let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();
+    let http = reqwest::Client::new();
+    let metrics = format!("{}/metrics", hub.url());
+    assert_eq!(http.get(&metrics).send().await.unwrap().status(), 401);
+    let publishable = http.get(&metrics).bearer_auth(&hub.keys().publishable);
+    assert_eq!(publishable.send().await.unwrap().status(), 401);
+    let (status, ready) = answer(http.get(format!("{}/ready", hub.url()))).await;
+    assert_eq!((status, ready["status"].as_str()), (200, Some("ready")));
+    let refused = http.get(format!("{}/rest/v1/offices", hub.url()));
+    assert_eq!(refused.send().await.unwrap().status(), 401);
+    let asked = http.get(&metrics).bearer_auth(&hub.keys().secret);
+    let text = asked.send().await.unwrap().text().await.unwrap();
+    for line in [
+        "semo_hub_answers_total{protocol=\"Rest\",class=\"4\"} 1",
+        "semo_hub_sockets 0",
+        "semo_hub_database_connections_max 16",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "`{line}` is missing in:\n{text}");
+    }
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_who_never_finish_their_sentence_keep_nobody_waiting() {
+    let folder = folder();
+    let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port_of(&hub))).await.unwrap();
+        stream
+            .write_all(b"GET /rest/v1/offices HTTP/1.1\r\nhost: 127")
+            .await
+            .unwrap();
+        slow.push(stream);
+    }
+    let health = reqwest::get(format!("{}/health", hub.url())).await.unwrap();
+    assert_eq!(health.status(), 200);
+    // They do not hold up its end either.
+    hub.stop().await.unwrap();
+    let mut last = slow.pop().unwrap();
+    let mut rest = Vec::new();
+    let closed = last.read_to_end(&mut rest).await;
+    assert!(closed.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"));
+}
+
+/// A Postgres that somebody else runs: another hub's, with a database of its own in it.
+struct Elsewhere {
+    server: Hub,
+    _folder: tempfile::TempDir,
+}
+
+impl Elsewhere {
+    async fn start() -> Elsewhere {
+        let folder = folder();
+        let server = Hub::start(config(folder.path().join("hub"))).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&server.database_url(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        let driving = tokio::spawn(connection);
+        client.batch_execute("create database team").await.unwrap();
+        drop(client);
+        driving.await.unwrap().unwrap();
+        Elsewhere {
+            server,
+            _folder: folder,
+        }
+    }
+
+    fn url(&self) -> String {
+        let (address, _) = self.server.database_url().rsplit_once('/').map_or_else(
+            || unreachable!(),
+            |(address, name)| (address.to_owned(), name.to_owned()),
+        );
+        format!("{address}/team")
+    }
+}
+
+async fn sign_in(hub: &Hub) -> (u16, Value) {
+    let asked = reqwest::Client::new()
+        .post(format!("{}/auth/v1/token?grant_type=password", hub.url()))
+        .header("apikey", &hub.keys().publishable)
+        .json(&json!({ "email": EMAIL, "password": PASSWORD }));
+    answer(asked).await
+}
+
+async fn offices(hub: &Hub, token: &str) -> Value {
+    let asked = reqwest::Client::new()
+        .get(format!("{}/rest/v1/offices?select=name", hub.url()))
+        .header("apikey", &hub.keys().publishable)
+        .bearer_auth(token);
+    answer(asked).await.1
+}
+
+async fn make_office(hub: &Hub, token: &str, name: &str) {
+    let asked = reqwest::Client::new()
+        .post(format!("{}/rest/v1/rpc/create_office", hub.url()))
+        .header("apikey", &hub.keys().publishable)
+        .bearer_auth(token)
+        .json(&json!({ "p_name": name }));
+    assert_eq!(answer(asked).await.0, 200);
+}
+
+fn token_of(session: &Value) -> String {
+    session["access_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_works_in_a_database_elsewhere_and_its_successor_waits_for_its_end() {
+    let elsewhere = Elsewhere::start().await;
+    let (here, there) = (folder(), folder());
+    let config_in = |folder: &Path| HubConfig {
+        database: DatabaseAt::Url(elsewhere.url()),
+        ..config(folder.join("hub"))
+    };
+    let first = Hub::start(config_in(here.path())).await.unwrap();
+    first.ensure_user(EMAIL, PASSWORD).await.unwrap();
+    let (status, session) = sign_in(&first).await;
+    assert_eq!(status, 200, "{session}");
+    make_office(&first, &token_of(&session), "Elsewhere").await;
+
+    let second = tokio::spawn(Hub::start(config_in(there.path())));
+    // The lock is the first one's as long as it serves.
+    assert_eq!(
+        offices(&first, &token_of(&session)).await,
+        json!([{"name": "Elsewhere"}])
+    );
+    first.stop().await.unwrap();
+    let second = second.await.unwrap().unwrap();
+    let (status, session) = sign_in(&second).await;
+    assert_eq!(status, 200, "{session}");
+    assert_eq!(
+        offices(&second, &token_of(&session)).await,
+        json!([{"name": "Elsewhere"}])
+    );
+    second.stop().await.unwrap();
+    elsewhere.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_leads_nowhere_is_told_without_its_password() {
+    let folder = folder();
+    for (url, word) in [
+        ("postgresql://semo:very-secret@127.0.0.1:1/semo", "connect"),
+        ("postgresql://semo:very-secret@/semo?nonsense=1", "nonsense"),
+    ] {
+        let config = HubConfig {
+            database: DatabaseAt::Url(url.to_owned()),
+            ..config(folder.path().join("hub"))
+        };
+        assert!(!format!("{config:?}").contains("very-secret"));
+        let error = Hub::start(config).await.unwrap_err().to_string();
+        assert!(error.contains(word) && !error.contains("very-secret"), "{error}");
+    }
+}
+
+/// A hub with an account and an office, its backup made while it ran, and the folder of both.
+async fn with_backup() -> (tempfile::TempDir, PathBuf, String) {
+    let folder = folder();
+    let config = config(folder.path().join("hub"));
+    let hub = Hub::start(config.clone()).await.unwrap();
+    hub.ensure_user(EMAIL, PASSWORD).await.unwrap();
+    let (_, session) = sign_in(&hub).await;
+    make_office(&hub, &token_of(&session), "Kept").await;
+    let file = folder.path().join("hub.backup");
+    let manifest = hub::backup(&config, &file).await.unwrap();
+    assert!(manifest.dump_bytes > 1000, "{manifest:?}");
+    let publishable = hub.keys().publishable.clone();
+    hub.stop().await.unwrap();
+    (folder, file, publishable)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_running_hub_comes_back_on_another_machine_with_its_keys_and_accounts() {
+    let (folder, file, publishable) = with_backup().await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds everything");
+    let elsewhere = config(folder.path().join("restored"));
+    hub::restore(&elsewhere, &file, false).await.unwrap();
+    let hub = Hub::start(elsewhere).await.unwrap();
+    assert_eq!(hub.keys().publishable, publishable);
+    let (status, session) = sign_in(&hub).await;
+    assert_eq!(status, 200, "{session}");
+    assert_eq!(
+        offices(&hub, &token_of(&session)).await,
+        json!([{"name": "Kept"}])
+    );
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_takes_the_place_of_a_hub_only_when_that_is_wanted_and_only_as_a_whole() {
+    let (folder, file, _) = with_backup().await;
+    let config = config(folder.path().join("hub"));
+    let hub = Hub::start(config.clone()).await.unwrap();
+    let running = hub::restore(&config, &file, true).await.unwrap_err();
+    assert!(matches!(running, HubError::InUse { .. }), "{running}");
+    let (_, session) = sign_in(&hub).await;
+    make_office(&hub, &token_of(&session), "Later").await;
+    hub.stop().await.unwrap();
+
+    let refused = hub::restore(&config, &file, false).await.unwrap_err().to_string();
+    assert!(refused.contains("--replace"), "{refused}");
+
+    // Cut off in the middle of the database.
+    let bytes = std::fs::read(&file).unwrap();
+    let cut = folder.path().join("cut.backup");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let error = hub::restore(&config, &cut, true).await.unwrap_err().to_string();
+    assert!(error.contains("cut.backup"), "{error}");
+    // Whole, but no database in it.
+    let mut broken = bytes.clone();
+    let dump = broken
+        .windows(5)
+        .position(|window| window == b"PGDMP")
+        .expect("the dump");
+    broken[dump..dump + 5].copy_from_slice(b"NODMP");
+    let spoilt = folder.path().join("spoilt.backup");
+    std::fs::write(&spoilt, broken).unwrap();
+    let error = hub::restore(&config, &spoilt, true)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("pg_restore"), "{error}");
+
+    let hub = Hub::start(config.clone()).await.unwrap();
+    let (_, session) = sign_in(&hub).await;
+    let both = json!([{"name": "Kept"}, {"name": "Later"}]);
+    assert_eq!(
+        offices(&hub, &token_of(&session)).await,
+        both,
+        "what was there is there again"
+    );
+    hub.stop().await.unwrap();
+
+    hub::restore(&config, &file, true).await.unwrap();
+    let hub = Hub::start(config).await.unwrap();
+    let (_, session) = sign_in(&hub).await;
+    assert_eq!(
+        offices(&hub, &token_of(&session)).await,
+        json!([{"name": "Kept"}])
+    );
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_made_and_let_into_offices_while_the_hub_runs() {
+    let folder = folder();
+    let config = config(folder.path().join("hub"));
+    let hub = Hub::start(config.clone()).await.unwrap();
+    hub.ensure_user("owner@example.test", PASSWORD).await.unwrap();
+    let team = Team::open(&config).await.unwrap();
+    team.account(EMAIL, PASSWORD).await.unwrap();
+    let (_, session) = sign_in(&hub).await;
+    make_office(&hub, &token_of(&session), "Team").await;
+
+    team.admit("owner@example.test", "Team", "viewer").await.unwrap();
+    let members = team.members().await.unwrap();
+    let roles: Vec<(&str, &str)> = members
+        .iter()
+        .flat_map(|member| {
+            let email = member.email.as_str();
+            member
+                .offices
+                .iter()
+                .map(move |(_, _, role)| (email, role.as_str()))
+        })
+        .collect();
+    assert_eq!(roles, [(EMAIL, "owner"), ("owner@example.test", "viewer")]);
+
+    team.dismiss(EMAIL, "Team").await.unwrap();
+    assert_eq!(offices(&hub, &token_of(&session)).await, json!([]));
+    for (error, word) in [
+        (team.dismiss(EMAIL, "Team").await.unwrap_err(), "not a member"),
+        (
+            team.admit("x@example.test", "Team", "viewer").await.unwrap_err(),
+            "no account",
+        ),
+        (
+            team.admit(EMAIL, "Nowhere", "viewer").await.unwrap_err(),
+            "no office",
+        ),
+    ] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    team.close().await;
+    hub.stop().await.unwrap();
+}
