@@ -7,7 +7,6 @@
 # Both may be given at once. Ends with 1 when there is something to put right.
 source "$(dirname "$0")/say.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
 db='' url='' key=''
 while [ $# -gt 0 ]; do
     case $1 in
@@ -32,9 +31,11 @@ note() {
 
 if [ -n "$db" ]; then
     command -v psql >/dev/null || fail 'check-supabase: psql is not installed' 'install the PostgreSQL client'
-    migrations=$(cat "$here"/migrations/supabase/*.sql)
-    rows=$(PGCONNECT_TIMEOUT=15 psql "$db" -X -q -A -t -F $'\x1f' -v ON_ERROR_STOP=1 -v migrations="$migrations" \
-        -f "$here/scripts/check-supabase.sql") || fail "check-supabase: the database did not answer" \
+    # psql reads the migrations itself: as an argument they would be too long one day.
+    rows=$({
+        echo '\set migrations `cat migrations/supabase/*.sql`'
+        cat scripts/check-supabase.sql
+    } | PGCONNECT_TIMEOUT=15 psql "$db" -X -q -A -t -F $'\x1f' -v ON_ERROR_STOP=1 -f -) || fail "check-supabase: the database did not answer" \
         'see above; Supabase: Project → Connect → Session pooler gives a URL that works from everywhere'
     while IFS=$'\x1f' read -r level what remedy; do
         [ -n "$level" ] || continue

@@ -1,7 +1,8 @@
 -- What a Supabase project lacks of what migrations/supabase make, and what it has that opens it too far.
 --
--- One read-only statement; `:'migrations'` is the text of the migrations, one after the other (scripts/check-supabase.sh
--- puts it in), so that nothing is listed twice. No row: all is well. `fault`: must be put right. `note`: to be looked at.
+-- One read-only statement. psql's variable `migrations` is the text of the migrations, one after the other
+-- (scripts/check-supabase.sh sets it), so that nothing is listed twice. No row: all is well. `fault`: must be put
+-- right. `note`: to be looked at.
 with said as (
   -- without comments, so that no word in one counts
   select regexp_replace(:'migrations', '--[^\n]*', '', 'g') as text

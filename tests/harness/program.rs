@@ -58,6 +58,8 @@ impl Place {
         env.push(("SEMO_CLAUDE".into(), claude_program().display().to_string()));
         // What a test that is killed leaves behind ends by itself, as soon as the settings allow.
         env.push(("SEMO_HOLDER_ALONE_HOURS".into(), "1".into()));
+        // Never into the keychain of whoever runs the tests.
+        env.push(("SEMO_TOKENS".into(), "file".into()));
         port::remember(&dir.path().join("data"));
         // Stories share a small machine; those about warm sessions switch them on.
         env.push(("SEMO_WARM_MAX".into(), "0".into()));

@@ -118,5 +118,7 @@ pub fn settings_for(url: &str, key: &str) -> Settings {
     settings.supabase.url = url.to_owned();
     settings.supabase.publishable_key = key.to_owned();
     settings.supabase.email = EMAIL.to_owned();
+    // Never into the keychain of whoever runs the tests.
+    settings.supabase.tokens = Some(supabase::TokensAt::File);
     settings
 }

@@ -13,6 +13,7 @@ mod claude_truth;
 mod faults;
 mod generated;
 mod hub_server;
+mod login;
 mod network;
 mod network_proxy;
 mod office;

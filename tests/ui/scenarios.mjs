@@ -280,7 +280,7 @@ export const SCENARIOS = {
       office: null,
       offices: [],
       agents: [],
-      problems: [{ code: "sign_in", message: "person@example.com is not signed in: the sign-in has ended.", hint: "Give the account's password as `SEMO_PASSWORD`, and start again." }],
+      problems: [{ code: "sign_in", message: "person@example.com is not signed in: the sign-in has ended.", hint: "Sign in with `semo login` and look again; or give the account's password as `SEMO_PASSWORD` and start again." }],
     }),
   },
   "pick-office": {

@@ -60,6 +60,10 @@ pub enum Order {
     Office(OfficeOrder),
     /// Serve a team: database, REST, Realtime and sign-in for its offices, without agents of its own.
     Hub(Hub),
+    /// Sign in to a Supabase project or a team's hub: this machine then works for its offices.
+    Login(Login),
+    /// End that sign-in, here and at the project.
+    Logout(Logout),
     /// Say what is missing on this machine and how to get it.
     Doctor(Doctor),
 }
@@ -154,6 +158,28 @@ pub struct Status {
     /// Print the whole state as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `semo login`
+#[derive(Debug, Args)]
+pub struct Login {
+    /// Address of the project: https://….supabase.co, or a hub's [default: that of the settings]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Its publishable key [default: that of the settings]
+    #[arg(long)]
+    pub key: Option<String>,
+    /// The account. Its password is asked for, or read from `SEMO_PASSWORD` or standard input
+    #[arg(long)]
+    pub email: Option<String>,
+}
+
+/// `semo logout`
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// Go back to the office of this machine alone
+    #[arg(long)]
+    pub this_machine: bool,
 }
 
 /// `semo doctor`

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::settings::Profile;
 use journal::{Journal, JournalError};
 use provider::claude::{self, SignIn};
 use serde::Serialize;
+use supabase::Project;
 use terminal::run_once;
 
 use crate::arguments::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::holder;
+use crate::login;
 use crate::print::out;
 use crate::running::{self, Claim};
 use crate::words::count;
@@ -69,6 +72,7 @@ pub async fn run(world: &World, order: &Doctor) -> Result<Exit, Failure> {
         postgres(world).await,
         repositories(world).await,
     ];
+    findings.extend(sign_in(world));
     findings.extend(agent_program(world, path, &environment).await);
     findings.push(holder_program(world, &environment).await);
     findings.push(journal(world));
@@ -178,6 +182,36 @@ async fn agent_program(world: &World, path: &str, environment: &[(String, String
         ),
     };
     vec![version, signed_in]
+}
+
+/// Who is signed in where, and where that is kept.
+fn sign_in(world: &World) -> Option<Finding> {
+    const HINT: &str = "Sign in with `semo login`.";
+    let settings = &world.settings.supabase;
+    if world.settings.profile != Profile::Supabase {
+        return None;
+    }
+    let project = match Project::new(&settings.url, &settings.publishable_key) {
+        Ok(project) => project,
+        Err(error) => return Some(Finding::bad("sign-in", chain(&error), HINT)),
+    };
+    let kept = login::kept(world, &project, &settings.email);
+    let place = login::place(world, &kept);
+    Some(match kept.store.load() {
+        Ok(Some(tokens)) if tokens.email.eq_ignore_ascii_case(&settings.email) => {
+            Finding::good("sign-in", format!("{} at {}; {place}", tokens.email, project.url))
+        }
+        // A server's account comes with its password.
+        _ if world.variable("SEMO_PASSWORD").is_some() => Finding::good(
+            "sign-in",
+            format!("{} at {}, by SEMO_PASSWORD; {place}", settings.email, project.url),
+        ),
+        Ok(_) => {
+            let found = format!("{} is not signed in at {}; {place}", settings.email, project.url);
+            Finding::bad("sign-in", found, HINT)
+        }
+        Err(error) => Finding::bad("sign-in", chain(&error), HINT),
+    })
 }
 
 /// The program without which no session can be started.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use client::clock::SystemClock;
 use domain::fault::chain;
-use hub::{DatabaseAt, Door, Hub, HubConfig, HubError, Member, Team, TlsFiles};
+use hub::{
+    AuthSettings, DatabaseAt, Door, Hub, HubConfig, HubError, Member, RealtimeSettings, Team, TlsFiles,
+};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,6 +54,12 @@ fn config(world: &World) -> HubConfig {
             names: settings.names.clone(),
             origins: settings.origins.clone(),
         },
+        auth: AuthSettings {
+            sign_up: settings.sign_up,
+            anonymous: settings.anonymous,
+            client_ip_header: settings.client_ip_header.clone(),
+            ..AuthSettings::default()
+        },
         ..HubConfig::new(world.paths.hub(), listen, Arc::new(SystemClock))
     }
 }
@@ -74,14 +82,19 @@ fn failure(error: &HubError) -> Failure {
     Failure::new(exit, chain(error), hint)
 }
 
-/// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again.
+/// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again, SIGUSR1 makes a new signing key.
 async fn serve(world: &World, config: HubConfig, as_json: bool) -> Result<Exit, Failure> {
     keep_log(world);
     let take = |kind| signal(kind).map_err(|error| Failure::of(Exit::Failed, &error));
     let mut interrupt = take(SignalKind::interrupt())?;
     let mut terminate = take(SignalKind::terminate())?;
     let mut hang_up = take(SignalKind::hangup())?;
+    let mut rotate = take(SignalKind::user_defined1())?;
     let hub = Hub::start(config).await.map_err(|error| failure(&error))?;
+    hub.set_realtime(RealtimeSettings {
+        private_only: !world.settings.hub.public_channels,
+        ..RealtimeSettings::default()
+    });
     welcome(world, &hub, as_json)?;
     let ended = loop {
         tokio::select! {
@@ -91,6 +104,10 @@ async fn serve(world: &World, config: HubConfig, as_json: bool) -> Result<Exit, 
             _ = hang_up.recv() => match hub.renew_certificate() {
                 Ok(()) => tracing::info!("certificate and key were read again"),
                 Err(error) => tracing::error!(%error, "the old certificate stays in use"),
+            },
+            _ = rotate.recv() => match hub.rotate_signing_key() {
+                Ok(kid) => tracing::info!(kid, "tokens are signed with a new key; those of before stay good"),
+                Err(error) => tracing::error!(%error, "the signing key stays as it is"),
             },
         }
     };

@@ -326,11 +326,8 @@ mod tests {
                 Some("sees to its end"),
             ),
         ] {
-            assert_eq!(
-                (class(&command, true), class(&command, false)),
-                (of_core, of_none),
-                "{command}"
-            );
+            let classes = (class(&command, true), class(&command, false));
+            assert_eq!(classes, (of_core, of_none), "{command}");
             let told = at_the_next_start(&command);
             assert_eq!(told.is_some(), next.is_some(), "{command}");
             assert!(

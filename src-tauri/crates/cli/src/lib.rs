@@ -20,6 +20,7 @@ mod ids;
 mod journal_view;
 mod key;
 mod local;
+mod login;
 pub mod machine;
 mod office;
 mod office_settings;
@@ -30,6 +31,7 @@ mod send;
 mod status;
 mod stop;
 mod tail;
+mod typed;
 mod up;
 
 pub use exit::Failure;
@@ -48,7 +50,11 @@ use world::World;
 
 /// Runs the program with the process's arguments and environment.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if matches!(arguments.order, Order::Login(_) | Order::Logout(_)) {
+        // A profile that lacks something must not keep anybody from giving it.
+        arguments.place.set.push("profile=this-machine".to_owned());
+    }
     let world = match World::of_process(&arguments.place) {
         Ok(world) => world,
         Err(failure) => return failure.tell(),
@@ -84,6 +90,8 @@ async fn run(arguments: Arguments, world: World) -> Result<Exit, Failure> {
         Order::Restore(restore) => preserved::restore(&world, &restore).await,
         Order::Office(OfficeOrder::Settings(settings)) => office_settings::run(&world, &settings).await,
         Order::Hub(order) => hub_server::run(&world, &order).await,
+        Order::Login(login) => login::run(&world, &login).await,
+        Order::Logout(logout) => login::leave_project(&world, &logout).await,
         Order::Doctor(doctor) => doctor::run(&world, &doctor).await,
     }
 }

@@ -7,11 +7,12 @@ use client::clock::SystemClock;
 use client::identity::Account;
 use client::settings::Profile;
 use serde_json::Value;
-use supabase::{AgentRow, Auth, FileTokenStore, MemoryTokenStore, OfficeRow, Project, Rest, TokenStore};
+use supabase::{AgentRow, Auth, MemoryTokenStore, OfficeRow, Project, Rest, TokenStore};
 use tokio::time::Instant;
 
 use crate::exit::{Exit, Failure};
 use crate::local::Local;
+use crate::login;
 use crate::running;
 use crate::world::World;
 
@@ -49,7 +50,7 @@ impl Office {
                 return Err(Failure::new(
                     Exit::Failed,
                     error.to_string(),
-                    "Give the password as SEMO_PASSWORD.",
+                    "Sign in with `semo login`, or give the password as SEMO_PASSWORD.",
                 ));
             }
         }
@@ -174,7 +175,7 @@ fn door(world: &World) -> Result<(Project, Account, Arc<dyn TokenStore>), Failur
             let password = world.variable("SEMO_PASSWORD").map(str::to_owned);
             let store: Arc<dyn TokenStore> = match password {
                 Some(_) => Arc::new(MemoryTokenStore::default()),
-                None => Arc::new(FileTokenStore::new(world.paths.tokens())),
+                None => login::kept(world, &project, &settings.email).store,
             };
             Ok((
                 project,

@@ -139,6 +139,7 @@ fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
         beside("-wal"),
         journal.clone(),
         paths.tokens(),
+        paths.local_tokens(),
         paths.data_dir.join("sessions"),
         paths.holders(),
     ];

@@ -19,6 +19,7 @@ mod recovery;
 pub mod request;
 mod rules;
 pub mod settings;
+pub mod settings_file;
 #[cfg(test)]
 mod sim;
 mod start;

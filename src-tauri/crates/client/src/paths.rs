@@ -59,7 +59,12 @@ impl Paths {
         self.data_dir.join("account.json")
     }
 
-    /// Tokens of the signed-in user (0600).
+    /// Tokens of that account (0600).
+    pub fn local_tokens(&self) -> PathBuf {
+        self.data_dir.join("account-tokens.json")
+    }
+
+    /// Tokens of whoever is signed in to a project (0600), where there is no keychain.
     pub fn tokens(&self) -> PathBuf {
         self.data_dir.join("tokens.json")
     }

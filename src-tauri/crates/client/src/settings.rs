@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use domain::OfficeId;
 use domain::policy::Policy;
 use serde::{Deserialize, Serialize};
+use supabase::{Kept, Keychain, Project, SystemKeychain, TokensAt};
+
+use crate::paths::Paths;
 
 /// Most sessions per office unless the settings say otherwise (DESIGN section 9).
 pub const SESSIONS_MAX_DEFAULT: u32 = 6;
@@ -79,6 +83,8 @@ pub struct Supabase {
     pub publishable_key: String,
     /// The account; the password is asked for or comes by `SEMO_PASSWORD`, never from this file.
     pub email: String,
+    /// Where the sign-in is kept; in the keychain where there is one when absent, else in a file.
+    pub tokens: Option<TokensAt>,
 }
 
 /// The office to serve.
@@ -163,6 +169,14 @@ pub struct Hub {
     /// Origins of web pages that may use it, besides those of this machine: `https://office.example`.
     #[serde(deserialize_with = "list")]
     pub origins: Vec<String>,
+    /// Whether anybody who reaches it and has the publishable key may make an account. An account alone opens no office.
+    pub sign_up: bool,
+    /// Whether the same may be done without address and password.
+    pub anonymous: bool,
+    /// Whether channels may be joined that nobody guards. Offices need none.
+    pub public_channels: bool,
+    /// Header in which a proxy in front of it tells the caller's address; only where every request comes through it.
+    pub client_ip_header: Option<String>,
     /// A Postgres that somebody else runs, instead of one of its own: `postgresql://USER:PASSWORD@HOST/DATABASE`. Better
     /// given by `SEMO_HUB_DATABASE_URL` than written into this file.
     pub database_url: Option<String>,
@@ -226,6 +240,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_SUPABASE_URL", "supabase.url"),
     ("SEMO_SUPABASE_KEY", "supabase.publishable_key"),
     ("SEMO_EMAIL", "supabase.email"),
+    ("SEMO_TOKENS", "supabase.tokens"),
     ("SEMO_OFFICE", "office.id"),
     ("SEMO_SESSIONS_MAX", "limits.sessions_max"),
     ("SEMO_IDLE_MINUTES", "limits.idle_minutes"),
@@ -240,6 +255,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_HUB_TLS_KEY", "hub.tls_key"),
     ("SEMO_HUB_NAMES", "hub.names"),
     ("SEMO_HUB_ORIGINS", "hub.origins"),
+    ("SEMO_HUB_SIGN_UP", "hub.sign_up"),
+    ("SEMO_HUB_ANONYMOUS", "hub.anonymous"),
+    ("SEMO_HUB_PUBLIC_CHANNELS", "hub.public_channels"),
     ("SEMO_HUB_DATABASE_URL", "hub.database_url"),
     ("SEMO_HOLDER", "holder.program"),
     ("SEMO_HOLDER_ALONE_HOURS", "holder.alone_hours"),
@@ -342,6 +360,24 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Where the sign-in of the account `email` at `project` is kept. That of the profile "This machine" is a file beside
+    /// the account's password: whoever can read the one can read the other. Asks the keychain.
+    pub fn kept_tokens(&self, paths: &Paths, project: &Project, email: &str) -> Kept {
+        let file = match self.profile {
+            Profile::ThisMachine => {
+                return Kept::choose(
+                    Some(TokensAt::File),
+                    keychain,
+                    &paths.local_tokens(),
+                    project,
+                    email,
+                );
+            }
+            Profile::Supabase => paths.tokens(),
+        };
+        Kept::choose(self.supabase.tokens, keychain, &file, project, email)
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         let invalid = |setting, reason: &str| {
             Err(SettingsError::Invalid {
@@ -367,12 +403,15 @@ impl Settings {
         }
         if self.profile == Profile::Supabase {
             if self.supabase.url.is_empty() {
-                return invalid("supabase.url", "the profile `supabase` needs the project's URL");
+                return invalid(
+                    "supabase.url",
+                    "the profile `supabase` needs the project's URL; `semo login` asks for it",
+                );
             }
             if self.supabase.publishable_key.is_empty() {
                 return invalid(
                     "supabase.publishable_key",
-                    "the profile `supabase` needs the publishable key",
+                    "the profile `supabase` needs the publishable key; `semo login` asks for it",
                 );
             }
             if self.supabase.publishable_key.starts_with("sb_secret_") {
@@ -384,7 +423,7 @@ impl Settings {
             if self.supabase.email.is_empty() {
                 return invalid(
                     "supabase.email",
-                    "the profile `supabase` needs the account to sign in with",
+                    "the profile `supabase` needs the account to sign in with; `semo login` asks for it",
                 );
             }
         }
@@ -409,6 +448,10 @@ impl Settings {
     }
 }
 
+fn keychain() -> Arc<dyn Keychain> {
+    Arc::new(SystemKeychain::new())
+}
+
 /// The library's words for an id that is none tell of parsing only; what leads to the place in the file stays.
 fn in_plain_words(reason: String) -> String {
     match reason.find("UUID parsing failed") {
@@ -421,7 +464,8 @@ fn in_plain_words(reason: String) -> String {
     }
 }
 
-/// Puts a text under a dotted name: as a number where it is one, else as a string; the types are checked later.
+/// Puts a text under a dotted name: as a number or a yes or no where it is one, else as a string; the types are checked
+/// later.
 fn put(table: &mut toml::Table, setting: &str, value: &str) {
     let (last, parents) = match setting.rsplit_once('.') {
         Some((parents, last)) => (last, parents.split('.').collect()),
@@ -440,9 +484,11 @@ fn put(table: &mut toml::Table, setting: &str, value: &str) {
             _ => return,
         }
     }
-    let value = value
-        .parse::<i64>()
-        .map_or_else(|_| toml::Value::String(value.to_owned()), toml::Value::Integer);
+    let value = match (value.parse::<i64>(), value.parse::<bool>()) {
+        (Ok(number), _) => toml::Value::Integer(number),
+        (_, Ok(yes)) => toml::Value::Boolean(yes),
+        _ => toml::Value::String(value.to_owned()),
+    };
     at.insert(last.to_owned(), value);
 }
 
@@ -545,6 +591,7 @@ mod tests {
     fn lists_may_come_as_one_text_and_no_password_is_printed() {
         let environment = [
             ("SEMO_HUB_NAMES", "hub.example, hub"),
+            ("SEMO_HUB_SIGN_UP", "true"),
             (
                 "SEMO_HUB_DATABASE_URL",
                 "postgresql://semo:very-secret@db.example/semo",
@@ -553,6 +600,7 @@ mod tests {
         let settings = load("[hub]\norigins = ['https://a.example']", &environment).unwrap();
         assert_eq!(settings.hub.names, ["hub.example", "hub"]);
         assert_eq!(settings.hub.origins, ["https://a.example"]);
+        assert!(settings.hub.sign_up && !settings.hub.anonymous);
         assert!(!format!("{settings:?}").contains("very-secret"));
     }
 

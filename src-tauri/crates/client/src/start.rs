@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::{Clock, SessionId};
 use journal::{Journal, JournalError};
 use session::{HookReply, Session};
-use supabase::{Auth, AuthError, FileTokenStore, Project, Rest};
+use supabase::{Auth, AuthError, Project, Rest};
 use terminal::Holders;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -123,6 +123,14 @@ fn expect_left(journal: &Journal, directory: &Directory) {
     }
 }
 
+/// The stored sign-in, from where it is kept.
+fn sign_in_of(config: &ClientConfig) -> Result<Auth, AuthError> {
+    let email = &config.account.email;
+    let kept = config.settings.kept_tokens(&config.paths, &config.project, email);
+    tracing::info!(at = ?kept.at, why_not = kept.why_not, "where the sign-in is kept");
+    Auth::new(config.project.clone(), config.clock.clone(), kept.store)
+}
+
 impl Drop for LastAct {
     fn drop(&mut self) {
         self.0.close();
@@ -150,9 +158,8 @@ impl Client {
         // Holders obey the newest core only.
         let epoch = journal.launch(config.clock.now())?;
         let alone_max = Duration::from_secs(u64::from(config.settings.holder.alone_hours) * 3_600);
+        let auth = sign_in_of(&config)?;
         let holders = Holders::of_processes(config.holder_program, config.paths.holders(), epoch, alone_max);
-        let store = Arc::new(FileTokenStore::new(config.paths.tokens()));
-        let auth = Auth::new(config.project.clone(), config.clock.clone(), store)?;
         let rest = Rest::new(config.project.clone(), auth.clone());
         let (events_in, events) = mpsc::channel(EVENT_QUEUE_MAX);
         let outbox_bell = Arc::new(Notify::new());

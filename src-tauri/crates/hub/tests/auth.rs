@@ -19,6 +19,8 @@ mod door;
 mod keys;
 #[path = "auth/limits.rs"]
 mod limits;
+#[path = "auth/project.rs"]
+mod project;
 #[path = "auth/refresh.rs"]
 mod refresh;
 #[path = "auth/schema.rs"]

@@ -42,7 +42,7 @@ const SCHEMA: &str = "
 async fn the_migrations_run_on_an_empty_database_and_change_nothing_the_second_time() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();
-    let client = database(hub.database_url()).await;
+    let client = database(&hub.database_url()).await;
     let before: String = client.query_one(SCHEMA, &[]).await.unwrap().get(0);
     for wanted in [
         "table agent_commands true",
@@ -115,12 +115,12 @@ async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_n
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("hub");
     let hub = Hub::start(config(data.clone())).await.unwrap();
-    let client = database(hub.database_url()).await;
+    let client = database(&hub.database_url()).await;
     client.batch_execute(&format!("{BREAK} '0003'")).await.unwrap();
     hub.stop().await.unwrap();
 
     let hub = Hub::start(config(data.clone())).await.unwrap();
-    let client = database(hub.database_url()).await;
+    let client = database(&hub.database_url()).await;
     let others = "select count(*) from supabase_migrations.schema_migrations where sha256 = 'other'";
     assert_eq!(client.query_one(others, &[]).await.unwrap().get::<_, i64>(0), 0);
     client.batch_execute(&format!("{BREAK} '0001'")).await.unwrap();
@@ -137,7 +137,7 @@ async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_n
     // The same with a file this program does not know: whoever wrote it knows why the tables are others.
     let bare = folder.path().join("newer");
     let hub = Hub::start(config(bare.clone())).await.unwrap();
-    let client = database(hub.database_url()).await;
+    let client = database(&hub.database_url()).await;
     let newer = "insert into supabase_migrations.schema_migrations (version, name, sha256)
                  values ('9999', '9999_newer', 'x')";
     client.batch_execute(newer).await.unwrap();
@@ -147,7 +147,7 @@ async fn changed_functions_are_applied_again_changed_tables_are_an_error_and_a_n
         .unwrap();
     hub.stop().await.unwrap();
     let hub = Hub::start(config(bare)).await.unwrap();
-    let client = database(hub.database_url()).await;
+    let client = database(&hub.database_url()).await;
     assert_eq!(client.query_one(others, &[]).await.unwrap().get::<_, i64>(0), 2);
     hub.stop().await.unwrap();
 }
@@ -169,7 +169,7 @@ async fn a_lock_file_that_names_somebody_elses_process_does_not_stop_the_hub() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("hub");
     let hub = Hub::start(config(data.clone())).await.unwrap();
-    let pgdata = cluster_folder(&database(hub.database_url()).await).await;
+    let pgdata = cluster_folder(&database(&hub.database_url()).await).await;
     hub.stop().await.unwrap();
 
     let owner = std::fs::metadata(&pgdata).unwrap().uid();
@@ -194,7 +194,7 @@ async fn a_postgres_that_dies_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::start(config(folder.path().join("hub"))).await.unwrap();
     let user = hub.ensure_user("a@example.com", "correct horse").await.unwrap();
-    let note = cluster_folder(&database(hub.database_url()).await)
+    let note = cluster_folder(&database(&hub.database_url()).await)
         .await
         .join("postmaster.pid");
     let pid = || -> Option<rustix::process::Pid> {
@@ -262,7 +262,7 @@ async fn a_data_folder_in_a_closed_home_is_fine_also_where_postgres_may_not_run_
     let data = home.path().join("hub");
     for _ in 0..2 {
         let hub = Hub::start(config(data.clone())).await.unwrap();
-        let client = database(hub.database_url()).await;
+        let client = database(&hub.database_url()).await;
         let listens: String = client
             .query_one("show listen_addresses", &[])
             .await

@@ -1,4 +1,10 @@
 //! A hub that serves a team: TLS, names, a database elsewhere, its figures, backups. Each test has hubs of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and two hubs are started at once"
+)]
 
 mod support;
 

@@ -781,7 +781,8 @@ fn who_only_looks_on_cannot_ring_the_doorbell_and_nobody_can_ring_it_all_the_tim
         assert_eq!(row.get::<_, i32>(0), 120, "a refusal counts for nothing");
         // A minute later, and after the clock of the database was set back.
         for apart in ["- interval '61 seconds'", "+ interval '1 hour'"] {
-            let moved = format!("update private.proofs set since = now() {apart}, rings = 120 where user_id = $1");
+            let moved =
+                format!("update private.proofs set since = now() {apart}, rings = 120 where user_id = $1");
             admin.execute(&moved, &[&owner.id]).await.unwrap();
             assert_eq!(ring(&owner).await.0, 204, "{apart}");
         }

@@ -8,6 +8,7 @@
 //! Realtime is a hint, REST is the truth: every event here means "look", and a caller polls regardless.
 
 pub mod auth;
+mod key;
 pub mod office;
 pub mod project;
 pub mod realtime;
@@ -15,7 +16,10 @@ pub mod rest;
 #[cfg(test)]
 mod stub;
 
-pub use auth::{Auth, AuthError, FileTokenStore, MemoryTokenStore, StoreError, TokenStore, Tokens};
+pub use auth::{
+    Auth, AuthError, FileTokenStore, Kept, Keychain, KeychainTokenStore, MemoryTokenStore, StoreError,
+    SystemKeychain, TokenStore, Tokens, TokensAt,
+};
 pub use office::{
     AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer, Claim,
     ClaimedCommand, ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
+use crate::key;
+
 /// Longest wait for a TCP and TLS connection: four round trips and a chain of certificates over a line of the slowest
 /// kind.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -97,7 +99,7 @@ impl Project {
         if key.len() > FIELD_BYTES_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(bad_key("it holds characters that no key has"));
         }
-        if key.starts_with("sb_secret_") {
+        if key::is_secret(key) {
             return Err(bad_key(
                 "it is a secret key, which must never be on a workstation",
             ));

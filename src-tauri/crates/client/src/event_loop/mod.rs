@@ -77,7 +77,7 @@ pub(crate) const NOTE_QUEUE_MAX: usize = 1_024;
 /// How often the loop looks at its deadlines.
 const TICK: Duration = Duration::from_secs(1);
 /// How often old rows leave the journal.
-const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How long ended work stays in the journal: 30 days.
 const KEEP_MS: i64 = 30 * 24 * 3_600 * 1_000;
 

@@ -352,12 +352,15 @@ impl Join {
 
     /// Uses the stored sign-in when it is this account's and still good, else the password.
     async fn sign_in(&self) -> Result<(), Trouble> {
-        let stored = if self.auth.email().as_deref() == Some(self.account.email.as_str()) {
-            self.auth.access_token().await
+        let stored = if self.is_somebody_elses() {
+            Err(self.not_this_account())
         } else {
-            Err(AuthError::SignedOut {
-                reason: "nobody has signed in yet".to_owned(),
-            })
+            // Takes up what `semo login` has stored since.
+            self.auth.access_token().await
+        };
+        let stored = match stored {
+            Ok(_) if self.is_somebody_elses() => Err(self.not_this_account()),
+            stored => stored,
         };
         let error = match (stored, &self.account.password) {
             (Ok(_), _) => return Ok(()),
@@ -378,13 +381,25 @@ impl Join {
             },
             message: format!("{} is not signed in: {error}", self.account.email),
             hint: if permanent {
-                "Check the account in the settings, give its password as SEMO_PASSWORD, and start again."
+                "Sign in with `semo login` and look again; or give the account's password as SEMO_PASSWORD and start again."
                     .to_owned()
             } else {
                 "It is tried again by itself.".to_owned()
             },
             permanent,
         })
+    }
+
+    /// Is the stored sign-in of another account than the settings name?
+    fn is_somebody_elses(&self) -> bool {
+        let email = self.auth.email();
+        email.is_some_and(|email| !email.eq_ignore_ascii_case(&self.account.email))
+    }
+
+    fn not_this_account(&self) -> AuthError {
+        AuthError::SignedOut {
+            reason: "somebody else has signed in on this machine".to_owned(),
+        }
     }
 
     async fn make_first_office(&self, first: &FirstOffice) -> Result<OfficeRow, RestError> {

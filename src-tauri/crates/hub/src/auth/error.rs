@@ -79,9 +79,12 @@ impl AuthError {
         )
     }
 
-    /// A statement of ours failed.
+    /// A statement of ours failed. The database's details are left out: they may quote a row, with its hash.
     pub fn database(attempt: &'static str) -> impl Fn(tokio_postgres::Error) -> AuthError + Copy {
-        move |error| AuthError::internal(attempt, &crate::error::explained(&error))
+        move |error| match error.as_db_error() {
+            Some(db) => AuthError::internal(attempt, &format!("{} ({})", db.message(), db.code().code())),
+            None => AuthError::internal(attempt, &crate::error::explained(&error)),
+        }
     }
 
     /// The answer, in the shape the request's version header asks for.

@@ -59,8 +59,13 @@ impl Method {
     }
 }
 
-/// Begins a session for a user who has just shown the right password, or has just been made.
-pub(crate) async fn begin(call: &Call, user: Uuid, method: Method) -> Result<Value, AuthError> {
+/// Begins a session for a user who has just shown the password of the hash `shown`, or (`None`) has just been made.
+pub(crate) async fn begin(
+    call: &Call,
+    user: Uuid,
+    method: Method,
+    shown: Option<&str>,
+) -> Result<Value, AuthError> {
     const ATTEMPT: &str = "begin a session";
     let fault = AuthError::database(ATTEMPT);
     let mut client = call.database(ATTEMPT).await?;
@@ -82,6 +87,8 @@ pub(crate) async fn begin(call: &Call, user: Uuid, method: Method) -> Result<Val
         .map_err(fault)?;
     let account = users::by_id(&transaction, user)
         .await?
+        // A password that was changed since it was looked at opens nothing any more.
+        .filter(|account| shown.is_none() || shown == account.hash.as_deref())
         .ok_or_else(AuthError::credentials)?;
     let agent: Option<String> = identity::text(&call.headers, "user-agent")
         .map(|agent| agent.chars().take(USER_AGENT_CHARS_MAX).collect());

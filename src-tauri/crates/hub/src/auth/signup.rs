@@ -43,7 +43,7 @@ async fn made(call: &Call, body: Body) -> Result<Value, AuthError> {
             ));
         }
         let user = insert(call, None, None, data).await?;
-        return session::begin(call, user, Method::Anonymous).await;
+        return session::begin(call, user, Method::Anonymous, None).await;
     }
     if !settings.sign_up {
         return Err(AuthError::unprocessable(
@@ -70,7 +70,7 @@ async fn made(call: &Call, body: Body) -> Result<Value, AuthError> {
         }
     };
     let user = insert(call, Some(email), Some(password), data).await?;
-    session::begin(call, user, Method::Password).await
+    session::begin(call, user, Method::Password, None).await
 }
 
 /// Makes the user; the address counts as confirmed, since there is no mail to confirm it by.

@@ -112,7 +112,7 @@ async fn sign_in(call: &Call, grant: PasswordGrant) -> Result<Value, AuthError> 
     let account = users::by_email(&client, &email).await?;
     drop(client);
     let hash = account.as_ref().and_then(|account| account.hash.clone());
-    let look = passwords::look(grant.password.clone(), hash.clone()).await?;
+    let look = passwords::look(grant.password.clone(), hash).await?;
     let account = match (look, account) {
         (Look::Right | Look::RightButOld, Some(account)) => account,
         (Look::Wrong, _) | (_, None) => return Err(AuthError::credentials()),
@@ -125,29 +125,37 @@ async fn sign_in(call: &Call, grant: PasswordGrant) -> Result<Value, AuthError> 
     if !account.confirmed {
         return refuse("email_not_confirmed", "Email not confirmed");
     }
-    if look == Look::RightButOld {
-        renew_hash(call, &account, grant.password, hash).await?;
-    }
-    session::begin(call, account.id, Method::Password).await
+    let shown = match look {
+        Look::RightButOld => Some(renew_hash(call, &account, grant.password).await?),
+        Look::Right | Look::Wrong => account.hash,
+    };
+    session::begin(call, account.id, Method::Password, shown.as_deref()).await
 }
 
-/// Replaces a hash of an older kind by one of ours. No new password: sessions stay.
-async fn renew_hash(
-    call: &Call,
-    account: &users::Account,
-    password: String,
-    old: Option<String>,
-) -> Result<(), AuthError> {
+/// Replaces a hash of an older kind by one of ours, and returns what there is now. No new password: sessions stay.
+async fn renew_hash(call: &Call, account: &users::Account, password: String) -> Result<String, AuthError> {
     const ATTEMPT: &str = "renew the hash of a password";
-    let hash = passwords::hashed(password).await?;
-    call.database(ATTEMPT)
-        .await?
+    let hash = passwords::hashed(password.clone()).await?;
+    let client = call.database(ATTEMPT).await?;
+    let renewed = client
         .execute(
             // Only over the hash that was looked at: the password may have been changed meanwhile.
             "update auth.users set encrypted_password = $2 where id = $1 and encrypted_password = $3",
-            &[&account.id, &hash, &old],
+            &[&account.id, &hash, &account.hash],
         )
         .await
         .map_err(AuthError::database(ATTEMPT))?;
-    Ok(())
+    if renewed == 1 {
+        return Ok(hash);
+    }
+    // Somebody else was first: another sign-in at the same moment, or a new password.
+    let now = users::by_id(&client, account.id).await?;
+    drop(client);
+    let hash = now
+        .and_then(|account| account.hash)
+        .ok_or_else(AuthError::credentials)?;
+    match passwords::look(password, Some(hash.clone())).await? {
+        Look::Right | Look::RightButOld => Ok(hash),
+        Look::Wrong => Err(AuthError::credentials()),
+    }
 }

@@ -84,8 +84,12 @@ pub(crate) fn verify(shared: &Shared, token: &str) -> Result<Claims, TokenFault>
 }
 
 impl Channel {
-    /// Follows row changes from now on, under the claims of now; what was asked before ends.
+    /// Follows row changes from now on, under the claims of now; what was asked before ends. A join that waits for its
+    /// row changes sees to them itself.
     pub fn subscribe(&mut self, shared: &Arc<Shared>) {
+        if shared.realtime.is_held(self.id) {
+            return;
+        }
         self.subscribed = None;
         if !self.bindings.is_empty() {
             let ends = CancellationToken::new();

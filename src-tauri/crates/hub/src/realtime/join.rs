@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::changes::{self, Binding, Unsubscribed};
+use super::changes::{self, Binding, Follow, Unsubscribed};
 use super::channel::{self, Channel, Presence};
 use super::codec::{Incoming, Outgoing, Version};
 use super::meter::Calls;
@@ -22,6 +22,7 @@ use super::policy::{self, Reads, Unanswered};
 use super::registry::{Member, PREFIX};
 use super::replay::{self, Wish};
 use super::settings::RealtimeSettings;
+use super::subscription::Wanted;
 use super::{answers, subscription};
 use crate::http::Shared;
 use crate::jwt::{Claims, TokenFault};
@@ -71,6 +72,14 @@ struct Asked {
     wait: Option<Duration>,
 }
 
+/// What was found out about a join before anything of it is known to others.
+struct Judged {
+    token: Option<String>,
+    claims: Arc<Claims>,
+    reads: Reads,
+    wish: Option<Wish>,
+}
+
 /// Lets a channel in, or says why not.
 pub(crate) async fn join(
     from: &From<'_>,
@@ -81,37 +90,13 @@ pub(crate) async fn join(
 ) -> Result<Joined, String> {
     let shared = from.shared;
     let asked = asked(payload.get("config").unwrap_or(&Value::Null));
-    if !allowed.enabled {
-        return Err("RealtimeDisabledForTenant: Realtime disabled for this tenant".to_owned());
-    }
-    if allowed.private_only && !asked.private {
-        return Err("PrivateOnly: This project only allows private channels".to_owned());
-    }
-    let (token, claims) = token(from, payload)?;
-    let reads = reads(shared, &claims, topic, &asked).await?;
-    if asked.replay && !asked.private {
-        return Err("UnableToReplayMessages: Replay is not allowed for public channels".to_owned());
-    }
-    if asked.replay && !reads.broadcast {
-        return Err(unauthorized(topic));
-    }
-    let wish = asked
-        .wish
-        .map_err(|reason| format!("UnableToReplayMessages: {reason}"))?;
-    let mut member = Member::new(
-        from.outbox.clone(),
-        from.version,
-        topic,
-        asked.private,
-        claims.clone(),
-    );
-    (member.hears, member.sees) = (reads.broadcast, reads.presence == Some(true));
+    let judged = judge(from, allowed, topic, &asked, payload).await?;
+    let (outbox, claims) = (from.outbox.clone(), judged.claims.clone());
+    let mut member = Member::new(outbox, from.version, topic, asked.private, claims);
+    (member.hears, member.sees) = (judged.reads.broadcast, judged.reads.presence == Some(true));
     let id = shared.realtime.add(member);
-    let mut first = vec![answers::reply(
-        incoming,
-        "ok",
-        json!({"postgres_changes": asked.echoed}),
-    )];
+    let echo = json!({"postgres_changes": asked.echoed});
+    let mut first = vec![answers::reply(incoming, "ok", echo)];
     let bindings = asked.bindings.unwrap_or_else(|reason| {
         first.push(answers::system(
             &incoming.topic,
@@ -121,7 +106,7 @@ pub(crate) async fn join(
         ));
         Vec::new()
     });
-    let replayed = match replayed(shared, topic, wish, &mut first).await {
+    let replayed = match replayed(shared, topic, judged.wish, &mut first).await {
         Ok(replayed) => replayed,
         Err(reason) => {
             shared.realtime.remove(id);
@@ -134,12 +119,12 @@ pub(crate) async fn join(
         // Serializer 1.0.0 may leave `join_ref` out: the join's own `ref` stands for it.
         join_ref: incoming.join_ref.clone().or_else(|| incoming.reference.clone()),
         private: asked.private,
-        claims,
-        token,
+        claims: judged.claims,
+        token: judged.token,
         checked: Instant::now(),
         ack: asked.ack,
         echo: asked.echo,
-        reads,
+        reads: judged.reads,
         may_broadcast: None,
         may_show: None,
         presence: Presence {
@@ -159,6 +144,39 @@ pub(crate) async fn join(
         feed: asked.feed,
     };
     Ok(Joined { channel, answer })
+}
+
+/// The hub's rules, the token and the policies, in this order.
+async fn judge(
+    from: &From<'_>,
+    allowed: &RealtimeSettings,
+    topic: &str,
+    asked: &Asked,
+    payload: &Value,
+) -> Result<Judged, String> {
+    if !allowed.enabled {
+        return Err("RealtimeDisabledForTenant: Realtime disabled for this tenant".to_owned());
+    }
+    if allowed.private_only && !asked.private {
+        return Err("PrivateOnly: This project only allows private channels".to_owned());
+    }
+    let (token, claims) = token(from, payload)?;
+    let reads = reads(from.shared, &claims, topic, asked).await?;
+    if asked.replay && !asked.private {
+        return Err("UnableToReplayMessages: Replay is not allowed for public channels".to_owned());
+    }
+    if asked.replay && !reads.broadcast {
+        return Err(unauthorized(topic));
+    }
+    let wish = asked
+        .wish
+        .map_err(|reason| format!("UnableToReplayMessages: {reason}"))?;
+    Ok(Judged {
+        token,
+        claims,
+        reads,
+        wish,
+    })
 }
 
 fn asked(config: &Value) -> Asked {
@@ -315,15 +333,20 @@ impl Answer {
         let (incoming, notes) = (incoming.clone(), notes.clone());
         let tasks = shared.realtime.tasks.clone();
         tasks.spawn(async move {
+            let mut published = shared.realtime.published.subscribe();
             let followed = tokio::select! {
                 () = ends.cancelled() => return,
-                followed = subscription::once(&shared, &wanted, wait) => followed,
+                followed = settled(&shared, &mut published, &wanted, wait) => followed,
             };
             let (id, presence) = (wanted.id, self.presence);
             match followed {
                 Ok(follows) => {
                     shared.realtime.release(id, &self.first, self.replayed, presence);
                     subscription::live(&shared, &wanted, follows);
+                    // From now on the socket looks after it; what it left to this task is done here.
+                    if published.has_changed().unwrap_or_default() {
+                        subscription::begin(&shared, wanted, ends);
+                    }
                 }
                 Err(fault) => {
                     shared.realtime.remove(id);
@@ -343,6 +366,24 @@ impl Answer {
                 }
             }
         });
+    }
+}
+
+/// What is followed, as it is published when this returns.
+async fn settled(
+    shared: &Shared,
+    published: &mut watch::Receiver<u64>,
+    wanted: &Wanted,
+    wait: Duration,
+) -> Result<Vec<Follow>, Unsubscribed> {
+    let until = Instant::now() + wait;
+    loop {
+        published.mark_unchanged();
+        let left = until.saturating_duration_since(Instant::now());
+        let follows = subscription::once(shared, wanted, left).await?;
+        if !published.has_changed().unwrap_or_default() {
+            return Ok(follows);
+        }
     }
 }
 

@@ -260,6 +260,12 @@ impl Realtime {
         }
     }
 
+    /// Whether the join of a channel is not answered yet.
+    pub fn is_held(&self, id: u64) -> bool {
+        let state = locked(&self.state);
+        state.members.get(&id).is_some_and(|member| member.held.is_some())
+    }
+
     /// Removes a channel and what it showed.
     pub fn remove(&self, id: u64) {
         let mut state = locked(&self.state);
@@ -333,7 +339,7 @@ impl Realtime {
             spoken,
         };
         let key = (topic.to_owned(), private);
-        state.to_all(&key, &message, id, |who, member| {
+        state.tell_all(&key, &message, id, |who, member| {
             Some(who) != except && member.hears
         });
     }
@@ -406,11 +412,11 @@ impl State {
 
     fn show(&mut self, place: &(String, bool), diff: Value) {
         let message = pushed(&place.0, "presence_diff", diff);
-        self.to_all(place, &message, None, |_, member| member.sees);
+        self.tell_all(place, &message, None, |_, member| member.sees);
     }
 
     /// Encoded at most once per serializer, however many receive it.
-    fn to_all(
+    fn tell_all(
         &mut self,
         place: &(String, bool),
         message: &Outgoing,

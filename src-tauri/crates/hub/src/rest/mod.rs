@@ -7,6 +7,7 @@
 mod answer;
 mod ast;
 mod error;
+mod functions;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hint;
@@ -19,5 +20,6 @@ mod run;
 pub(crate) mod schema;
 mod sql;
 mod status;
+mod tables;
 
 pub(crate) use routes::routes;

@@ -14,17 +14,14 @@ use axum::routing::any;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::answer::{self, Answer};
-use super::ast::Query;
+use super::answer::Answer;
 use super::error::RestError;
+use super::functions::on_function;
 use super::openapi;
-use super::parse::{self, Pairs};
-use super::plan::{self, Change, Given, Node, ROWS_MAX, Root, Wanted};
-use super::request::{Count, Media, Payload, Prefer, Return, Target, narrowed, negotiate, payload};
-use super::run::{Asked, Demands, run};
-use super::schema::{Returns, SCHEMA, Schema, Volatility};
-use super::sql;
-use crate::db::Access;
+use super::request::{Media, Payload, Prefer, Target, payload};
+use super::run::Asked;
+use super::schema::{SCHEMA, Schema};
+use super::tables::on_table;
 use crate::http::{App, Shared};
 use crate::identity;
 use crate::jwt::Claims;
@@ -37,30 +34,30 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 }
 
 /// A request, read as far as it can be without the schema.
-struct Request<'r> {
-    shared: &'r Shared,
-    who: Claims,
-    method: &'r Method,
-    headers: &'r HeaderMap,
-    pairs: Vec<(String, String)>,
+pub(super) struct Request<'r> {
+    pub shared: &'r Shared,
+    pub who: Claims,
+    pub method: &'r Method,
+    pub headers: &'r HeaderMap,
+    pub pairs: Vec<(String, String)>,
     body: &'r [u8],
-    prefer: Prefer,
-    asked: Asked,
+    pub prefer: Prefer,
+    pub asked: Asked,
     /// Whether a schema was named.
-    profiled: bool,
+    pub profiled: bool,
 }
 
 impl Request<'_> {
-    fn is_reading(&self) -> bool {
+    pub fn is_reading(&self) -> bool {
         *self.method == Method::GET || *self.method == Method::HEAD
     }
 
     /// The form of the body; none for HEAD.
-    fn shown(&self, media: Media) -> Option<Media> {
+    pub fn shown(&self, media: Media) -> Option<Media> {
         (*self.method != Method::HEAD).then_some(media)
     }
 
-    fn payload(&self, target: Target, columns: bool) -> Result<Payload, RestError> {
+    pub fn payload(&self, target: Target, columns: bool) -> Result<Payload, RestError> {
         let content = identity::text(self.headers, "content-type").unwrap_or_default();
         payload(self.body, content, target, columns)
     }
@@ -185,7 +182,7 @@ fn asked(method: &Method, path: &str, headers: &HeaderMap, prefer: &Prefer) -> A
     }
 }
 
-fn unsupported(method: &Method) -> RestError {
+pub(super) fn unsupported(method: &Method) -> RestError {
     RestError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "PGRST117",
@@ -212,7 +209,7 @@ fn at_root(request: &Request<'_>) -> Result<Answer, RestError> {
 }
 
 /// Plans with the newest schema; if something is missing in it, once more with a newer one.
-async fn planned<T>(
+pub(super) async fn planned<T>(
     shared: &Shared,
     mut plan: impl FnMut(&Schema) -> Result<T, RestError>,
 ) -> Result<T, RestError> {
@@ -224,247 +221,4 @@ async fn planned<T>(
         },
         done => done,
     }
-}
-
-async fn on_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
-    match *request.method {
-        Method::GET | Method::HEAD => read_table(request, name).await,
-        Method::POST | Method::PATCH | Method::PUT | Method::DELETE => change_table(request, name).await,
-        Method::OPTIONS => {
-            planned(request.shared, |schema| {
-                let table = schema
-                    .tables
-                    .get(name)
-                    .ok_or_else(|| plan::no_table(schema, name))?;
-                let mut allowed = vec!["OPTIONS,GET,HEAD"];
-                let put = table.insertable && table.updatable && !table.key.is_empty();
-                for (can, method) in [
-                    (table.insertable, "POST"),
-                    (put, "PUT"),
-                    (table.updatable, "PATCH"),
-                    (table.deletable, "DELETE"),
-                ] {
-                    if can {
-                        allowed.push(method);
-                    }
-                }
-                Ok(Answer::new(StatusCode::OK).with("allow", &allowed.join(",")))
-            })
-            .await
-        }
-        _ => Err(unsupported(request.method)),
-    }
-}
-
-async fn read_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
-    let mut query = parse::query(&request.pairs, Pairs::Filters)?;
-    let rows = narrowed(&mut query, request.headers, *request.method == Method::GET)?;
-    let media = negotiate(request.headers)?;
-    request.prefer.checked()?;
-    let node = planned(request.shared, |schema| {
-        plan::read(schema, Root::Table(name), &query)
-    })
-    .await?;
-    let estimated = request.prefer.count == Some(Count::Estimated);
-    let most = estimated.then_some(ROWS_MAX + 1);
-    let statement = sql::read(&node, request.shown(media), request.prefer.counts(), most);
-    let expecting = matches!(request.prefer.count, Some(Count::Planned | Count::Estimated));
-    let expecting = expecting.then(|| sql::planned(&node));
-    let demands = Demands {
-        single: media.is_object(),
-        ..Demands::default()
-    };
-    let (mut outcome, expected) = run(
-        request.shared,
-        &request.who,
-        Access::ReadOnly,
-        &request.asked,
-        &statement,
-        expecting.as_ref(),
-        demands,
-    )
-    .await?;
-    // A guess is as good as a count only where counting would take too long.
-    outcome.total = match (request.prefer.count, outcome.total) {
-        (Some(Count::Planned), _) => expected,
-        (Some(Count::Estimated), Some(total)) if total > ROWS_MAX => expected.map(|rows| rows.max(total)),
-        (_, total) => total,
-    };
-    let mut pairs: Vec<&(String, String)> = request
-        .pairs
-        .iter()
-        .filter(|(name, _)| name != "apikey")
-        .collect();
-    pairs.sort();
-    let pairs = pairs
-        .into_iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    let location = answer::location(name, pairs);
-    answer::of_read(rows, outcome, &request.prefer, media, request.profiled, &location)
-}
-
-fn wanted(prefer: &Prefer) -> Wanted {
-    Wanted {
-        rows: matches!(prefer.returns, Some(Return::Representation | Return::HeadersOnly)),
-        resolution: prefer.resolution,
-        defaults: prefer.defaults == Some(true),
-    }
-}
-
-async fn change_table(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
-    let method = request.method;
-    let query = parse::query(&request.pairs, Pairs::Filters)?;
-    if *method == Method::PUT && query.rows.iter().any(|(path, _)| path.is_empty()) {
-        return Err(RestError::bad(
-            "PGRST114",
-            "limit/offset querystring parameters are not allowed for PUT",
-        ));
-    }
-    let columns = query.columns.is_some() && [Method::POST, Method::PATCH].contains(method);
-    let body = match *method {
-        Method::DELETE => None,
-        _ => Some(request.payload(Target::Table, columns)?),
-    };
-    let media = negotiate(request.headers)?;
-    request.prefer.checked()?;
-    let wanted = wanted(&request.prefer);
-    let (node, change, key) = planned(request.shared, |schema| {
-        let node = plan::read(schema, Root::Changed(name), &query)?;
-        let change = plan::change(schema, method, name, &query, &node, body.clone(), wanted)?;
-        let key = schema.tables.get(name).map(|table| table.key.clone());
-        Ok((node, change, key.unwrap_or_default()))
-    })
-    .await?;
-    let shown = (request.prefer.returns == Some(Return::Representation)).then_some(media);
-    let addressed = *method == Method::POST && request.prefer.returns == Some(Return::HeadersOnly);
-    let statement = sql::changed(&change, &node, shown, addressed.then_some(key.as_slice()));
-    let limited = [Method::PATCH, Method::DELETE].contains(method);
-    let demands = Demands {
-        single: media.is_object(),
-        named: *method == Method::PUT,
-        most: request.prefer.most().filter(|_| limited),
-    };
-    let (outcome, _) = run(
-        request.shared,
-        &request.who,
-        Access::ReadWrite,
-        &request.asked,
-        &statement,
-        None,
-        demands,
-    )
-    .await?;
-    let resolvable = !key.is_empty() || query.on_conflict.is_some();
-    debug_assert!(
-        resolvable
-            || !matches!(
-                change,
-                Change::Insert {
-                    conflict: Some(_),
-                    ..
-                }
-            )
-    );
-    answer::of_change(
-        method,
-        name,
-        outcome,
-        &request.prefer,
-        media,
-        request.profiled,
-        resolvable,
-    )
-}
-
-async fn on_function(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
-    let reading = request.is_reading();
-    if *request.method == Method::OPTIONS {
-        return function_options(request, name).await;
-    }
-    if !reading && *request.method != Method::POST {
-        return Err(RestError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "PGRST101",
-            format!("Cannot use the {} method on RPC", request.method),
-        ));
-    }
-    let pairs = if reading {
-        Pairs::FiltersAndArguments
-    } else {
-        Pairs::Filters
-    };
-    let mut query = parse::query(&request.pairs, pairs)?;
-    let rows = narrowed(&mut query, request.headers, *request.method == Method::GET)?;
-    let body = if reading {
-        None
-    } else {
-        Some(request.payload(Target::Function, query.columns.is_some())?)
-    };
-    let media = negotiate(request.headers)?;
-    request.prefer.checked()?;
-    let (node, call) = planned(request.shared, |schema| {
-        called(schema, name, &query, body.as_ref())
-    })
-    .await?;
-    if request.prefer.most().is_some() && !call.function.set {
-        return Err(RestError::bad(
-            "PGRST128",
-            "Function must return SETOF or TABLE when max-affected preference is used with handling=strict",
-        ));
-    }
-    let statement = sql::called(&call, &node, request.shown(media), request.prefer.counts());
-    let access = if reading || call.function.volatility != Volatility::Volatile {
-        Access::ReadOnly
-    } else {
-        Access::ReadWrite
-    };
-    let demands = Demands {
-        single: media.is_object(),
-        named: false,
-        most: request.prefer.most(),
-    };
-    let (outcome, _) = run(
-        request.shared,
-        &request.who,
-        access,
-        &request.asked,
-        &statement,
-        None,
-        demands,
-    )
-    .await?;
-    let void = call.function.returns == Returns::Void && !call.function.set;
-    answer::of_call(rows, outcome, void, &request.prefer, media, request.profiled)
-}
-
-fn called(
-    schema: &Schema,
-    name: &str,
-    query: &Query,
-    body: Option<&Payload>,
-) -> Result<(Node, plan::Call), RestError> {
-    let given = match body {
-        Some(body) => Given::Body(body, query.columns.as_ref()),
-        None => Given::Pairs(&query.arguments),
-    };
-    let call = plan::choose(schema, name, given)?;
-    let root = Root::Called {
-        name,
-        function: &call.function,
-    };
-    let node = plan::read(schema, root, query)?;
-    Ok((node, call))
-}
-
-async fn function_options(request: &Request<'_>, name: &str) -> Result<Answer, RestError> {
-    let query = parse::query(&request.pairs, Pairs::FiltersAndArguments)?;
-    let call = planned(request.shared, |schema| {
-        plan::choose(schema, name, Given::Pairs(&query.arguments))
-    })
-    .await?;
-    let allowed = match call.function.volatility {
-        Volatility::Volatile => "OPTIONS,POST",
-        Volatility::Stable | Volatility::Immutable => "OPTIONS,GET,HEAD,POST",
-    };
-    Ok(Answer::new(StatusCode::OK).with("allow", allowed))
 }

@@ -197,3 +197,37 @@ fn what_cannot_be_embedded_is_explained() {
         );
     });
 }
+
+#[test]
+fn rows_that_the_caller_may_not_see_are_neither_embedded_nor_counted_nor_found() {
+    on_hub(async |hub| {
+        ready(&hub).await;
+        assert_eq!(
+            get(&hub, "pt_channels?select=id,pt_guarded(said)&id=lte.2&order=id").await,
+            json!([{"id": 1, "pt_guarded": [{"said": "open"}]}, {"id": 2, "pt_guarded": []}])
+        );
+        let inner = ask(&hub, Method::GET, "pt_channels?select=id,pt_guarded!inner(id)");
+        let inner = send(inner.header("prefer", "count=exact")).await;
+        assert_eq!((inner.status, inner.header("content-range")), (200, "0-0/1"));
+        for filter in ["said=eq.hidden", "id=eq.2", "or=(said.like.h*,id.gt.1)"] {
+            assert_eq!(
+                get(&hub, &format!("pt_guarded?{filter}")).await,
+                json!([]),
+                "{filter}"
+            );
+        }
+        let through = "pt_channels?select=id,pt_guarded()&pt_guarded=not.is.null&pt_guarded.said=eq.hidden";
+        assert_eq!(get(&hub, through).await, json!([]));
+        let locked = send(ask(&hub, Method::GET, "pt_channels?select=id,pt_locked(id)")).await;
+        assert_eq!(locked.code(), (401, "42501"));
+        assert_eq!(locked.header("www-authenticate"), "Bearer");
+        let change = ask(&hub, Method::PATCH, "pt_guarded?id=gt.0")
+            .header("prefer", "return=representation,count=exact");
+        let change = send(change.json(&json!({"said": "open"}))).await;
+        assert_eq!(
+            (change.status, &change.body),
+            (200, &json!([])),
+            "nothing it may update"
+        );
+    });
+}

@@ -19,6 +19,12 @@ create table public.pt_parts (id int primary key, parent int references public.p
 create table public.pt_notes (
   id int primary key, body text not null default 'none', amount numeric, "odd column" text, check (amount > 0));
 create table public.pt_items (owner text, slot int, what text, primary key (owner, slot));
+create table public.pt_guarded (
+  id int primary key, channel_id bigint references public.pt_channels, said text);
+alter table public.pt_guarded enable row level security;
+create policy open_ones on public.pt_guarded for select using (said = 'open');
+create table public.pt_locked (id int primary key, channel_id bigint references public.pt_channels);
+revoke all on public.pt_locked from anon, authenticated;
 create view public.pt_online as select name as who, status from public.pt_users where status = 'ONLINE';
 
 insert into public.pt_users values
@@ -26,6 +32,7 @@ insert into public.pt_users values
   ('bob', 'OFFLINE', '[5,9)', 'bat cat', '{"age": 20}', '{en}'),
   ('cy', 'ONLINE', '[20,30)', 'rat', null, null);
 insert into public.pt_channels values (1, 'public'), (2, 'random'), (3, 'quiet');
+insert into public.pt_guarded values (1, 1, 'open'), (2, 1, 'hidden'), (3, 2, 'hidden');
 insert into public.pt_details values (1, 'for all');
 insert into public.pt_messages values
   (1, 'hello world', 'ann', 1, 1.5), (2, 'second, "quoted"', 'ann', 2, 12345678901234567890.5),

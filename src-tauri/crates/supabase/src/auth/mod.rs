@@ -8,6 +8,7 @@
 //!
 //! Called by [`crate::rest`] and [`crate::realtime`] for tokens, by the programs for signing in and out.
 
+mod keychain;
 mod store;
 mod wire;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
+pub use self::keychain::{Kept, Keychain, KeychainTokenStore, SystemKeychain, TokensAt};
 pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
 use self::wire::Ask;
 use crate::project::{self, Project, ProjectError, in_between, read_body};
@@ -275,6 +277,20 @@ impl Auth {
     /// The address of who is signed in.
     pub fn email(&self) -> Option<String> {
         self.state().tokens.as_ref().map(|tokens| tokens.email.clone())
+    }
+
+    /// Asks whether the project answers and takes the key, before anybody types a password.
+    pub async fn answers(&self) -> Result<(), AuthError> {
+        let url = self.inner.project.join("/auth/v1/settings");
+        let answer = self.send(Ask::Look, &url, self.inner.http.get(&url)).await?;
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&answer) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AuthError::Malformed {
+                attempted: Ask::Look.verb(),
+                url,
+                why: "it is no description of a sign-in".to_owned(),
+            }),
+        }
     }
 
     /// Signs in with a password and stores the session.

@@ -54,6 +54,16 @@ pub enum StoreError {
         /// What is wrong; never its content.
         why: String,
     },
+    /// The keychain of the operating system refused, or is not there.
+    #[error(
+        "could not {attempted} the sign-in in this computer's keychain: {reason}; unlock it, or choose the file: supabase.tokens = \"file\""
+    )]
+    Keychain {
+        /// `read`, `keep` …
+        attempted: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Keeps the session in one file that only its owner can read (0600), replaced as a whole.

@@ -117,6 +117,8 @@ pub(super) enum Ask {
     Refresh,
     /// Sign out.
     Logout,
+    /// Whether the project answers.
+    Look,
 }
 
 impl Ask {
@@ -126,6 +128,7 @@ impl Ask {
             Ask::Password => "sign in",
             Ask::Refresh => "renew the sign-in",
             Ask::Logout => "sign out",
+            Ask::Look => "ask the project for its sign-in",
         }
     }
 }

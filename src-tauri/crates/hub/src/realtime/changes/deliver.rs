@@ -28,6 +28,9 @@ const COMPARE_MS: &str = "1000";
 /// People asked for at the same time.
 const PEOPLE_AT_ONCE: usize = 4;
 
+/// The columns a binding chose, if it did.
+type Select<'f> = Option<&'f Arc<[String]>>;
+
 /// Answers of the database to questions about one change.
 type Answers = HashMap<Question, Option<bool>>;
 
@@ -88,7 +91,7 @@ impl Slice<'_> {
             }
         }
         let seen = self.seen(&candidates, &readable).await?;
-        let mut told: HashMap<(usize, &str, Option<&Arc<[String]>>), Arc<str>> = HashMap::new();
+        let mut told: HashMap<(usize, &str, Select<'_>), Arc<str>> = HashMap::new();
         for (follower, found) in &candidates {
             let theirs = seen.get(&person(&follower.claims));
             for candidate in found {
@@ -406,9 +409,7 @@ fn must_be_seen(change: &Change, table: &Table) -> bool {
 }
 
 fn refusal(change: &Change, table: &Table, readable: &HashSet<String>) -> Option<Refusal> {
-    if change.record.is_none() {
-        return None;
-    }
+    change.record.as_ref()?;
     if table.key.is_empty() {
         return Some(Refusal::NoKey);
     }
@@ -417,8 +418,8 @@ fn refusal(change: &Change, table: &Table, readable: &HashSet<String>) -> Option
 }
 
 /// Ids of matched bindings, together where they choose the same columns.
-fn by_select<'f>(follows: &'f [Follow], matched: &[usize]) -> Vec<(Option<&'f Arc<[String]>>, Vec<u32>)> {
-    let mut groups: Vec<(Option<&Arc<[String]>>, Vec<u32>)> = Vec::new();
+fn by_select<'f>(follows: &'f [Follow], matched: &[usize]) -> Vec<(Select<'f>, Vec<u32>)> {
+    let mut groups: Vec<(Select<'f>, Vec<u32>)> = Vec::new();
     for follow in matched.iter().filter_map(|place| follows.get(*place)) {
         let select = follow.select.as_ref();
         match groups.iter_mut().find(|(known, _)| *known == select) {

@@ -310,3 +310,11 @@ fn no_request_panics_and_every_statement_has_the_parameters_it_names() {
     }
     assert!(planned > 2_000, "only {planned} requests got as far as SQL");
 }
+
+#[test]
+fn the_first_of_two_orders_wins() {
+    let node = reading("messages", &[("order", "id.desc"), ("order", "message")]).unwrap();
+    assert!(
+        matches!(&node.order[..], [OrderBy { by: By::Own(cell), direction: "DESC", .. }] if cell.column == "id")
+    );
+}
