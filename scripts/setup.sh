@@ -26,6 +26,8 @@ postgres_major() {
     echo "$newest"
 }
 has_postgres() { [ "$(postgres_major)" -ge "$POSTGRES_MAJOR_MIN" ]; }
+# With what makes a virtual environment (Debian packs it apart).
+has_python() { has python3 && python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome || [ -d '/Applications/Google Chrome.app' ]; }
 
 # --- system packages ---------------------------------------------------------------------------------------------
@@ -39,6 +41,7 @@ wanted_packages() {
     if [ "$purpose" = test ]; then
         echo dbus-x11 fonts-dejavu-core procps webkit2gtk-driver xauth xvfb
         has_chromium || echo chromium
+        has_python || echo python3 python3-venv
     fi
 }
 
@@ -130,6 +133,7 @@ system_packages_by_name() {
         [ "$purpose" = run ] || { has ps && has kill; } || missing+=("ps and kill (procps)")
     fi
     [ "$purpose" = run ] || has_chromium || missing+=("Chromium")
+    [ "$purpose" = run ] || has_python || missing+=("Python 3.10 or newer, with venv")
     [ ${#missing[@]} = 0 ] && return 0
     printf 'missing on this system: %s\n' "${missing[@]}" >&2
     fail "packages are missing, and this script knows only apt" "install them with the package manager of this system (macOS: brew install git pkg-config postgresql@17), then try again"
@@ -199,6 +203,20 @@ claude_program() {
     fi
 }
 
+# The official Python client, for the stories of the hub: in an environment of its own, made when the list is another one
+# than last time.
+python_packages() {
+    local list=tests/clients/py/requirements.txt folder=.tools/python
+    cmp -s "$list" "$folder/.installed-from" && return 0
+    say "installing the Python packages of tests/clients"
+    rm -rf "$folder"
+    mkdir -p .tools
+    python3 -m venv "$folder" >&2 || fail "a Python environment could not be made in $folder" "Debian, Ubuntu: sudo apt-get install python3-venv; then try again"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$list" >&2 ||
+        fail "the Python packages of tests/clients could not be installed" "check the network, then try again"
+    cp "$list" "$folder/.installed-from"
+}
+
 # What this script cannot install is told first, before anything is changed.
 check_rust
 check_node
@@ -207,4 +225,6 @@ npm_packages ui
 claude_program
 if [ "$purpose" = test ]; then
     npm_packages tests/ui
+    npm_packages tests/clients
+    python_packages
 fi

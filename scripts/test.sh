@@ -33,4 +33,8 @@ else
     npm test --prefix tests/ui --silent
 fi
 
+say "the official Supabase clients at our hub"
+npm test --prefix tests/clients --silent
+.tools/python/bin/python -B -W ignore -m unittest discover --start-directory tests/clients/py
+
 say "all tests passed"

@@ -43,6 +43,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("alacritty_terminal", &["terminal"]),
     ("vt100", &["terminal"]),
     ("postgrest", &["supabase"]),
+    ("keyring", &["supabase"]),
+    ("zbus-secret-service", &["supabase"]),
+    ("axum-server", &["hub"]),
+    ("prometheus-client", &["hub", "office"]),
 ];
 
 /// The crates that may start processes.

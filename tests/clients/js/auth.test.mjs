@@ -99,19 +99,6 @@ test("whoever may come without a name is a person of his own", async () => {
   assert.notEqual(other.user.id, data.user.id);
 });
 
-test("nobody signs up or comes without a name unless the hub's owner lets him", async () => {
-  const closed = await TestHub.start();
-  try {
-    const { data, error } = await closed.client().auth.signUp({ email: "new@example.test", password: PASSWORD });
-    assert.equal(data.session, null);
-    assert.deepEqual([error.status, error.code], [422, "signup_disabled"]);
-    const { error: anonymous } = await closed.client().auth.signInAnonymously();
-    assert.deepEqual([anonymous.status, anonymous.code], [422, "anonymous_provider_disabled"]);
-  } finally {
-    await closed.stop();
-  }
-});
-
 test("a user changes data and password, and the old password is worth nothing", async () => {
   const { client, email, id } = await hub.person();
   const events = [];
@@ -211,11 +198,8 @@ test("an administrator lists, reads, changes, bans and deletes users", async () 
   assert.equal(await lives(back.session), false);
   assert.equal((await admin.deleteUser(id)).error, null);
   assert.equal((await admin.getUserById(id)).error.code, "user_not_found");
-  const twice = await admin.createUser({ email: (await hub.account()).email, password: PASSWORD });
-  assert.equal(twice.error, null, "another address is free");
-  const taken = await admin.createUser({ email: twice.data.user.email, password: PASSWORD });
-  assert.equal(taken.error.status, 422);
-  assert.equal(taken.error.code, "email_exists");
+  const taken = await admin.createUser({ email: (await hub.account()).email, password: PASSWORD });
+  assert.deepEqual([taken.error.status, taken.error.code], [422, "email_exists"]);
 });
 
 test("nobody administers with the publishable key or as a user", async () => {

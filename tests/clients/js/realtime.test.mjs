@@ -67,7 +67,7 @@ for (const vsn of ["1.0.0", "2.0.0"]) {
       const closed = await join(client, name, { config: priv() });
       const sender = await hub.person(options);
       await sender.client.realtime.setAuth();
-      const toOpen = sender.client.channel(name);
+      const toOpen = hub.client(options).channel(name);
       const toClosed = sender.client.channel(name, { config: priv() });
       assert.deepEqual(await toOpen.httpSend("public word", { a: 1 }), { success: true });
       assert.deepEqual(await toClosed.httpSend("private word", { b: 2 }), { success: true });
@@ -75,6 +75,8 @@ for (const vsn of ["1.0.0", "2.0.0"]) {
       assert.deepEqual(await hears(closed, "private word"), [{ b: 2 }]);
       assert.equal(await toOpen.send({ type: "broadcast", event: "not joined", payload: { c: 3 } }), "ok");
       assert.deepEqual(await hears(open, "not joined"), [{ c: 3 }]);
+      const stranger = hub.client(options).channel(name, { config: priv() });
+      await assert.rejects(stranger.httpSend("evil", {}), /403|Forbidden|Unauthorized|permission/i);
       assert.deepEqual([heard(open, "private word"), heard(closed, "public word")], [[], []]);
     });
 

@@ -1,7 +1,6 @@
 //! `semo hub`: the hub by itself, for a team; its backups and its members. All of it is done by the crate `hub`; here it
 //! gets arguments, signals and words.
 
-use std::io::{IsTerminal, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,13 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::arguments::{self, HubBackup, HubOrder, HubRestore, MemberOrder, MemberRole};
 use crate::exit::{Exit, Failure};
 use crate::print::{self, note, out};
+use crate::typed;
 use crate::words::count;
 use crate::world::World;
 
 /// Port of a hub that is not told another one: that of a local Supabase.
 const PORT: u16 = 54_321;
-/// Longest password that is read, in bytes.
-const PASSWORD_MAX: u64 = 1024;
 
 /// Runs the order.
 pub async fn run(world: &World, order: &arguments::Hub) -> Result<Exit, Failure> {
@@ -220,7 +218,7 @@ async fn carry_out(world: &World, team: &Team, order: &MemberOrder) -> Result<()
             Ok(())
         }
         MemberOrder::Account { email } => {
-            let password = password(world)?;
+            let password = typed::password(world, &format!("Password of {email}"))?;
             team.account(email, &password).await.map_err(told)?;
             out!("{email} can sign in.")
         }
@@ -267,27 +265,4 @@ fn role_name(role: MemberRole) -> &'static str {
         MemberRole::Viewer => "viewer",
         MemberRole::Device => "device",
     }
-}
-
-/// From `SEMO_PASSWORD`, else the first line of standard input. Never from an argument, which `ps` shows.
-fn password(world: &World) -> Result<String, Failure> {
-    if let Some(password) = world.variable("SEMO_PASSWORD") {
-        return Ok(password.to_owned());
-    }
-    let input = std::io::stdin();
-    if input.is_terminal() {
-        note!("Password (it is shown while you type):");
-    }
-    let mut text = String::new();
-    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(input.take(PASSWORD_MAX)), &mut text);
-    read.map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let password = text.trim_end_matches(['\r', '\n']).to_owned();
-    if password.is_empty() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "there is no password",
-            "Write it to standard input, or set SEMO_PASSWORD.",
-        ));
-    }
-    Ok(password)
 }
