@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::processes::{Process, naming, of_folder};
+use harness::processes::{Process, kill, naming, of_folder};
 use harness::program::{Place, Up, code, err, out};
 use harness::stub::Stub;
 use harness::wait::{LONG, wait_for, wait_until};
@@ -211,6 +211,62 @@ async fn a_log_out_in_mid_turn_is_told_as_it_was_and_the_session_goes_on_with_it
     });
     assert!(knows, "the conversation of before is in it");
     assert_eq!(asked(), 1);
+    place.down(up).await;
+    stub.stop().await;
+}
+
+/// The machine is gone from one moment to the next, and comes back as another boot: process ids mean nobody, or
+/// somebody else.
+fn power_cut(place: &Place, bystander: u32) {
+    for process in of_folder(place.dir.path()) {
+        kill(process.pid);
+    }
+    let holders = place.dir.path().join("data/holders");
+    for session in std::fs::read_dir(holders).expect("the holders' folder").flatten() {
+        let path = session.path().join("record");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        let mut record: Value = serde_json::from_str(&text).expect("a record");
+        record["boot"] = json!("0e0e0e0e-0000-4000-8000-00000000b007");
+        record["holder"]["holder"]["pid"] = json!(bystander);
+        record["root"]["pid"] = json!(bystander);
+        std::fs::write(&path, record.to_string()).expect("the record of before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_in_mid_turn_is_told_as_unknown_and_whoever_has_the_old_pids_is_left_alone() {
+    let stub = Stub::start().await.expect("the stub");
+    let place = Place::new(&stub.url());
+    let up = place.up().await;
+    let id = begun(&place, &stub, LONG_TURN).await;
+    let mut bystander = std::process::Command::new("/bin/sleep")
+        .arg("31611")
+        .spawn()
+        .expect("somebody else");
+    power_cut(&place, bystander.id());
+    up.ended().await;
+    wait_until("nothing of it runs any more", LONG, || async {
+        of_folder(place.dir.path()).is_empty()
+    })
+    .await;
+
+    let up = place.up().await;
+    let command = ended(&up, &id).await;
+    assert_ne!(command["outcome"], "done", "{command}");
+    assert!(command["reason"].is_string(), "it says what is known: {command}");
+    let turns = stub.turns();
+    let asked = turns
+        .iter()
+        .filter(|turn| turn.prompt().is_some_and(|said| said.contains(LONG_TURN)));
+    assert_eq!(asked.count(), 1, "and it is not done again");
+    assert!(
+        bystander.try_wait().expect("its state").is_none(),
+        "it was not meant"
+    );
+    bystander.kill().expect("it ends");
+    bystander.wait().expect("it has ended");
     place.down(up).await;
     stub.stop().await;
 }

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 /// How long a test waits for something that must come.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct SystemClock;
