@@ -132,7 +132,8 @@ async fn tokens_that_expire_at_every_request_of_a_command_and_a_renewal_that_is_
                 .filter(|seen| seen.status == Some(401))
                 .count()
         };
-        let before = refusals();
+        let renewals = || proxy.seen("grant_type=refresh_token").len();
+        let (before, renewed) = (refusals(), renewals());
         proxy.trap(request, 1, expired());
         if let Some(act) = renewal {
             proxy.trap("grant_type=refresh_token", 1, act);
@@ -147,7 +148,7 @@ async fn tokens_that_expire_at_every_request_of_a_command_and_a_renewal_that_is_
                     .ok()
                     .flatten()
                     .is_some_and(|row| row.state.is_final())
-                    || !proxy.seen("grant_type=refresh_token").is_empty()
+                    || renewals() > renewed
             })
             .await;
             up = station.place.killed_and_up(up).await;

@@ -6,12 +6,18 @@
 //! [`KEY_DAYS_MAX`], and behind an end at once (`semo down --now`). A page sends it to nobody who has not proven to know
 //! it.
 
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
 use api::Token;
 use client::identity::write_private;
 use client::paths::Paths;
 use domain::Timestamp;
 use domain::fault::chain;
 use rand::RngCore;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// How long one key holds, if a core is started at all meanwhile.
@@ -48,10 +54,28 @@ pub fn of(paths: &Paths, port: u16, now: Timestamp) -> Token {
 }
 
 fn kept(paths: &Paths, port: u16, now: Timestamp) -> Option<Token> {
-    let kept: Kept = serde_json::from_slice(&std::fs::read(paths.api_key()).ok()?).ok()?;
+    let kept: Kept = serde_json::from_slice(&read_ours(&paths.api_key())?).ok()?;
     let age = now.0.saturating_sub(kept.made_at.0);
     let holds = kept.port == port && (0..KEY_DAYS_MAX * DAY_MS).contains(&age);
     holds.then(|| Token::parse(&kept.key)).flatten()
+}
+
+/// What only the user could have written and can read; a key that somebody else has put there or could see is none.
+fn read_ours(file: &Path) -> Option<Vec<u8>> {
+    let mut open = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(file)
+        .ok()?;
+    let about = open.metadata().ok()?;
+    let is_ours = about.uid() == rustix::process::geteuid().as_raw();
+    if !(about.is_file() && is_ours && about.mode() & 0o777 == 0o600) {
+        tracing::warn!(file = %file.display(), "the key of the local API is made anew: others could read or have written it");
+        return None;
+    }
+    let mut text = Vec::new();
+    open.read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 /// Lets nobody in with the key of now once the core has ended.
@@ -94,6 +118,14 @@ mod tests {
         forget(&paths);
         assert!(of(&paths, 4101, now) != elsewhere);
         std::fs::write(paths.api_key(), "{\"key\": 7}").unwrap();
-        assert!(of(&paths, 4101, now) != elsewhere);
+        let last = of(&paths, 4101, now);
+        assert!(last != elsewhere);
+        let open_to_all = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(paths.api_key(), open_to_all).unwrap();
+        let fresh = of(&paths, 4101, now);
+        assert!(fresh != last, "others may have read it");
+        let mode = std::fs::metadata(paths.api_key()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(of(&paths, 4101, now) == fresh);
     }
 }

@@ -150,12 +150,9 @@ pub fn place(world: &World, kept: &Kept) -> String {
     let file = world.paths.tokens();
     match (kept.at, &kept.why_not) {
         (TokensAt::Keychain, _) => "sign-ins are kept in this computer's keychain".to_owned(),
-        (TokensAt::File, None) => format!(
-            "sign-ins are kept in {}, which only you can read, as the settings say",
-            file.display()
-        ),
+        (TokensAt::File, None) => format!("sign-ins are kept in {}, which only you can read", file.display()),
         (TokensAt::File, Some(why)) => format!(
-            "sign-ins are kept in {}, which only you can read: there is no keychain that answers ({why})",
+            "sign-ins are kept in {}, which only you can read: the keychain does not answer ({why})",
             file.display()
         ),
     }

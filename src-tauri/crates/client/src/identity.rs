@@ -140,6 +140,8 @@ fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
         journal.clone(),
         paths.tokens(),
         paths.local_tokens(),
+        // Whoever has the key of the original's local API would have this one's.
+        paths.api_key(),
         paths.data_dir.join("sessions"),
         paths.holders(),
     ];
@@ -270,6 +272,7 @@ mod tests {
             (paths.journal(), "rows"),
             (paths.data_dir.join("journal.sqlite-wal"), "newest rows"),
             (paths.tokens(), "tokens"),
+            (paths.api_key(), "key"),
             (paths.data_dir.join("sessions/s/hooks.json"), "secret"),
             (paths.worktrees().join("s/work.txt"), "work"),
         ] {
@@ -287,6 +290,7 @@ mod tests {
             "journal.sqlite",
             "journal.sqlite-wal",
             "tokens.json",
+            "api-key.json",
             "sessions/s/hooks.json",
         ] {
             assert!(aside.join(name).is_file(), "{name} is kept");

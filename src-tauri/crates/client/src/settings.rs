@@ -83,7 +83,7 @@ pub struct Supabase {
     pub publishable_key: String,
     /// The account; the password is asked for or comes by `SEMO_PASSWORD`, never from this file.
     pub email: String,
-    /// Where the sign-in is kept; in the keychain where there is one when absent, else in a file.
+    /// Where the sign-in is kept; in a file that only its owner can read when absent.
     pub tokens: Option<TokensAt>,
 }
 
@@ -361,7 +361,7 @@ impl Settings {
     }
 
     /// Where the sign-in of the account `email` at `project` is kept. That of the profile "This machine" is a file beside
-    /// the account's password: whoever can read the one can read the other. Asks the keychain.
+    /// the account's password: whoever can read the one can read the other. Asks the keychain where that is set.
     pub fn kept_tokens(&self, paths: &Paths, project: &Project, email: &str) -> Kept {
         let file = match self.profile {
             Profile::ThisMachine => {

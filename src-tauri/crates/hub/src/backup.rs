@@ -255,7 +255,7 @@ async fn restore_own(
     }
     .await;
     if done.is_err() {
-        aside.bring_back(&pgdata)?;
+        aside.bring_back(&pgdata, &config.data_dir.join(KEY_FILE))?;
     }
     done
 }
@@ -279,9 +279,47 @@ async fn restore_away(
     if row.get::<_, bool>(0) && !replace {
         return Err(taken("there is a hub in this database"));
     }
+    let keys = config.data_dir.join(KEY_FILE);
+    let others = has_other_keys(&keys, &unpacked.keys)?;
+    if others && !replace {
+        return Err(taken("there are keys of another hub in this data folder"));
+    }
     let binaries = postgres::locate(None, None).await?;
-    fill(&source, &binaries, &unpacked.dump).await?;
-    unpacked.keys.write(&config.data_dir.join(KEY_FILE))
+    // Both beside their place before anything is overwritten: afterwards the keys need no more than a new name.
+    let restored = keys.with_extension("json.restored");
+    unpacked.keys.write(&restored)?;
+    if others {
+        let kept = aside_of(config, &keys);
+        fs::copy(&keys, &kept)
+            .map_err(|error| fault(format!("keep the keys as {}", kept.display()), &error))?;
+    }
+    if let Err(error) = fill(&source, &binaries, &unpacked.dump).await {
+        if let Err(left) = fs::remove_file(&restored) {
+            tracing::warn!(error = %left, file = %restored.display(), "keys that came to nothing are left");
+        }
+        return Err(error);
+    }
+    fs::rename(&restored, &keys).map_err(|error| {
+        let attempt = format!("give the keys in {} their name", restored.display());
+        fault(attempt, &error)
+    })
+}
+
+/// Whether there are keys at `path` and they are not `keys`.
+fn has_other_keys(path: &Path, keys: &Keys) -> Result<bool, HubError> {
+    let there = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(fault(format!("read {}", path.display()), &error)),
+        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).ok(),
+    };
+    Ok(there.is_none() || there != serde_json::to_value(keys).ok())
+}
+
+/// Where something is kept that a backup takes the place of.
+fn aside_of(config: &HubConfig, path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(format!(".before-{}", config.clock.now().0 / 1000));
+    PathBuf::from(name)
 }
 
 /// Roles first, which no dump of one database has; then the dump in one transaction.
@@ -308,35 +346,89 @@ struct Aside {
 
 impl Aside {
     fn put(config: &HubConfig, cluster: &Cluster) -> Result<Aside, HubError> {
-        let stamp = config.clock.now().0 / 1000;
-        let mut moved = Vec::new();
+        let mut aside = Aside { moved: Vec::new() };
         for path in [cluster.pgdata.clone(), config.data_dir.join(KEY_FILE)] {
             let is_empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
             if !path.exists() || is_empty {
                 continue;
             }
-            let mut name = path.clone().into_os_string();
-            name.push(format!(".before-{stamp}"));
-            let to = PathBuf::from(name);
-            fs::rename(&path, &to).map_err(|error| fault(format!("put {} aside", path.display()), &error))?;
-            moved.push((path, to));
+            let to = aside_of(config, &path);
+            if let Err(error) = fs::rename(&path, &to) {
+                aside.back()?;
+                return Err(fault(format!("put {} aside", path.display()), &error));
+            }
+            aside.moved.push((path, to));
         }
-        Ok(Aside { moved })
+        Ok(aside)
     }
 
     /// Takes away what was half made and brings back what was there.
-    fn bring_back(self, pgdata: &Path) -> Result<(), HubError> {
+    fn bring_back(self, pgdata: &Path, keys: &Path) -> Result<(), HubError> {
         let half_made = || -> io::Result<()> {
             if pgdata.exists() {
                 fs::remove_dir_all(pgdata)?;
             }
+            if keys.exists() {
+                fs::remove_file(keys)?;
+            }
             Ok(())
         };
         half_made().map_err(|error| fault("take away what was half made", &error))?;
+        self.back()
+    }
+
+    fn back(self) -> Result<(), HubError> {
         for (path, from) in self.moved {
             fs::rename(&from, &path)
                 .map_err(|error| fault(format!("bring {} back", from.display()), &error))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Noon;
+
+    impl domain::Clock for Noon {
+        fn now(&self) -> Timestamp {
+            Timestamp(1_795_219_200_000)
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_put_aside_as_a_whole_stays_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = HubConfig::new(folder.path().join("hub"), listen, Arc::new(Noon));
+        let cluster = Cluster::open(&config.data_dir).unwrap();
+        let version = cluster.pgdata.join("PG_VERSION");
+        fs::write(&version, "17").unwrap();
+        let keys = config.data_dir.join(KEY_FILE);
+        fs::write(&keys, "{}").unwrap();
+        // A folder stands where the keys would go.
+        fs::create_dir(aside_of(&config, &keys)).unwrap();
+        let error = Aside::put(&config, &cluster).err().unwrap().to_string();
+        assert!(error.contains(KEY_FILE), "{error}");
+        assert_eq!(fs::read_to_string(&version).unwrap(), "17");
+        assert_eq!(fs::read_to_string(&keys).unwrap(), "{}");
+    }
+
+    #[test]
+    fn only_the_same_keys_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        let keys = Keys::load_or_create(folder.path(), Timestamp(0)).unwrap();
+        assert!(!has_other_keys(&path, &keys).unwrap());
+        assert!(!has_other_keys(&folder.path().join("none"), &keys).unwrap());
+        Keys::rotate(folder.path(), Timestamp(0)).unwrap();
+        assert!(has_other_keys(&path, &keys).unwrap());
+        fs::write(&path, "{").unwrap();
+        assert!(has_other_keys(&path, &keys).unwrap());
     }
 }

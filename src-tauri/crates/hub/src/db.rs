@@ -77,8 +77,8 @@ pub(crate) fn pool_reason(error: &PoolError) -> String {
 /// True when the database could not do what was asked for reasons of its own (gone, restarting, overloaded, too slow),
 /// so that the error is no answer to the question.
 pub(crate) fn is_trouble(error: &tokio_postgres::Error) -> bool {
-    /// SQLSTATE classes: connection, rollback, resources, intervention by an operator or a time-out, system, internal.
-    const CLASSES: [&str; 6] = ["08", "40", "53", "57", "58", "XX"];
+    /// SQLSTATE classes: connection, state of the transaction, rollback, resources, intervention by an operator or a time-out, system, internal.
+    const CLASSES: [&str; 7] = ["08", "25", "40", "53", "57", "58", "XX"];
     match error.code() {
         None => true,
         Some(code) => CLASSES.iter().any(|class| code.code().starts_with(class)),

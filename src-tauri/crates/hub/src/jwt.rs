@@ -23,6 +23,9 @@ const REPLACED_KEY_LIFE_S: i64 = 2 * 3600;
 /// Checked ES256 tokens that are remembered, so that a client's thousandth request costs no curve arithmetic.
 const REMEMBERED_MAX: usize = 4096;
 
+/// Longest token that is remembered, in bytes: what its claims take must have an end, too.
+const REMEMBERED_BYTES_MAX: usize = 4096;
+
 /// A verified token: who asks, and what is handed to SQL as `request.jwt.claims`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims {
@@ -192,7 +195,9 @@ impl Tokens {
                     .find(|(key, _)| Some(key.kid.as_str()) == kid)
                     .ok_or(TokenFault::Signature)?;
                 let checked = (decode(token, decoding, Algorithm::ES256)?, accepted_until(key));
-                self.remember(digest, &checked, &es256);
+                if token.len() <= REMEMBERED_BYTES_MAX {
+                    self.remember(digest, &checked, &es256);
+                }
                 checked
             }
         };
@@ -316,6 +321,20 @@ mod tests {
         assert!(tokens.verify(&signed, NOW.plus_ms(9_000), 0).is_ok());
         let refused = tokens.verify(&signed, NOW.plus_ms(10_000), 0);
         assert_eq!(refused, Err(TokenFault::Expired { seconds: 0 }));
+    }
+
+    #[test]
+    fn long_tokens_are_checked_each_time_and_take_no_memory() {
+        let (tokens, exp) = (tokens(), NOW.0 / 1000 + 10);
+        let long = json!({"role": "anon", "exp": exp, "app_metadata": "x".repeat(REMEMBERED_BYTES_MAX)});
+        let long = tokens.sign(&long).unwrap();
+        for _ in 0..2 {
+            assert!(tokens.verify(&long, NOW, 0).is_ok());
+        }
+        assert_eq!(tokens.lock_remembered().len(), 0);
+        let short = tokens.sign(&json!({"role": "anon", "exp": exp})).unwrap();
+        assert!(tokens.verify(&short, NOW, 0).is_ok());
+        assert_eq!(tokens.lock_remembered().len(), 1);
     }
 
     #[test]

@@ -103,13 +103,21 @@ impl std::fmt::Debug for MakeTls {
 }
 
 /// A database elsewhere.
-#[derive(Debug)]
 pub(crate) struct Away {
     superuser: Address,
     url: String,
     authenticator_password: String,
     /// The data folder is held, too: it has the keys.
     _cluster: Cluster,
+}
+
+/// Its address and the password made from the keys are never printed.
+impl std::fmt::Debug for Away {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Away")
+            .field("superuser", &self.superuser)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Source {
@@ -284,4 +292,24 @@ pub(crate) fn connector() -> Result<MakeTlsConnector, HubError> {
 fn password_of(keys: &Keys) -> String {
     let digest = Sha256::digest(format!("authenticator of the hub: {}", keys.jwt_secret));
     URL_SAFE_NO_PAD.encode(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_database_elsewhere_is_printed_without_its_passwords() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Cluster::open(folder.path()).unwrap();
+        let keys = Keys::load_or_create(folder.path(), Timestamp(1_795_223_944_000)).unwrap();
+        let url = "postgresql://semo:very-secret@127.0.0.1:1/semo";
+        let printed = format!("{:?}", Source::away(url, &keys, cluster).unwrap());
+        assert!(printed.contains("semo"), "{printed}");
+        for hidden in ["very-secret", &password_of(&keys)] {
+            assert!(!printed.contains(hidden), "{printed}");
+        }
+    }
 }

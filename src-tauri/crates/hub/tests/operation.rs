@@ -405,6 +405,13 @@ async fn a_backup_takes_the_place_of_a_hub_only_when_that_is_wanted_and_only_as_
         .unwrap_err()
         .to_string();
     assert!(error.contains("pg_restore"), "{error}");
+    let empty = HubConfig {
+        data_dir: folder.path().join("empty"),
+        ..config.clone()
+    };
+    hub::restore(&empty, &spoilt, false).await.unwrap_err();
+    let keys = empty.data_dir.join(hub::KEY_FILE);
+    assert!(!keys.exists(), "the keys of a hub that is not there");
 
     let hub = Hub::start(config.clone()).await.unwrap();
     let (_, session) = sign_in(&hub).await;
@@ -424,6 +431,52 @@ async fn a_backup_takes_the_place_of_a_hub_only_when_that_is_wanted_and_only_as_
         json!([{"name": "Kept"}])
     );
     hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_put_back_elsewhere_takes_no_keys_away_unasked() {
+    let (folder, file, publishable) = with_backup().await;
+    let elsewhere = Elsewhere::start().await;
+    let config = HubConfig {
+        database: DatabaseAt::Url(elsewhere.url()),
+        ..config(folder.path().join("restored"))
+    };
+    let keys = config.data_dir.join(hub::KEY_FILE);
+    std::fs::create_dir(&config.data_dir).unwrap();
+    std::fs::write(&keys, "{\"of\": \"another hub\"}").unwrap();
+    let others = std::fs::read(&keys).unwrap();
+    let refused = hub::restore(&config, &file, false).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("--replace") && refused.contains("keys"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&keys).unwrap(), others);
+
+    hub::restore(&config, &file, true).await.unwrap();
+    let kept = std::fs::read_dir(&config.data_dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("hub.json.before-")
+        })
+        .expect("the keys of before");
+    assert_eq!(std::fs::read(kept.path()).unwrap(), others);
+    // Now they are the backup's own: nothing stands in the way but the database.
+    let refused = hub::restore(&config, &file, false).await.unwrap_err().to_string();
+    assert!(refused.contains("in this database"), "{refused}");
+    let hub = Hub::start(config).await.unwrap();
+    assert_eq!(hub.keys().publishable, publishable);
+    let (status, session) = sign_in(&hub).await;
+    assert_eq!(status, 200, "{session}");
+    assert_eq!(
+        offices(&hub, &token_of(&session)).await,
+        json!([{"name": "Kept"}])
+    );
+    hub.stop().await.unwrap();
+    elsewhere.server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,6 +76,19 @@ pub enum SessionError {
         /// Why.
         why: &'static str,
     },
+    /// The key of an answer was given up, and it is not proven that it was not taken. The ask stays open.
+    #[error(
+        "whether the answer to {ask} of session {session} was typed is not known: {why}; look at the session's terminal, \
+         and answer again if it still asks"
+    )]
+    AnswerUnsure {
+        /// The session.
+        session: SessionId,
+        /// The ask.
+        ask: AskId,
+        /// Why.
+        why: String,
+    },
     /// There is no conversation to take up again.
     #[error("session {session} cannot be taken up again: {why}")]
     NothingToResume {
@@ -112,4 +125,22 @@ pub enum SessionError {
         /// The session.
         session: SessionId,
     },
+}
+
+impl SessionError {
+    /// Whether it proves that none of the keys that were to be pressed was, and none will be. A connection that is lost
+    /// behind them proves nothing.
+    #[must_use]
+    pub fn no_key_was_pressed(&self) -> bool {
+        match self {
+            SessionError::Terminal { source, .. } => is_never_typed(source),
+            SessionError::Over { .. } | SessionError::QueueFull { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Whether none of this input was typed, and none will be.
+pub(crate) fn is_never_typed(error: &TerminalError) -> bool {
+    matches!(error, TerminalError::Stuck { .. } | TerminalError::TooMuch { .. })
 }

@@ -313,6 +313,10 @@ impl Session {
         // Before the program can see it, so that whoever looks after the program has seen it knows.
         self.touched.fetch_or(are_pressed(&bytes), Relaxed);
         let _typing = self.keyboard.lock().await;
+        if self.terminal.exited().borrow().is_some() {
+            // Proven: later it would not be known how much of them was taken.
+            return Err(self.over());
+        }
         let written = self.terminal.write(bytes).await;
         written.map(|_| ()).map_err(|source| self.terminal_failed(source))
     }

@@ -8,17 +8,18 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::task::Poll;
 
-use domain::AskId;
 use domain::ask::{AnswerWay, Answerer, AskAnswer, AskEnd, PendingAsk};
 use domain::session::Ask;
+use domain::{AskId, SessionId};
 use provider::detect::{Dialog, ScreenMeaning};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::actor::Actor;
-use crate::error::SessionError;
+use crate::error::{SessionError, is_never_typed};
 use crate::follow::{AskOver, AskSeen};
+use crate::observe::NotPressed;
 use crate::recognise::{Sight, asks_for_file, essence, is_same, offers, sight};
 use crate::report::SessionNote;
 
@@ -352,8 +353,25 @@ impl Actor {
         if wanted.is_some_and(|(number, label)| !offers(&screen.rows, number, label)) {
             return Err(refused("its dialog does not show that choice"));
         }
-        self.press(key).await;
-        Ok(())
+        let pressed = self.press(key).await;
+        pressed.map_err(|fault| not_typed(session, ask, &fault))
+    }
+}
+
+/// What it means for an ask that the key of its answer was not pressed. It stays open: a key that was taken all the same
+/// shows in its dialog going away.
+fn not_typed(session: SessionId, ask: AskId, fault: &NotPressed) -> SessionError {
+    match fault {
+        NotPressed::Failed(error) if is_never_typed(error) => SessionError::NotAnswerable {
+            session,
+            ask,
+            why: "the agent program does not take any key, and nothing was typed",
+        },
+        fault => SessionError::AnswerUnsure {
+            session,
+            ask,
+            why: fault.to_string(),
+        },
     }
 }
 
@@ -400,7 +418,10 @@ fn how_in_words(end: &AskEnd) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::{SessionId, Timestamp};
+    use std::time::Duration;
+
+    use domain::Timestamp;
+    use terminal::TerminalError;
 
     use super::*;
 
@@ -475,6 +496,23 @@ mod tests {
         let (reply, _request) = oneshot::channel();
         held.open[0].replies.push(reply);
         assert_eq!(answerable(look(&mut held)), [true]);
+    }
+
+    #[test]
+    fn an_answer_whose_key_was_not_pressed_does_not_count_and_is_called_unsure_where_that_is_not_proven() {
+        let (pid, waited) = (1, Duration::from_secs(15));
+        let told = |fault: NotPressed| not_typed(SessionId(Uuid::nil()), AskId(Uuid::nil()), &fault);
+        let proven = told(NotPressed::Failed(TerminalError::Stuck { pid, waited }));
+        assert!(matches!(proven, SessionError::NotAnswerable { .. }), "{proven}");
+        for fault in [
+            NotPressed::GivenUp,
+            NotPressed::Failed(TerminalError::Unsure { pid, waited }),
+            NotPressed::Failed(TerminalError::LetGo { pid }),
+            NotPressed::Failed(TerminalError::Closed { pid }),
+        ] {
+            let unsure = told(fault);
+            assert!(matches!(unsure, SessionError::AnswerUnsure { .. }), "{unsure}");
+        }
     }
 
     #[test]

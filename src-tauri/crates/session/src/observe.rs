@@ -8,6 +8,7 @@ use provider::claude::{
 };
 use provider::detect::{Dialog, ScreenMeaning};
 use provider::screen_turn::read_turn;
+use terminal::TerminalError;
 use tokio::time::{Instant, timeout};
 
 use crate::actor::Actor;
@@ -27,6 +28,15 @@ const READS_MAX: u32 = 8;
 const LEFT_MAX: usize = 16;
 /// Name of the agent program in explanations and for its screen.
 const PROGRAM: &str = "claude";
+
+/// Why a key was not pressed, as far as that is known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotPressed {
+    #[error("the agent program did not take the key within {} s, and it was taken back, if there was time for that", KEY_WAIT_MAX.as_secs())]
+    GivenUp,
+    #[error(transparent)]
+    Failed(TerminalError),
+}
 
 impl Actor {
     /// Takes in one hook report.
@@ -85,7 +95,8 @@ impl Actor {
         if self.carried.is_none() && reading.meaning == ScreenMeaning::Dialog(Dialog::Limit) {
             // Opens by itself after a turn that hit a limit, and would eat the next prompt. Esc closes it.
             tracing::info!("the menu of a usage limit is closed");
-            self.press(claude::INTERRUPT).await;
+            // The next look shows whether it was.
+            let _ = self.press(claude::INTERRUPT).await;
         }
         if self
             .carried
@@ -201,16 +212,20 @@ impl Actor {
             interrupt.presses += 1;
             interrupt.next_press = now + PRESS_EVERY;
             self.observe(Observation::InterruptSent);
-            self.press(claude::INTERRUPT).await;
+            // It is pressed again until the turn stops.
+            let _ = self.press(claude::INTERRUPT).await;
         }
     }
 
-    pub(crate) async fn press(&mut self, key: &'static [u8]) {
-        match timeout(KEY_WAIT_MAX, self.parts.terminal.write(key)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "a key could not be pressed"),
-            Err(_) => tracing::warn!("the agent program does not take a key"),
-        }
+    /// Presses a key. One that is not taken soon is taken back, without a look whether that was in time.
+    pub(crate) async fn press(&mut self, key: &'static [u8]) -> Result<(), NotPressed> {
+        let fault = match timeout(KEY_WAIT_MAX, self.parts.terminal.write(key)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => NotPressed::Failed(error),
+            Err(_) => NotPressed::GivenUp,
+        };
+        tracing::warn!(%fault, "a key could not be pressed");
+        Err(fault)
     }
 
     /// What there is to explain.

@@ -575,6 +575,28 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_called_not_pressed_only_when_they_can_not_be_typed_any_more() {
+        use crate::error::SessionError;
+        let (pid, waited) = (1, Duration::from_secs(15));
+        let session = domain::SessionId(uuid::Uuid::nil());
+        let is_proven =
+            |source: TerminalError| SessionError::Terminal { session, source }.no_key_was_pressed();
+        assert!(is_proven(TerminalError::Stuck { pid, waited }));
+        assert!(is_proven(TerminalError::TooMuch { bytes: 2, max: 1 }));
+        assert!(!is_proven(TerminalError::Unsure { pid, waited }));
+        assert!(!is_proven(TerminalError::LetGo { pid }));
+        // The program ended, or the holder was lost, while they were on their way.
+        assert!(!is_proven(TerminalError::Closed { pid }));
+        assert!(!is_proven(TerminalError::Write {
+            pid,
+            source: std::io::Error::other("broken"),
+        }));
+        assert!(SessionError::Over { session }.no_key_was_pressed());
+        assert!(SessionError::QueueFull { session, max: 1 }.no_key_was_pressed());
+        assert!(!SessionError::TakenOver { session }.no_key_was_pressed());
+    }
+
+    #[test]
     fn a_long_sleep_is_told_from_a_long_wait() {
         let hours = |hours: u64| Duration::from_secs(hours * 3_600);
         assert!(!slept(hours(2), hours(2)));

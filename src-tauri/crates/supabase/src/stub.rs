@@ -180,6 +180,15 @@ pub(crate) fn tokens(number: u32, now: Timestamp) -> Tokens {
         expires_at: now.plus_ms(3_600_000),
         user: USER.parse().expect("a uuid"),
         email: "a@b.c".to_owned(),
+        project: String::new(),
+    }
+}
+
+/// As [`tokens`], given by `project`.
+pub(crate) fn tokens_of(project: &Project, number: u32, now: Timestamp) -> Tokens {
+    Tokens {
+        project: project.url.clone(),
+        ..tokens(number, now)
     }
 }
 

@@ -181,6 +181,12 @@ impl Folder {
         [RECORD, SOCKET].into_iter().all(|name| self.has(name))
     }
 
+    /// Whether this very folder was removed, so that no path leads to it any more. That a name is not found in it proves
+    /// nothing: over a network, or beside somebody who tidies up, that passes.
+    pub(crate) fn is_gone(&self) -> bool {
+        rustix::fs::fstat(&self.open).is_ok_and(|about| about.st_nlink == 0)
+    }
+
     /// Whether there is a socket.
     pub(crate) fn has_socket(&self) -> bool {
         self.has(SOCKET)

@@ -9,7 +9,7 @@ use domain::command::Approve;
 use domain::fault::chain;
 use domain::{AskId, CommandId, SessionId};
 use serde_json::json;
-use session::{Session, SessionError};
+use session::SessionError;
 use tokio::sync::oneshot;
 
 use super::ask_news::wording;
@@ -52,6 +52,8 @@ enum Taken {
     Unfit(String),
     /// It could not be given; somebody may try again.
     No(String),
+    /// It is not known whether it was given.
+    Unsure(String),
 }
 
 /// Why an answer does not count.
@@ -60,6 +62,7 @@ pub(super) enum Refusal {
     NotFound(String),
     Conflict(String),
     NotTaken(String),
+    Unsure(String),
 }
 
 impl EventLoop {
@@ -176,7 +179,7 @@ impl EventLoop {
             self.wait_for(command, Stage::Answering);
         }
         self.start(async move {
-            let taken = give(&handle, id, answer.clone(), by.clone()).await;
+            let taken = Taken::of(handle.answer(id, answer.clone(), by.clone()).await);
             Event::AnswerGiven(Box::new(Given {
                 ask: id,
                 answer,
@@ -245,6 +248,11 @@ impl EventLoop {
                 self.put_back(ask);
                 self.refuse_answer(caller, Refusal::NotTaken(why));
             }
+            Taken::Unsure(why) => {
+                // Should it count after all, the session says that the ask is over.
+                self.put_back(ask);
+                self.refuse_answer(caller, Refusal::Unsure(why));
+            }
         }
     }
 
@@ -256,6 +264,7 @@ impl EventLoop {
                     Refusal::NotFound(message) => ("not_found", message),
                     Refusal::Conflict(message) => ("conflict", message),
                     Refusal::NotTaken(message) => ("not_answered", message),
+                    Refusal::Unsure(message) => return self.end(id, End::unknown_because(message)),
                 };
                 self.end(
                     id,
@@ -287,12 +296,35 @@ pub(super) fn which_of(session: SessionId, asks: &[&Held]) -> String {
     )
 }
 
-async fn give(session: &Session, ask: AskId, answer: AskAnswer, by: Answerer) -> Taken {
-    match session.answer(ask, answer, by).await {
-        Ok(()) => Taken::Yes,
-        Err(SessionError::AskOver { how, .. }) => Taken::Over(how),
-        Err(SessionError::Answer { source, .. }) => Taken::Unfit(source.to_string()),
-        Err(error) => Taken::No(chain(&error)),
+impl Taken {
+    fn of(result: Result<(), SessionError>) -> Taken {
+        match result {
+            Ok(()) => Taken::Yes,
+            Err(SessionError::AskOver { how, .. }) => Taken::Over(how),
+            Err(SessionError::Answer { source, .. }) => Taken::Unfit(source.to_string()),
+            Err(error @ SessionError::AnswerUnsure { .. }) => Taken::Unsure(chain(&error)),
+            Err(error) => Taken::No(chain(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Given {
+    /// What a session made of the answer that a command gives.
+    pub(super) fn of_command(
+        command: CommandId,
+        ask: AskId,
+        answer: AskAnswer,
+        by: Answerer,
+        result: Result<(), SessionError>,
+    ) -> Given {
+        Given {
+            ask,
+            answer,
+            by,
+            caller: Caller::Command(command),
+            taken: Taken::of(result),
+        }
     }
 }
 
@@ -307,6 +339,7 @@ impl Refusal {
                 message,
                 "Try again, or answer it in the session's own terminal.",
             ),
+            Refusal::Unsure(message) => return RequestError::new(ErrorCode::Conflict, message, ""),
         };
         RequestError::new(code, format!("the answer does not count: {message}"), hint)
     }

@@ -259,7 +259,12 @@ impl EventLoop {
     ) {
         let end = match result {
             Ok(()) => End::ok(json!({ "session_id": session })),
-            Err(error) => End::failed("not_pressed", chain(&error)),
+            Err(error) if error.no_key_was_pressed() => End::failed("not_pressed", chain(&error)),
+            // A server sends again what is called not pressed.
+            Err(error) => End::unknown_because(format!(
+                "whether the keys were pressed is not known, and they are not pressed again: {}",
+                chain(&error)
+            )),
         };
         self.end(id, end);
     }

@@ -66,8 +66,13 @@ impl End {
     pub fn unknown() -> End {
         let message = "SEMO Office ended on that workstation while this was being carried out; whether it took effect \
                        is not known, and it was not done again";
+        End::unknown_because(message)
+    }
+
+    /// The same, for another reason than an end of the core.
+    pub fn unknown_because(reason: impl Into<String>) -> End {
         End {
-            error: Some(json!({ "class": "unknown", "message": message })),
+            error: Some(json!({ "class": "unknown", "message": reason.into() })),
             ..End::bare(ResultStatus::Unconfirmed, "unconfirmed")
         }
     }

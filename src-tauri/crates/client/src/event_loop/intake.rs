@@ -71,7 +71,10 @@ impl EventLoop {
 
     /// All that we have, so that the office gives again what it took for us in an answer that we never heard. Nothing
     /// where that cannot be told.
-    fn known(&self) -> Option<Vec<CommandId>> {
+    pub(super) fn known(&self) -> Option<Vec<CommandId>> {
+        if self.claims_plainly {
+            return None;
+        }
         match self.ground.journal.unanswered(KNOWN_MAX + 1) {
             Ok(unanswered) => known(self.desk.held(), unanswered.into_iter()),
             Err(error) => {
@@ -128,7 +131,9 @@ impl EventLoop {
                 fail::fail_point!("claimed");
                 self.solved("office_unreachable");
                 self.solved("office");
-                self.solved("office_claims");
+                if !self.claims_plainly {
+                    self.solved("office_claims");
+                }
                 tracing::debug!(commands = rows.len(), "claimed");
                 if cause == POLL && !rows.is_empty() {
                     self.doubt_doorbell();
@@ -158,11 +163,16 @@ impl EventLoop {
         }
     }
 
-    /// The database is of an earlier version. It is tried again with every poll.
+    /// The database is of an earlier version. From now on it is not told what is known, which an earlier one takes, too;
+    /// where it does not, it is tried again with every poll.
     fn cannot_claim(&mut self) {
         let message = "the office's database does not know `claim_commands` as this program calls it";
         let hint = "Apply the files of migrations/supabase to the project anew, all of them.";
         self.problem("office_claims", message, hint);
+        if !self.claims_plainly {
+            self.claims_plainly = true;
+            self.claim("an earlier database");
+        }
     }
 
     /// Writes down what was claimed, in the office's order, and does with each what the rules say. What the journal does

@@ -290,6 +290,8 @@ pub(crate) struct EventLoop {
 
     /// What is in our hands, under which lease; what may be claimed and begun.
     desk: Desk,
+    /// The office's database is too old to be told with a claim what is known; until the next join.
+    claims_plainly: bool,
     poll_at: Instant,
 
     work: HashMap<CommandId, Work>,
@@ -351,6 +353,7 @@ impl EventLoop {
             realtime: None,
             connection: (ConnectionState::Connecting, now),
             desk: Desk::default(),
+            claims_plainly: false,
             poll_at: Instant::now(),
             work: HashMap::new(),
             line: VecDeque::new(),

@@ -138,6 +138,7 @@ impl EventLoop {
         self.office = Some(data);
         // Whatever the office refused before may be possible now.
         self.asks.news.forget_refusals();
+        self.claims_plainly = false;
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
         self.tell_next();

@@ -49,8 +49,6 @@ pub(super) struct Leftovers {
     pub(super) fates: HashMap<CommandId, Recovery>,
     taken_up: u32,
     ended_meanwhile: u32,
-    /// A core of a later launch has taken a session from this one.
-    pub(super) displaced: bool,
     /// Sessions that were silent for [`SILENT_MAX`].
     given_up: BTreeSet<SessionId>,
 }
@@ -93,7 +91,6 @@ impl Leftovers {
             fates: HashMap::new(),
             taken_up: 0,
             ended_meanwhile: 0,
-            displaced: false,
             given_up: BTreeSet::new(),
         }
     }
@@ -161,9 +158,9 @@ impl EventLoop {
         self.leftovers.unread || seeks
     }
 
-    /// Whether nothing new may be asked of the office: at the start, when the core ends, and when a later one is there.
+    /// Whether nothing new may be asked of the office: at the start, and when the core ends.
     pub(super) fn takes_nothing_new(&self) -> bool {
-        self.is_stopping() || self.is_recovering() || self.leftovers.displaced
+        self.is_stopping() || self.is_recovering()
     }
 
     /// Whether this session is still being looked for.

@@ -29,6 +29,9 @@ use crate::start::Machine;
 use crate::stopping::StopWish;
 use crate::view::{CommandStatus, Problem, ProfileKind, ProfileView};
 
+#[path = "loop_tests.rs"]
+mod loop_tests;
+
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 #[derive(Debug)]

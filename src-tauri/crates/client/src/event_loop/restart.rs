@@ -81,8 +81,8 @@ impl EventLoop {
     }
 
     /// A core of a later launch holds this session: nothing of it is ended, told or started again by this one, and its
-    /// commands are that core's, as the journal has them. Two cores are not to work in one folder: the earlier one takes
-    /// nothing new.
+    /// commands are that core's, as the journal has them. Two cores are not to work in one folder: the earlier one ends,
+    /// and leaves its other sessions to their holders, for the later one to find.
     pub(super) fn taken_over(&mut self, id: SessionId, words: &str) {
         let title = self
             .sessions
@@ -92,9 +92,9 @@ impl EventLoop {
         self.leftovers.leave(id);
         self.untold.remove(&id);
         self.directory.remove(id);
-        self.leftovers.displaced = true;
-        let hint = "Another core works in this data folder. This one takes no more commands; end it.";
+        let hint = "Another core works in this data folder, and its agents go on there. This one ends; use the other one.";
         self.problem("taken_over", format!("session {title} ({id}): {words}"), hint);
+        self.leave_now();
         let its = |(command, work): (&CommandId, &Work)| {
             (work.stage.session() == Some(id) || self.leftovers.is_about(*command, id)).then_some(*command)
         };

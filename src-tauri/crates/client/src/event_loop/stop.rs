@@ -50,6 +50,21 @@ impl EventLoop {
         }
     }
 
+    /// The core ends by itself, and leaves everything to its holders: nothing is begun or taken from here on.
+    pub(super) fn leave_now(&mut self) {
+        let how = self
+            .stopping
+            .map_or(StopHow::Leave, |before| before.then(StopHow::Leave));
+        if self.stopping != Some(how) {
+            tracing::error!(
+                ?how,
+                "another core works in this data folder; this one ends, and agents go on"
+            );
+            self.stopping = Some(how);
+            self.changed = true;
+        }
+    }
+
     /// Whether the wish to end can be carried out now.
     pub(super) fn may_end(&self) -> bool {
         match self.stopping {

@@ -67,9 +67,11 @@ fn no_token() -> AuthError {
 /// The address of the caller: what a trusted proxy says, else the other end of the connection.
 fn caller(shared: &Shared, parts: &Parts) -> IpAddr {
     let told = shared.auth.settings.client_ip_header.as_deref().and_then(|name| {
-        let value = identity::text(&parts.headers, name)?;
-        // Of a list, the last is what the proxy itself saw.
-        value.rsplit(',').next()?.trim().parse().ok()
+        // Of several lines and of a list, the last is what the proxy itself saw; the rest anybody can write.
+        let line = parts.headers.get_all(name).iter().next_back()?.to_str().ok()?;
+        let last = line.rsplit(',').next()?.trim();
+        let with_port = || last.parse().map(|address: SocketAddr| address.ip());
+        last.parse().or_else(|_| with_port()).ok()
     });
     let connected = || {
         parts

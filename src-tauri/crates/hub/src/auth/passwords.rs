@@ -11,7 +11,8 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Argon2, Params};
 use axum::http::StatusCode;
 use rand::RngCore as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::error::AuthError;
@@ -86,7 +87,7 @@ pub(crate) async fn look(password: String, hash: Option<String>) -> Result<Look,
         .await
         .map_err(|error| AuthError::internal("look at a password", &error))?;
     let since = Instant::now();
-    let looked = tokio::task::spawn_blocking(move || match hash {
+    let looked = counted((turn, place), move || match hash {
         Some(hash) if can_be_checked(&hash) => compare(&password, &hash),
         Some(_) | None => {
             let spent = argon2id(&password);
@@ -97,11 +98,22 @@ pub(crate) async fn look(password: String, hash: Option<String>) -> Result<Look,
     .await
     .map_err(|error| AuthError::internal("look at a password", &error))?;
     if looked == Look::Wrong {
-        // Given back first: this waiting costs nobody anything.
-        drop((turn, place));
+        // Turn and place are given back: this waiting costs nobody anything.
         tokio::time::sleep_until(since + WRONG_AFTER).await;
     }
     Ok(looked)
+}
+
+type Permits = (SemaphorePermit<'static>, SemaphorePermit<'static>);
+
+/// Works beside the event loop. Turn and place are the work's: it goes on when whoever asked for it went away, and
+/// counts for as long.
+fn counted<T: Send + 'static>(permits: Permits, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(permits);
+        done
+    })
 }
 
 fn compare(password: &str, hash: &str) -> Look {
@@ -129,10 +141,10 @@ fn compare(password: &str, hash: &str) -> Look {
 
 /// The argon2id hash of a new password.
 pub(crate) async fn hashed(password: String) -> Result<String, AuthError> {
-    let _place = WAITING.try_acquire().map_err(|_| AuthError::too_many_at_once())?;
+    let place = WAITING.try_acquire().map_err(|_| AuthError::too_many_at_once())?;
     let fault = |error: &dyn std::fmt::Display| AuthError::internal("hash a password", error);
-    let _turn = HASHING.acquire().await.map_err(|error| fault(&error))?;
-    tokio::task::spawn_blocking(move || argon2id(&password))
+    let turn = HASHING.acquire().await.map_err(|error| fault(&error))?;
+    counted((turn, place), move || argon2id(&password))
         .await
         .map_err(|error| fault(&error))?
         .map_err(|error| fault(&error))
@@ -181,6 +193,38 @@ mod tests {
         ] {
             assert!(!can_be_checked(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_hash_that_nobody_waits_for_any_more_still_counts() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            // The only thread for such work is taken: the hashes below have to wait.
+            let (go_on, told) = std::sync::mpsc::channel::<()>();
+            drop(tokio::task::spawn_blocking(move || told.recv()));
+            tokio::select! {
+                biased;
+                _ = hashed("correct horse".to_owned()) => panic!("it was hashed"),
+                () = std::future::ready(()) => {}
+            }
+            tokio::select! {
+                biased;
+                _ = look("correct horse".to_owned(), None) => panic!("it was looked at"),
+                () = std::future::ready(()) => {}
+            }
+            let free = || (HASHING.available_permits(), WAITING.available_permits());
+            assert_eq!(free(), (HASHES_MAX - 2, WAITING_MAX - 2));
+            go_on.send(()).unwrap();
+            let since = Instant::now();
+            while free() != (HASHES_MAX, WAITING_MAX) {
+                assert!(since.elapsed() < Duration::from_secs(30), "{:?}", free());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
     }
 
     #[test]

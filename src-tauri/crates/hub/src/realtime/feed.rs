@@ -129,7 +129,7 @@ impl Feed {
             }
             let done = async {
                 if schema {
-                    shared.schema.reload(&self.reader).await?;
+                    shared.schema.reload(&mut self.reader).await?;
                     self.capture_published().await?;
                     self.look_at_publication(shared).await?;
                 }

@@ -53,7 +53,7 @@ pub(super) async fn on_function(request: &Request<'_>, name: &str) -> Result<Ans
             "Function must return SETOF or TABLE when max-affected preference is used with handling=strict",
         ));
     }
-    let statement = sql::called(&call, &node, request.shown(media), request.prefer.counts());
+    let statement = sql::called(&call, &node, request.shown(media), request.prefer.counts())?;
     let access = if reading || call.function.volatility != Volatility::Volatile {
         Access::ReadOnly
     } else {

@@ -26,8 +26,8 @@ pub fn rest_query(data: &[u8]) {
         return;
     };
     if let Ok(node) = plan::read(&schema, Root::Table("messages"), &query) {
-        sql::read(&node, Some(Media::Json), true, None);
-        sql::planned(&node);
+        drop(sql::read(&node, Some(Media::Json), true, None));
+        drop(sql::planned(&node));
     }
     if let Ok(node) = plan::read(&schema, Root::Changed("messages"), &query) {
         let wanted = Wanted {
@@ -36,7 +36,12 @@ pub fn rest_query(data: &[u8]) {
             defaults: false,
         };
         if let Ok(change) = plan::change(&schema, &Method::DELETE, "messages", &query, &node, None, wanted) {
-            sql::changed(&change, &node, Some(Media::Csv), Some(&["id".to_owned()]));
+            drop(sql::changed(
+                &change,
+                &node,
+                Some(Media::Csv),
+                Some(&["id".to_owned()]),
+            ));
         }
     }
     if let Ok(call) = plan::choose(&schema, "status", Given::Pairs(&query.arguments)) {
@@ -49,7 +54,7 @@ pub fn rest_query(data: &[u8]) {
             },
             &query,
         ) {
-            sql::called(&call, &node, Some(Media::Json), true);
+            drop(sql::called(&call, &node, Some(Media::Json), true));
         }
     }
 }
@@ -86,7 +91,7 @@ pub fn rest_body(data: &[u8]) {
             Some(body),
             wanted,
         ) {
-            sql::changed(&change, &node, Some(Media::Json), None);
+            drop(sql::changed(&change, &node, Some(Media::Json), None));
         }
     }
 }

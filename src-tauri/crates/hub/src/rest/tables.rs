@@ -56,9 +56,9 @@ async fn read_table(request: &Request<'_>, name: &str) -> Result<Answer, RestErr
     .await?;
     let estimated = request.prefer.count == Some(Count::Estimated);
     let most = estimated.then_some(ROWS_MAX + 1);
-    let statement = sql::read(&node, request.shown(media), request.prefer.counts(), most);
+    let statement = sql::read(&node, request.shown(media), request.prefer.counts(), most)?;
     let expecting = matches!(request.prefer.count, Some(Count::Planned | Count::Estimated));
-    let expecting = expecting.then(|| sql::planned(&node));
+    let expecting = expecting.then(|| sql::planned(&node)).transpose()?;
     let demands = Demands {
         single: media.is_object(),
         ..Demands::default()
@@ -126,7 +126,7 @@ async fn change_table(request: &Request<'_>, name: &str) -> Result<Answer, RestE
     .await?;
     let shown = (request.prefer.returns == Some(Return::Representation)).then_some(media);
     let addressed = *method == Method::POST && request.prefer.returns == Some(Return::HeadersOnly);
-    let statement = sql::changed(&change, &node, shown, addressed.then_some(key.as_slice()));
+    let statement = sql::changed(&change, &node, shown, addressed.then_some(key.as_slice()))?;
     let limited = [Method::PATCH, Method::DELETE].contains(method);
     let demands = Demands {
         single: media.is_object(),

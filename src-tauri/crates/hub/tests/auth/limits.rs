@@ -99,13 +99,16 @@ fn a_header_names_the_caller_only_where_the_owner_says_so() {
         sign_ins: 1,
         ..hub::AuthLimits::default()
     };
+    // Each line of `told` is a header of its own.
     let through = async |hub: &TestHub, told: &str| {
         let request = hub
             .http
             .post(format!("{}/auth/v1/token?grant_type=password", hub.url))
             .header("apikey", &hub.publishable)
-            .header("x-forwarded-for", told)
             .json(&json!({"email": address(), "password": PASSWORD}));
+        let request = told
+            .lines()
+            .fold(request, |request, line| request.header("x-forwarded-for", line));
         answer(request).await.status
     };
     on_own_hub(
@@ -128,6 +131,17 @@ fn a_header_names_the_caller_only_where_the_owner_says_so() {
                 429,
                 "the last is the proxy's own"
             );
+            assert_eq!(
+                through(&hub, "6.6.6.7\n10.0.0.2").await,
+                429,
+                "of several lines, too"
+            );
+            assert_eq!(
+                through(&hub, "10.0.0.2:4711").await,
+                429,
+                "a port is no other caller"
+            );
+            assert_eq!(through(&hub, "10.0.0.2\n[2001:db8::3]:4711").await, 400);
         },
     );
 }

@@ -1,5 +1,5 @@
-//! The sign-in in the operating system's keychain: the Secret Service over D-Bus on Linux, the Keychain on macOS. Where
-//! there is none (a server, a container) the file stays, and whoever asks is told why.
+//! The sign-in in the operating system's keychain, for who asks for it: the Secret Service over D-Bus on Linux, the
+//! Keychain on macOS. Where there is none (a server, a container) the file stays, and whoever asks is told why.
 //!
 //! Only tokens, never a password. A keychain may ask its owner to unlock it: no call here waits longer than
 //! [`ANSWER_WAIT`], and none keeps other tasks of the program from running meanwhile. Called by [`super::Auth`] through
@@ -48,7 +48,7 @@ pub struct Kept {
     pub store: Arc<dyn TokenStore>,
     /// Which kind it is.
     pub at: TokensAt,
-    /// Why it is not the keychain, when nobody has asked for the file.
+    /// Why it is not the keychain, when that was asked for.
     pub why_not: Option<String>,
 }
 
@@ -62,8 +62,11 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
-    /// The store for the account `email` of `project`: what is `wanted`, else the keychain where it answers, else
-    /// `file`. Asks the keychain, which may take [`ANSWER_WAIT`].
+    /// The store for the account `email` of `project`: the keychain where that is `wanted` and answers, else `file`.
+    /// Asks the keychain if it is wanted, which may take [`ANSWER_WAIT`].
+    ///
+    /// Not the keychain wherever there is one: programs that share a data folder (a core without a desktop's session, a
+    /// terminal with one) would find different stores, and the one would take the other's sign-in away.
     pub fn choose(
         wanted: Option<TokensAt>,
         keychain: impl FnOnce() -> Arc<dyn Keychain>,
@@ -72,17 +75,15 @@ impl Kept {
         email: &str,
     ) -> Kept {
         let in_file = |why_not| Kept {
-            store: Arc::new(FileTokenStore::new(file)),
+            store: Arc::new(FileTokenStore::new(file, project)),
             at: TokensAt::File,
             why_not,
         };
-        if wanted == Some(TokensAt::File) {
+        if wanted != Some(TokensAt::Keychain) {
             return in_file(None);
         }
         let store = KeychainTokenStore::new(keychain(), file, project, email);
-        if wanted.is_none()
-            && let Err(reason) = store.keychain.read(&store.name)
-        {
+        if let Err(reason) = store.keychain.read(&store.name) {
             return in_file(Some(reason));
         }
         Kept {
@@ -93,8 +94,8 @@ impl Kept {
     }
 }
 
-/// Keeps the session of one account and data folder in a keychain. The lock across processes stays a file, and a file
-/// of tokens is taken over once.
+/// Keeps the session of one account and data folder in a keychain. The lock across processes stays a file. A session that
+/// lies in the file stays there, where another program may be using it, until the next one begins.
 pub struct KeychainTokenStore {
     keychain: Arc<dyn Keychain>,
     name: String,
@@ -115,45 +116,24 @@ impl KeychainTokenStore {
             keychain,
             name: format!("{} ({})", project.url, file.display()),
             email: email.to_owned(),
-            file: FileTokenStore::new(file),
+            file: FileTokenStore::new(file, project),
         }
     }
 
-    /// What an earlier version, or a start without a keychain, has left in the file: it is newer than the keychain,
-    /// since whatever is written there removes it.
-    fn left_in_file(&self) -> Option<Tokens> {
+    /// What a start without the keychain has left in the file, if it is this account's.
+    fn in_file(&self) -> Option<Tokens> {
         let left = self.file.load().unwrap_or_else(|error| {
             tracing::warn!(%error, "the sign-in file is left alone");
             None
         });
-        left.filter(|tokens| tokens.email.eq_ignore_ascii_case(&self.email))
+        left.filter(|tokens| self.is_ours(tokens))
     }
 
-    /// Moves them. Under the lock only: a refresher may be writing newer ones just now. The file goes last.
-    fn take_over(&self) -> Result<(), StoreError> {
-        // Held by whoever refreshes, here or elsewhere: that save takes them over.
-        let Some(_lock) = self.file.try_lock()? else {
-            return Ok(());
-        };
-        match self.left_in_file() {
-            Some(tokens) => self.save(&tokens),
-            None => Ok(()),
-        }
+    fn is_ours(&self, tokens: &Tokens) -> bool {
+        tokens.email.eq_ignore_ascii_case(&self.email)
     }
-}
 
-fn refused(attempted: &'static str) -> impl FnOnce(String) -> StoreError {
-    move |reason| StoreError::Keychain { attempted, reason }
-}
-
-impl TokenStore for KeychainTokenStore {
-    fn load(&self) -> Result<Option<Tokens>, StoreError> {
-        if let Some(tokens) = self.left_in_file() {
-            if let Err(error) = self.take_over() {
-                tracing::warn!(%error, "the sign-in stays in its file");
-            }
-            return Ok(Some(tokens));
-        }
+    fn in_keychain(&self) -> Result<Option<Tokens>, StoreError> {
         let Some(secret) = self.keychain.read(&self.name).map_err(refused("read"))? else {
             return Ok(None);
         };
@@ -168,7 +148,40 @@ impl TokenStore for KeychainTokenStore {
         Ok(Some(tokens))
     }
 
+    /// The session, and where it lies. Of two that which ends later: whoever was killed between keeping a new pair and
+    /// removing the file has left a spent one there.
+    fn newest(&self) -> Result<Option<(Tokens, TokensAt)>, StoreError> {
+        let in_keychain = self.in_keychain();
+        let Some(left) = self.in_file() else {
+            return Ok(in_keychain?.map(|tokens| (tokens, TokensAt::Keychain)));
+        };
+        Ok(Some(match in_keychain {
+            Ok(Some(kept)) if self.is_ours(&kept) && kept.expires_at >= left.expires_at => {
+                (kept, TokensAt::Keychain)
+            }
+            Ok(_) | Err(_) => (left, TokensAt::File),
+        }))
+    }
+}
+
+fn refused(attempted: &'static str) -> impl FnOnce(String) -> StoreError {
+    move |reason| StoreError::Keychain { attempted, reason }
+}
+
+impl TokenStore for KeychainTokenStore {
+    fn load(&self) -> Result<Option<Tokens>, StoreError> {
+        Ok(self.newest()?.map(|(tokens, _)| tokens))
+    }
+
     fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
+        match self.newest() {
+            // Another program may know only the file: gone from there it would count as signed out.
+            Ok(Some((_, TokensAt::File))) => self.file.save(tokens),
+            Ok(_) | Err(_) => self.begin(tokens),
+        }
+    }
+
+    fn begin(&self, tokens: &Tokens) -> Result<(), StoreError> {
         let secret = serde_json::to_vec(tokens).map_err(|error| StoreError::Keychain {
             attempted: "keep",
             reason: error.to_string(),
@@ -176,13 +189,18 @@ impl TokenStore for KeychainTokenStore {
         self.keychain
             .write(&self.name, &secret)
             .map_err(refused("keep"))?;
-        // Only now: a keychain that refuses must not cost the pair that there was. What cannot be removed would count
-        // as newer than the keychain at the next start.
-        self.file.clear()
+        // Only now: a keychain that refuses must not cost the pair that there was. Another account's stays.
+        match self.in_file() {
+            Some(_) => self.file.clear(),
+            None => Ok(()),
+        }
     }
 
     fn clear(&self) -> Result<(), StoreError> {
-        let in_file = self.file.clear();
+        let in_file = match self.file.load() {
+            Ok(Some(theirs)) if !self.is_ours(&theirs) => Ok(()),
+            Ok(_) | Err(_) => self.file.clear(),
+        };
         self.keychain.remove(&self.name).map_err(refused("remove"))?;
         in_file
     }

@@ -56,6 +56,9 @@ pub struct Tokens {
     pub user: UserId,
     /// Their address; empty when the account has none.
     pub email: String,
+    /// URL of the project that gave them; nobody else may see them. Empty in a file of before this was written.
+    #[serde(default)]
+    pub project: String,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -76,6 +79,19 @@ impl Tokens {
     /// Would the server still take it, as far as we can tell?
     fn is_alive(&self, now: Timestamp) -> bool {
         self.expires_at.ms_since(now) > 1_000
+    }
+
+    /// Did the project at `url` give them? Where that was not written down, the access token must say so itself.
+    fn are_of(&self, url: &str) -> bool {
+        if self.project.is_empty() {
+            let issuer = wire::issuer(&self.access_token).unwrap_or_default();
+            let path = issuer.strip_prefix(url);
+            return path.is_some_and(|path| path.is_empty() || path.starts_with('/'));
+        }
+        match (reqwest::Url::parse(&self.project), reqwest::Url::parse(url)) {
+            (Ok(theirs), Ok(ours)) => theirs == ours,
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 }
 
@@ -300,7 +316,8 @@ impl Auth {
         let _lock = self.store_lock(Ask::Password).await?;
         let body = json!({"email": email, "password": password, "gotrue_meta_security": {}});
         let tokens = self.token_request(Ask::Password, "password", &body).await?;
-        self.adopt(tokens)
+        let saved = self.inner.store.begin(&tokens);
+        self.adopt_saved(tokens, saved)
     }
 
     /// A token that the server will take. Refreshes when two thirds of its life are over or less than a minute is
@@ -577,6 +594,10 @@ impl Auth {
     /// Stores a pair, and only then lets it be used.
     fn adopt(&self, tokens: Tokens) -> Result<Tokens, AuthError> {
         let saved = self.inner.store.save(&tokens);
+        self.adopt_saved(tokens, saved)
+    }
+
+    fn adopt_saved(&self, tokens: Tokens, saved: Result<(), StoreError>) -> Result<Tokens, AuthError> {
         let unsaved = saved.is_err();
         *self.state() = State {
             tokens: Some(tokens.clone()),
@@ -623,10 +644,14 @@ impl Auth {
             .await?;
         // Its life counts from when it was asked for at the latest; `now` after the answer is a little later, which
         // the minute of LEFT_MS_MIN covers.
-        wire::tokens(&answer, self.inner.clock.now()).map_err(|why| AuthError::Malformed {
+        let tokens = wire::tokens(&answer, self.inner.clock.now()).map_err(|why| AuthError::Malformed {
             attempted: ask.verb(),
             url,
             why,
+        })?;
+        Ok(Tokens {
+            project: self.inner.project.url.clone(),
+            ..tokens
         })
     }
 

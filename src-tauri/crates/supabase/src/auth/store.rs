@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::Tokens;
+use super::{Project, Tokens};
 
 /// A token file larger than this is not one of ours.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -19,6 +19,11 @@ pub trait TokenStore: Send + Sync {
     fn load(&self) -> Result<Option<Tokens>, StoreError>;
     /// Replaces the stored session, durably, before it is used.
     fn save(&self, tokens: &Tokens) -> Result<(), StoreError>;
+    /// As [`TokenStore::save`], for a session that has just begun: it goes where sessions are to be kept, while what is
+    /// renewed stays where it lies.
+    fn begin(&self, tokens: &Tokens) -> Result<(), StoreError> {
+        self.save(tokens)
+    }
     /// Forgets the session.
     fn clear(&self) -> Result<(), StoreError>;
     /// Takes the right to refresh, across processes; `None`: somebody else has it at the moment.
@@ -66,16 +71,21 @@ pub enum StoreError {
     },
 }
 
-/// Keeps the session in one file that only its owner can read (0600), replaced as a whole.
+/// Keeps the session of one project in one file that only its owner can read (0600), replaced as a whole. The file has
+/// room for one: another project's session in it is none, and is left there.
 #[derive(Debug)]
 pub struct FileTokenStore {
     path: PathBuf,
+    project: String,
 }
 
 impl FileTokenStore {
     /// `path`: the file; its folder is made when missing. A lock file of the same name plus `.lock` is put beside it.
-    pub fn new(path: impl Into<PathBuf>) -> FileTokenStore {
-        FileTokenStore { path: path.into() }
+    pub fn new(path: impl Into<PathBuf>, project: &Project) -> FileTokenStore {
+        FileTokenStore {
+            path: path.into(),
+            project: project.url.clone(),
+        }
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -159,12 +169,15 @@ impl TokenStore for FileTokenStore {
             Ok(_) => {}
         }
         let text = fs::read(&self.path).map_err(fail)?;
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| StoreError::Damaged {
-                path: self.path.clone(),
-                why: format!("line {}, column {}", error.line(), error.column()),
-            })
+        let tokens: Tokens = serde_json::from_slice(&text).map_err(|error| StoreError::Damaged {
+            path: self.path.clone(),
+            why: format!("line {}, column {}", error.line(), error.column()),
+        })?;
+        // Whoever runs another project's server must not be shown them.
+        Ok(tokens.are_of(&self.project).then(|| Tokens {
+            project: self.project.clone(),
+            ..tokens
+        }))
     }
 
     fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
@@ -177,6 +190,10 @@ impl TokenStore for FileTokenStore {
     }
 
     fn clear(&self) -> Result<(), StoreError> {
+        // What is damaged goes: nobody can use it any more.
+        if matches!(self.load(), Ok(None)) {
+            return Ok(());
+        }
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::File {
                 attempted: "remove",

@@ -350,8 +350,9 @@ async fn a_sign_in_by_another_program_is_taken_up() {
 async fn nothing_is_written_while_another_program_holds_the_lock() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("session.json");
-    let (store, other) = (FileTokenStore::new(&path), FileTokenStore::new(&path));
     let stub = Stub::start(|_| answer(200, session(1))).await;
+    let new = || FileTokenStore::new(&path, &stub.project());
+    let (store, other) = (new(), new());
     let auth = Auth::new(stub.project(), HandClock::at(0), Arc::new(store)).expect("auth");
     let lock = other.try_lock().expect("a look").expect("free");
     let error = auth.sign_in("a@b.c", "secret").await.expect_err("held");
@@ -509,17 +510,111 @@ async fn token_in_the_end(auth: &Auth) -> String {
 
 mod file {
     use super::*;
+    use crate::stub::tokens_of;
+
+    fn project(url: &str) -> Project {
+        Project::new(url, "sb_publishable_test").expect("a project")
+    }
+
+    fn a() -> Project {
+        project("https://a.supabase.co")
+    }
+
+    fn of_a(number: u32, now: Timestamp) -> Tokens {
+        tokens_of(&a(), number, now)
+    }
+
+    fn store_at(path: &std::path::Path) -> FileTokenStore {
+        FileTokenStore::new(path, &a())
+    }
+
+    /// A token of GoTrue at `issuer`.
+    fn jwt(issuer: &str) -> String {
+        use base64::Engine;
+        let claims = serde_json::json!({"iss": issuer, "role": "authenticated"}).to_string();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+        format!("e30.{claims}.c2ln")
+    }
+
+    #[test]
+    fn what_one_project_gave_is_nothing_to_another_and_stays_in_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("session.json");
+        let mine = of_a(1, Timestamp(0));
+        store_at(&path).save(&mine).expect("saved");
+        for elsewhere in [
+            "https://b.supabase.co",
+            "https://a.supabase.co:8443",
+            "http://a.supabase.co",
+        ] {
+            let other = FileTokenStore::new(&path, &project(elsewhere));
+            assert_eq!(other.load().expect("looked"), None, "{elsewhere}");
+            other.clear().expect("signed out there");
+        }
+        let same = FileTokenStore::new(&path, &project("https://A.supabase.co/"));
+        assert!(same.load().expect("loaded").is_some(), "however it is written");
+        assert_eq!(store_at(&path).load().expect("loaded"), Some(mine));
+    }
+
+    #[test]
+    fn a_file_that_names_no_project_counts_where_its_token_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("session.json");
+        for (access_token, counts) in [
+            (jwt("https://a.supabase.co/auth/v1"), true),
+            (jwt("https://a.supabase.co"), true),
+            (jwt("https://b.supabase.co/auth/v1"), false),
+            (jwt("https://a.supabase.co.example/auth/v1"), false),
+            (jwt(""), false),
+            ("access.1".to_owned(), false),
+        ] {
+            let old = Tokens {
+                access_token,
+                ..tokens(1, Timestamp(0))
+            };
+            let mut text = serde_json::to_value(&old).expect("json");
+            text.as_object_mut().expect("an object").remove("project");
+            std::fs::write(&path, text.to_string()).expect("written");
+            let loaded = store_at(&path).load().expect("looked");
+            let expected = counts.then(|| Tokens {
+                project: a().url,
+                ..old.clone()
+            });
+            assert_eq!(loaded, expected, "{}", old.access_token);
+            assert!(path.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_project_that_the_settings_name_now_is_sent_nothing_of_the_one_before() {
+        let stub = Stub::start(|_| answer(200, session(2))).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("session.json");
+        let clock = HandClock::at(0);
+        store_at(&path).save(&of_a(1, clock.now())).expect("saved");
+        let store = FileTokenStore::new(&path, &stub.project());
+        let auth = Auth::new(stub.project(), clock.clone(), Arc::new(store)).expect("auth");
+        let error = auth.access_token().await.expect_err("not signed in there");
+        assert!(matches!(error, AuthError::SignedOut { .. }), "{error}");
+        assert_eq!((auth.user(), stub.asked().len()), (None, 0));
+        // As the account of "This machine" does when its hub has come up on another port.
+        auth.sign_in("a@b.c", "secret").await.expect("signed in anew");
+        let kept = FileTokenStore::new(&path, &stub.project())
+            .load()
+            .expect("loaded");
+        assert_eq!(kept.expect("a session").project, stub.project().url);
+    }
 
     #[test]
     fn a_session_survives_in_a_file_that_only_its_owner_reads() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep/er/session.json");
-        let store = FileTokenStore::new(&path);
+        let store = store_at(&path);
         assert_eq!(store.load().expect("no file yet"), None);
-        let (first, second) = (tokens(1, Timestamp(0)), tokens(2, Timestamp(5)));
+        let (first, second) = (of_a(1, Timestamp(0)), of_a(2, Timestamp(5)));
         store.save(&first).expect("saved");
         store.save(&second).expect("saved again");
-        assert_eq!(FileTokenStore::new(&path).load().expect("loaded"), Some(second));
+        assert_eq!(store_at(&path).load().expect("loaded"), Some(second));
         let left: Vec<_> = std::fs::read_dir(path.parent().expect("a folder"))
             .expect("a folder")
             .collect();
@@ -540,10 +635,7 @@ mod file {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("session.json");
         std::fs::write(&path, "{\"access_token\":\"topsecret\"").expect("written");
-        let error = FileTokenStore::new(&path)
-            .load()
-            .expect_err("damaged")
-            .to_string();
+        let error = store_at(&path).load().expect_err("damaged").to_string();
         assert!(
             error.contains("session.json") && !error.contains("topsecret"),
             "{error}"
@@ -555,7 +647,7 @@ mod file {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("written");
-        let error = FileTokenStore::new(file.join("session.json"))
+        let error = store_at(&file.join("session.json"))
             .save(&tokens(1, Timestamp(0)))
             .expect_err("not a folder");
         assert!(error.to_string().contains("session.json"), "{error}");
@@ -565,7 +657,7 @@ mod file {
     fn only_one_holds_the_right_to_refresh() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("session.json");
-        let (one, other) = (FileTokenStore::new(&path), FileTokenStore::new(&path));
+        let (one, other) = (store_at(&path), store_at(&path));
         let held = one.try_lock().expect("a lock");
         assert!(held.is_some());
         assert!(other.try_lock().expect("a look").is_none());

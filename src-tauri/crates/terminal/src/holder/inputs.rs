@@ -8,6 +8,8 @@ use crate::wire::Typed;
 
 /// Pieces that may wait.
 const INPUTS_MAX: usize = 64;
+/// The id of a piece whose core is gone: each core counts its own from 1, and none gets an answer to another one's.
+const NOBODYS: u64 = 0;
 /// Bytes that may wait.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -45,9 +47,13 @@ impl Inputs {
         Ok(())
     }
 
-    /// The core that sent them is gone: what the program has seen a part of is written to its end, the rest is dropped.
+    /// The core that sent them is gone: what the program has seen a part of is written to its end, and answered to
+    /// nobody; the rest is dropped.
     pub(crate) fn forget_unbegun(&mut self) {
         self.queue.retain(|input| input.written > 0);
+        for input in &mut self.queue {
+            input.id = NOBODYS;
+        }
     }
 
     /// Takes back a piece; says what has become of it. One that is not here was answered before, or has never come.
@@ -67,7 +73,9 @@ impl Inputs {
                 None => break,
                 Some(typed) => typed,
             };
-            through.push((input.id, typed));
+            if input.id != NOBODYS {
+                through.push((input.id, typed));
+            }
             self.queue.pop_front();
         }
         through
@@ -103,4 +111,38 @@ pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let (seconds, ns) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000_000 + ns.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_core_gets_no_answer_to_what_the_core_before_it_has_sent() {
+        let (ours, mut program) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        program.set_nonblocking(true).unwrap();
+        let mut master = File::from(OwnedFd::from(ours));
+        let mut inputs = Inputs::default();
+        let filler = vec![b'f'; INPUT_BYTES_MAX - 64];
+        inputs.push(1, filler.clone()).unwrap();
+        assert!(inputs.write(&mut master, true).is_empty(), "it does not read");
+        inputs.forget_unbegun();
+        inputs.push(1, b"never".to_vec()).unwrap();
+        assert!(matches!(inputs.withdraw(1), Typed::Withdrawn));
+        inputs.push(1, b"this".to_vec()).unwrap();
+        let (mut heard, mut through) = (Vec::new(), Vec::new());
+        while !inputs.is_empty() {
+            // To its end: it says so by an error.
+            let _ = program.read_to_end(&mut heard);
+            through.extend(inputs.write(&mut master, true));
+        }
+        let _ = program.read_to_end(&mut heard);
+        assert!(heard == [filler, b"this".to_vec()].concat(), "not what was typed");
+        assert!(matches!(&through[..], [(1, Typed::Done { .. })]), "{through:?}");
+    }
 }

@@ -286,6 +286,10 @@ impl Holder {
         patience.into_iter().chain(homeless).min()
     }
 
+    fn gives_up(&self, now: Instant) -> bool {
+        self.ending.is_none() && self.gives_up_at().is_some_and(|at| now >= at)
+    }
+
     /// When it is to look whether it can be found: only while nobody is there, who does not need to find it.
     fn looks_home_at(&self) -> Option<Instant> {
         let waits = self.alone_since.is_some() && self.homeless_since.is_none() && self.ending.is_none();
@@ -296,11 +300,11 @@ impl Holder {
 
     fn look_home(&mut self, now: Instant) {
         self.looked_home = now;
-        if let Some(home) = &mut self.home
-            && self.homeless_since.is_none()
-            && !home.keep()
-        {
-            self.homeless_since = Some(now);
+        if let Some(home) = &mut self.home {
+            self.homeless_since = match home.keep() {
+                true => None,
+                false => self.homeless_since.or(Some(now)),
+            };
         }
     }
 
@@ -343,7 +347,11 @@ impl Holder {
         if self.looks_home_at().is_some_and(|at| now >= at) {
             self.look_home(now);
         }
-        if self.ending.is_none() && self.gives_up_at().is_some_and(|at| now >= at) {
+        if self.gives_up(now) && self.homeless_since.is_some() {
+            // An agent that works is ended for what is true now.
+            self.look_home(now);
+        }
+        if self.gives_up(now) {
             let why = match self.homeless_since {
                 Some(_) => "its folder was removed, and nobody could find it any more".to_owned(),
                 None => format!(

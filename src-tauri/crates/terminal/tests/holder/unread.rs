@@ -73,6 +73,9 @@ async fn what_a_core_that_is_gone_had_not_begun_to_type_is_not_typed() {
     assert_eq!((&answer[..8], answer[8]), (&99_u64.to_le_bytes()[..], 2));
     drop(core);
     let next = crate::house::attached(house.launch(6).attach("left").await);
+    // It is no answer to this core that the piece of the one before, which goes on, has begun or is through.
+    let given_up = tokio::time::timeout(Duration::from_millis(50), next.write("nor this"));
+    assert!(given_up.await.is_err(), "the program has read nothing");
     fs::write(house.file("go"), "").unwrap();
     next.write("this").await.unwrap();
     let wanted = [filler(), b"this".to_vec()].concat();

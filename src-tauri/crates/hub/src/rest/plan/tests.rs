@@ -304,9 +304,9 @@ fn no_request_panics_and_every_statement_has_the_parameters_it_names() {
         };
         planned += 1;
         for media in [Media::Json, Media::Csv, Media::Object { stripped: true }] {
-            sql::tests::assert_balanced(&sql::read(&node, Some(media), true, Some(5)));
+            sql::tests::assert_balanced(&sql::read(&node, Some(media), true, Some(5)).unwrap());
         }
-        sql::tests::assert_balanced(&sql::planned(&node));
+        sql::tests::assert_balanced(&sql::planned(&node).unwrap());
     }
     assert!(planned > 2_000, "only {planned} requests got as far as SQL");
 }

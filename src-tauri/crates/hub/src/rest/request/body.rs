@@ -10,6 +10,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use super::super::error::RestError;
 use super::csv;
 
+/// Fields of a form: no table has more columns, and no function more arguments.
+const FORM_PAIRS_MAX: usize = csv::COLUMNS_MAX;
+
 /// What a body is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Target {
@@ -89,18 +92,15 @@ pub(in super::super) fn payload(
         ("application/json" | "", _) => json(body, target, columns),
         ("text/csv", _) => {
             let text = utf8(body)?;
-            shaped(
-                csv::to_json(text).map_err(invalid)?,
-                "All lines must have same number of fields",
-            )
+            shaped(csv::to_json(text)?, "All lines must have same number of fields")
         }
         ("application/x-www-form-urlencoded", Target::Function) => {
-            let pairs: Vec<(String, String)> = form(body);
+            let pairs = form(body)?;
             let keys = pairs.iter().map(|(name, _)| name.clone()).collect();
             Ok(Payload::Form { pairs, keys })
         }
         ("application/x-www-form-urlencoded", Target::Table) => {
-            let map = form(body).into_iter().map(|(name, value)| (name, value.into()));
+            let map = form(body)?.into_iter().map(|(name, value)| (name, value.into()));
             let object = serde_json::Value::Object(map.collect());
             shaped(object.to_string(), "")
         }
@@ -119,15 +119,18 @@ fn whole(kind: &'static str, text: String) -> Result<Payload, RestError> {
     Ok(Payload::Whole { kind, text })
 }
 
-/// `a=1&b=x+y`; a form has no way to be wrong.
-fn form(body: &[u8]) -> Vec<(String, String)> {
-    let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    let pairs = pairs.map(|pair| {
+/// `a=1&b=x+y`; a form has no way to be wrong but to be too long.
+fn form(body: &[u8]) -> Result<Vec<(String, String)>, RestError> {
+    let pairs = || body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    if pairs().nth(FORM_PAIRS_MAX).is_some() {
+        return Err(invalid(format!("the form has more than {FORM_PAIRS_MAX} fields")));
+    }
+    let pairs = pairs().map(|pair| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let mut next = || decoded(halves.next().unwrap_or_default());
         (next(), next())
     });
-    pairs.collect()
+    Ok(pairs.collect())
 }
 
 fn decoded(text: &[u8]) -> String {
@@ -329,5 +332,17 @@ mod tests {
         assert_eq!((bytes.whole(), bytes.text()), (Some("bytea"), "\\x00ff"));
         assert!(payload(b"x", "text/plain", Target::Table, false).is_err());
         assert_eq!(payload(b"", "", Target::Function, false).unwrap().text(), "{}");
+        for target in [Target::Function, Target::Table] {
+            let form = |pairs| {
+                payload(
+                    "a&".repeat(pairs).as_bytes(),
+                    "application/x-www-form-urlencoded",
+                    target,
+                    false,
+                )
+            };
+            assert!(form(FORM_PAIRS_MAX).is_ok());
+            assert_eq!(form(FORM_PAIRS_MAX + 1).unwrap_err().code(), "PGRST102");
+        }
     }
 }

@@ -132,9 +132,9 @@ pub(crate) struct SchemaCache {
 impl SchemaCache {
     /// Reads the catalogue for the first time.
     pub async fn load(database: &Database) -> Result<SchemaCache, HubError> {
-        let client = database.admin(ATTEMPT).await?;
+        let mut client = database.admin(ATTEMPT).await?;
         Ok(SchemaCache {
-            state: RwLock::new(Arc::new(read::read(&client).await?)),
+            state: RwLock::new(Arc::new(read::read(&mut client).await?)),
             looked: Mutex::new(Instant::now()),
         })
     }
@@ -145,12 +145,12 @@ impl SchemaCache {
     }
 
     /// Reads the catalogue again.
-    pub async fn reload(&self, client: &Client) -> Result<(), HubError> {
+    pub async fn reload(&self, client: &mut Client) -> Result<(), HubError> {
         let _one_at_a_time = self.looked.lock().await;
         self.take(client).await
     }
 
-    async fn take(&self, client: &Client) -> Result<(), HubError> {
+    async fn take(&self, client: &mut Client) -> Result<(), HubError> {
         let schema = Arc::new(read::read(client).await?);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = schema;
         Ok(())
@@ -162,9 +162,11 @@ impl SchemaCache {
         // Who waited finds what the one before has read, or that it is no use to look again.
         if Arc::ptr_eq(before, &self.current()) && looked.elapsed() >= REREAD_PAUSE {
             let read_again = async {
-                let client = database.admin(ATTEMPT).await?;
-                self.take(&client).await
+                let mut client = database.admin(ATTEMPT).await?;
+                self.take(&mut client).await
             };
+            // Before it, too: who asks and goes away again causes no more readings than who waits.
+            *looked = Instant::now();
             if let Err(error) = read_again.await {
                 tracing::warn!(%error, "the schema cache stays as it was");
             }
@@ -172,5 +174,76 @@ impl SchemaCache {
         }
         let current = self.current();
         (!Arc::ptr_eq(before, &current)).then_some(current)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::postgres::{self, Cluster, Server};
+    use crate::source::Source;
+
+    /// How long the test waits for something that must come.
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    async fn somebody_waits_for_a_lock(client: &Client) {
+        let started = Instant::now();
+        let waiting = "select exists (select from pg_locks where not granted)";
+        while !client.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {
+            assert!(started.elapsed() < DEADLINE, "the catalogue is not read");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_the_catalogue_is_read_leaves_no_transaction_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        // Postgres may run as another user.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let cluster = Cluster::open(&folder.path().join("hub")).unwrap();
+        let binaries = postgres::locate(None, None).await.unwrap();
+        let source = Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap();
+        let database = Database::open(&source).unwrap();
+        let tasks = tokio_util::task::TaskTracker::new();
+        let other = source.superuser().open(&tasks, "for a test").await.unwrap();
+        let before = Instant::now().checked_sub(REREAD_PAUSE).unwrap();
+        let cache = SchemaCache {
+            state: RwLock::default(),
+            looked: Mutex::new(before),
+        };
+        let empty = cache.current();
+
+        let lock = "begin; lock table pg_catalog.pg_attrdef in access exclusive mode";
+        other.batch_execute(lock).await.unwrap();
+        tokio::select! {
+            _ = cache.after_miss(&database, &empty) => panic!("the catalogue could be read"),
+            () = somebody_waits_for_a_lock(&other) => {}
+        }
+        other.batch_execute("rollback").await.unwrap();
+        assert!(*cache.looked.lock().await > before, "it counts as a look");
+
+        // The pool has this one connection.
+        let client = database.admin("look").await.unwrap();
+        assert_eq!(database.admin.status().size, 1);
+        let write = "create table public.written (id int); insert into written values (1)";
+        client.batch_execute(write).await.unwrap();
+        let seen = other
+            .query_one("select count(*) from written", &[])
+            .await
+            .unwrap();
+        assert_eq!(seen.get::<_, i64>(0), 1, "it is there for everybody");
+        drop(client);
+
+        let read_again = SchemaCache {
+            looked: Mutex::new(before),
+            ..cache
+        };
+        let newer = read_again.after_miss(&database, &empty).await.unwrap();
+        assert!(newer.tables.contains_key("written"));
+        drop(other);
+        database.close();
+        source.stop().await.unwrap();
     }
 }

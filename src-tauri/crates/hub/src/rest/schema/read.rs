@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, IsolationLevel, Row};
 
 use super::relations::{self, ForeignKey, Link, Relation};
 use super::views::Views;
@@ -96,12 +96,20 @@ fn fault(source: tokio_postgres::Error) -> HubError {
     }
 }
 
-/// One consistent reading.
-pub(super) async fn read(client: &Client) -> Result<Schema, HubError> {
-    let begin = "begin isolation level repeatable read read only; set local search_path = ''";
-    client.batch_execute(begin).await.map_err(fault)?;
-    let schema = read_all(client).await;
-    let end = client.batch_execute("rollback").await;
+/// One consistent reading. Who asked may go away in the midst of it: the transaction then ends with this future, so
+/// that the connection goes back to its pool as it came.
+pub(super) async fn read(client: &mut Client) -> Result<Schema, HubError> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(fault)?;
+    let no_path = "set local search_path = ''";
+    transaction.batch_execute(no_path).await.map_err(fault)?;
+    let schema = read_all(transaction.client()).await;
+    let end = transaction.rollback().await;
     let schema = schema?;
     end.map_err(fault)?;
     Ok(schema)

@@ -12,6 +12,7 @@ mod read;
 #[cfg(test)]
 pub(super) mod tests;
 
+use super::error::RestError;
 use super::plan::{Call, Change, Node, Returning};
 use super::request::Media;
 use super::schema::{Function, Returns};
@@ -20,6 +21,10 @@ use crate::db::{Text, ident};
 /// What the rows of a change or a call are called.
 const RESULT: &str = "pgrst_source";
 
+/// Longest statement, in bytes, without its parameters; what is embedded counts at each level. Nobody's honest request
+/// comes near it: long lists are parameters.
+const SQL_BYTES_MAX: usize = 1024 * 1024;
+
 /// A statement and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Statement {
@@ -27,10 +32,12 @@ pub(super) struct Statement {
     pub parameters: Vec<Text>,
 }
 
-/// Parameters collected while a statement is written.
+/// Parameters collected while a statement is written, and how much of it there is.
 #[derive(Debug, Default)]
 struct Writer {
     parameters: Vec<Text>,
+    /// Bytes of the parts that were [kept](Writer::kept).
+    written: usize,
 }
 
 impl Writer {
@@ -49,11 +56,25 @@ impl Writer {
         self.value(format!("{{{}}}", quoted.join(",")))
     }
 
-    fn finish(self, sql: String) -> Statement {
-        Statement {
+    /// More was written than a statement may have: nothing more is, and [`Writer::finish`] refuses it.
+    fn is_full(&self) -> bool {
+        self.written > SQL_BYTES_MAX
+    }
+
+    /// A finished part of the statement; nothing when there is too much already.
+    fn kept(&mut self, sql: String) -> String {
+        self.written = self.written.saturating_add(sql.len());
+        if self.is_full() { String::new() } else { sql }
+    }
+
+    fn finish(self, sql: String) -> Result<Statement, RestError> {
+        if self.is_full() || sql.len() > SQL_BYTES_MAX {
+            return Err(RestError::too_much("bytes of SQL", SQL_BYTES_MAX));
+        }
+        Ok(Statement {
             sql,
             parameters: self.parameters,
-        }
+        })
     }
 }
 
@@ -109,7 +130,12 @@ const SAID: &str = "nullif(current_setting('response.headers', true), '') AS hea
                     nullif(current_setting('response.status', true), '') AS status";
 
 /// What a table or view shows.
-pub(super) fn read(node: &Node, media: Option<Media>, counted: bool, most: Option<i64>) -> Statement {
+pub(super) fn read(
+    node: &Node,
+    media: Option<Media>,
+    counted: bool,
+    most: Option<i64>,
+) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
     let rows = writer.rows(node);
     let (count, total) = counting(&mut writer, node, counted, most);
@@ -122,7 +148,7 @@ pub(super) fn read(node: &Node, media: Option<Media>, counted: bool, most: Optio
 }
 
 /// The statement of which Postgres is to say how many rows it expects.
-pub(super) fn planned(node: &Node) -> Statement {
+pub(super) fn planned(node: &Node) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
     let count = writer.count(node);
     writer.finish(format!("EXPLAIN (FORMAT JSON) {count}"))
@@ -147,7 +173,7 @@ pub(super) fn changed(
     node: &Node,
     media: Option<Media>,
     key: Option<&[String]>,
-) -> Statement {
+) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
     let merged = change.counts_inserted();
     let statement = writer.change(change);
@@ -179,7 +205,12 @@ pub(super) fn changed(
 }
 
 /// A call; `node` shows the rows it gives.
-pub(super) fn called(call: &Call, node: &Node, media: Option<Media>, counted: bool) -> Statement {
+pub(super) fn called(
+    call: &Call,
+    node: &Node,
+    media: Option<Media>,
+    counted: bool,
+) -> Result<Statement, RestError> {
     let mut writer = Writer::default();
     let statement = writer.call(call);
     let scalar = !matches!(call.function.returns, Returns::Row { .. });

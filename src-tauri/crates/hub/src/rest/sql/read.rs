@@ -1,7 +1,7 @@
 //! Rows of a node: its columns, its filters, and for each embedded relation a lateral join.
 
 use super::super::ast::Rows;
-use super::super::plan::{Node, Show, Source};
+use super::super::plan::{Condition, Node, Show, Source};
 use super::super::schema::relations::{Link, Pairs};
 use super::condition::{embedded, joined_is_empty};
 use super::{RESULT, Writer, column, ident, table};
@@ -19,6 +19,9 @@ fn order_column(place: usize) -> String {
 impl Writer {
     /// `SELECT … FROM … WHERE … ORDER BY … LIMIT …` of a node and all below it.
     pub(super) fn rows(&mut self, node: &Node) -> String {
+        if self.is_full() {
+            return String::new();
+        }
         let spread_list = node.is_spread() && !node.is_to_one();
         let mut shown: Vec<String> = node.select.iter().map(|show| self.show(node, show)).collect();
         if shown.is_empty() && node.children.is_empty() {
@@ -44,26 +47,44 @@ impl Writer {
             self.order(node, &node.order)
         };
         let page = self.page(node.rows);
-        format!("SELECT {} FROM {from}{conditions}{order}{page}", shown.join(", "))
+        let sql = format!("SELECT {} FROM {from}{conditions}{order}{page}", shown.join(", "));
+        self.kept(sql)
     }
 
     /// `SELECT 1 …`: one row for each row of the node, without its limit. Inner joins become conditions.
     pub(super) fn count(&mut self, node: &Node) -> String {
-        let from = self.from(node);
+        if self.is_full() {
+            return String::new();
+        }
+        let mut from = self.from(node);
+        // What is asked about in several places is written down once: else the text would be multiplied at each
+        // level. `OFFSET 0` keeps Postgres from copying it into those places.
+        for child in node.children.iter().filter(|child| is_shared(node, child)) {
+            let rows = self.count(child);
+            let name = embedded(child.number);
+            from.push_str(&format!(
+                " CROSS JOIN LATERAL (SELECT EXISTS ({rows}) AS e OFFSET 0) AS {name}"
+            ));
+        }
+        let exists = |writer: &mut Writer, child: &Node| {
+            if is_shared(node, child) {
+                format!("{}.e", embedded(child.number))
+            } else {
+                format!("EXISTS ({})", writer.count(child))
+            }
+        };
         let mut conditions = self.conditions(node, &|writer, number, negated| {
             let Some(child) = node.children.iter().find(|child| child.number == number) else {
                 return "TRUE".to_owned();
             };
             let not = if negated { "" } else { "NOT " };
-            format!("{not}EXISTS ({})", writer.count(child))
+            format!("{not}{}", exists(writer, child))
         });
-        let inner = |child: &&Node| child.joined.as_ref().is_some_and(|joined| joined.inner);
-        for child in node.children.iter().filter(inner) {
+        for child in node.children.iter().filter(|child| is_inner(child)) {
             conditions.push_str(if conditions.is_empty() { " WHERE " } else { " AND " });
-            let rows = self.count(child);
-            conditions.push_str(&format!("EXISTS ({rows})"));
+            conditions.push_str(&exists(self, child));
         }
-        format!("SELECT 1 FROM {from}{conditions}")
+        self.kept(format!("SELECT 1 FROM {from}{conditions}"))
     }
 
     fn show(&mut self, node: &Node, show: &Show) -> String {
@@ -132,7 +153,7 @@ impl Writer {
 
     /// The lateral join that gives an embedded relation.
     fn join(&mut self, child: &Node) -> String {
-        let inner = child.joined.as_ref().is_some_and(|joined| joined.inner);
+        let inner = is_inner(child);
         let kind = if inner { "INNER" } else { "LEFT" };
         let name = embedded(child.number);
         let rows = self.rows(child);
@@ -177,6 +198,24 @@ impl Writer {
             format!(" ORDER BY {}", terms.join(", "))
         }
     }
+}
+
+fn is_inner(child: &Node) -> bool {
+    child.joined.as_ref().is_some_and(|joined| joined.inner)
+}
+
+/// Whether the count of `node` asks in more than one place whether `child` has rows.
+fn is_shared(node: &Node, child: &Node) -> bool {
+    asked(&node.conditions, child.number) + usize::from(is_inner(child)) > 1
+}
+
+fn asked(conditions: &[Condition], number: usize) -> usize {
+    let places = conditions.iter().map(|condition| match condition {
+        Condition::Node { members, .. } => asked(members, number),
+        Condition::Empty { child, .. } => usize::from(*child == number),
+        Condition::Test { .. } => 0,
+    });
+    places.sum()
 }
 
 /// What an embedded relation adds to the columns of the row it belongs to.

@@ -19,7 +19,7 @@ fn query(pairs: &[(&str, &str)]) -> Query {
 fn reading(table: &str, pairs: &[(&str, &str)]) -> Result<Statement, RestError> {
     let schema = schema();
     let node = plan::read(&schema, Root::Table(table), &query(pairs))?;
-    Ok(read(&node, Some(Media::Json), true, None))
+    read(&node, Some(Media::Json), true, None)
 }
 
 fn json(text: &str) -> Payload {
@@ -36,12 +36,7 @@ fn changing(method: &Method, pairs: &[(&str, &str)], body: Option<Payload>) -> R
         defaults: true,
     };
     let change = plan::change(&schema, method, "messages", &query, &node, body, wanted)?;
-    Ok(changed(
-        &change,
-        &node,
-        Some(Media::Json),
-        Some(&["id".to_owned()]),
-    ))
+    changed(&change, &node, Some(Media::Json), Some(&["id".to_owned()]))
 }
 
 /// Every placeholder from `$1` on is there, and none beyond the last parameter.
@@ -176,6 +171,53 @@ fn put_wants_the_whole_key_and_nothing_else() {
             "{bad:?}"
         );
     }
+}
+
+/// Parts with the parts below and above them, `levels` deep; each level is asked `times` about the next one.
+fn asking(levels: usize, times: usize) -> Vec<(String, String)> {
+    let select = format!(
+        "{}id{}",
+        "up:parent(id,down:parts!parent(".repeat(levels),
+        "))".repeat(levels)
+    );
+    let mut pairs = vec![("select".to_owned(), select)];
+    let mut path = String::new();
+    for level in 0..levels * 2 {
+        let next = if level % 2 == 0 { "up" } else { "down" };
+        let asked = format!("({}id.eq.1)", format!("{next}.is.null,").repeat(times));
+        pairs.push((format!("{path}or"), asked));
+        path.push_str(&format!("{next}."));
+    }
+    pairs
+}
+
+#[test]
+fn asking_often_about_embedded_relations_does_not_multiply_the_statement() {
+    let length = |levels, times| {
+        let pairs = asking(levels, times);
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let statement = reading("parts", &pairs).unwrap();
+        assert_balanced(&statement);
+        statement.sql.len()
+    };
+    let (once, often) = (length(2, 1), length(2, 200));
+    // Eight hundred places of some dozens of bytes, in the rows and in their count; not 200⁴.
+    assert!(often < once + 200_000, "{once} bytes became {often}");
+    // Each level twice as long as the one below would be 2¹².
+    assert!(length(6, 2) < 100_000, "{}", length(6, 2));
+}
+
+#[test]
+fn a_statement_that_grows_too_long_is_refused() {
+    let writer = Writer::default();
+    assert_eq!(
+        writer.finish("x".repeat(SQL_BYTES_MAX + 1)).unwrap_err().code(),
+        "PGRST100"
+    );
+    let mut writer = Writer::default();
+    assert_eq!(writer.kept("x".repeat(SQL_BYTES_MAX)).len(), SQL_BYTES_MAX);
+    assert!(writer.kept("x".to_owned()).is_empty() && writer.is_full());
+    assert_eq!(writer.finish(String::new()).unwrap_err().code(), "PGRST100");
 }
 
 #[test]
