@@ -21,7 +21,7 @@ const PRESSES_MAX: u32 = 5;
 /// How long an interrupt may take before the session is ended instead.
 const INTERRUPT_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How long the terminal may take to accept one key.
-const KEY_WAIT_MAX: Duration = Duration::from_secs(1);
+const KEY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Reads of the transcript in one look, so that a huge one does not hold up the loop.
 const READS_MAX: u32 = 8;
 /// Transcripts of left conversations that are remembered.
