@@ -86,11 +86,16 @@ impl EventLoop {
     /// Before a session is made for the command that asks for one: the same. Without the office's word it stays in line.
     /// With it, it is noted as begun: lost from here on, it is not let go as if it had never come.
     pub(super) fn may_make_session(&mut self, id: CommandId) -> bool {
-        if !self.ask_to_begin_early(id) {
-            return false;
+        match self.desk.begin(id, self.moment()) {
+            BeginStep::Go => {
+                let began_before = self.work.get(&id).is_some_and(|work| work.started_at.is_some());
+                return began_before || self.mark_started(id);
+            }
+            BeginStep::Ask { token } => self.ask_to_begin(id, token),
+            BeginStep::Wait => {}
+            BeginStep::Expired => self.end_expired(id),
         }
-        let began_before = self.work.get(&id).is_some_and(|work| work.started_at.is_some());
-        began_before || self.mark_started(id)
+        false
     }
 
     /// Carries out what had to wait for its session to be found: what has an effect at once only behind the office's
@@ -114,16 +119,13 @@ impl EventLoop {
         }
     }
 
-    /// Asks early: while the session is looked at, or before another one is given up for it. True: the office's word is
-    /// here.
-    pub(super) fn ask_to_begin_early(&mut self, id: CommandId) -> bool {
+    /// Asks early, while the session is looked at.
+    pub(super) fn ask_to_begin_early(&mut self, id: CommandId) {
         match self.desk.begin(id, self.moment()) {
-            BeginStep::Go => return true,
             BeginStep::Ask { token } => self.ask_to_begin(id, token),
-            BeginStep::Wait => {}
             BeginStep::Expired => self.end_expired(id),
+            BeginStep::Go | BeginStep::Wait => {}
         }
-        false
     }
 
     pub(super) fn ask_to_begin(&mut self, command: CommandId, token: Uuid) {

@@ -79,9 +79,7 @@ impl EventLoop {
                 continue;
             }
             let makes_it = matches!(placement, Placement::Take(_) | Placement::Start) && wish.fresh;
-            // A session is not lost for a command that is somebody else's by now, or over.
-            let costs_one = matches!(placement, Placement::GiveUp(_));
-            if makes_it && !self.may_make_session(id) || costs_one && !self.ask_to_begin_early(id) {
+            if makes_it && !self.may_make_session(id) {
                 self.waits_because(id, "the office is asked whether it may be begun");
                 continue;
             }

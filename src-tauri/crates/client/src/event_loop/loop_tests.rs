@@ -2,12 +2,11 @@
 
 use domain::ask::{AnswerWay, Answerer, AskAnswer};
 use session::SessionError;
-use supabase::{BeginAnswer, NO_SUCH_FUNCTION, Renewal, RestError};
+use supabase::{NO_SUCH_FUNCTION, RestError};
 use terminal::TerminalError;
 
 use super::*;
 use crate::event_loop::answers::Given;
-use crate::event_loop::warm::PoolState;
 use crate::rules::claims::Room;
 use crate::stopping::StopHow;
 
@@ -162,49 +161,4 @@ async fn an_office_of_an_earlier_version_is_asked_once_more_without_what_it_does
     assert!(core.known().is_some());
     core.claimed(here, "test", Ok(Vec::new()));
     assert!(!core.problems.contains_key("office_claims"));
-}
-
-#[tokio::test]
-async fn no_session_is_given_up_for_a_command_before_the_office_has_said_that_it_may_be_begun() {
-    for (kind, args, warm) in [
-        ("create_session", json!({}), true),
-        ("send_prompt", json!({ "prompt": "do it" }), false),
-    ] {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = journal_in(dir.path());
-        let mut core = core(dir.path(), &journal);
-        let mut settings = Settings::default();
-        settings.limits.sessions_max = 1;
-        core.pool = PoolState::new(&settings);
-        let session = session_row(&journal, 1, json!({ "secret": "s" }));
-        let row = journal.session(session).unwrap().unwrap();
-        let live = Live {
-            agent: AgentId(id(900_009)),
-            state: SessionState::Idle,
-            warm,
-            hold: None,
-            ..Live::left(&row, &Detail::default())
-        };
-        core.sessions.insert(session, live);
-        let command = received(&journal, 10, kind, args);
-        let row = claimed_row(&journal.command(command).unwrap().unwrap()).unwrap();
-        let token = row.lease_token;
-        let now = core.moment();
-        core.desk.hold_again(&row, now);
-        core.open_command(row);
-        core.desk.renew(now);
-        let held = Renewal {
-            held: true,
-            cancel: false,
-        };
-        core.renewed(command, token, Ok(held));
-        assert_eq!(core.work[&command].stage, Stage::InLine);
-        assert!(
-            !core.sessions[&session].ending,
-            "{kind}: the office is asked first"
-        );
-        core.begin_answered(command, token, Ok(BeginAnswer::Begun));
-        assert!(core.sessions[&session].ending, "{kind}");
-        assert_eq!(outcome(&journal, command).0, journal::Phase::Received);
-    }
 }
