@@ -1,5 +1,5 @@
 # One word per thing a person does here. The work is in scripts/.
-.PHONY: help run test setup build ui fmt lint bench chaos soak
+.PHONY: help run test setup build ui fmt lint bench chaos soak fuzz
 
 help:          ## What can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
@@ -21,9 +21,11 @@ build: ui      ## Build all programs, optimised
 
 fmt:           ## Format the Rust code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ui       ## What the tests check before they run
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench:         ## Measure the way of a command, and the output path beside other programs
@@ -34,3 +36,6 @@ chaos:         ## Kill everything at every step and at random moments, SEMO_CHAO
 
 soak:          ## Six sessions at work for an hour, measured, and a million schedules of the simulation
 	@scripts/soak.sh
+
+fuzz:          ## Feed the hub's parsers what nobody sends, ten minutes each
+	@scripts/fuzz.sh

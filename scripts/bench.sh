@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
 # Every bench there is, one after the other; nothing here fails, the tables tell. Words behind it choose rows of the
-# first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output, holder). What it is compared
-# with is installed into target/, or left out with a line where node is not there.
+# first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output, holder), or `hub` (then:
+# doorbell, rest, numbers of clients) that of the hub. What it is compared with is installed into target/, or left out with
+# a line where node is not there.
 source "$(dirname "$0")/say.sh"
+
+hub() {
+    say "the hub: the doorbell at many clients, REST beside SQL"
+    nice -n 10 cargo bench -p hub --bench office -- "$@"
+}
+
+if [ "${1:-}" = hub ]; then
+    hub "${@:2}"
+    exit
+fi
 
 peers=target/bench-node
 if has node && has npm; then
@@ -23,4 +34,5 @@ if [ $# -eq 0 ]; then
     nice -n 10 cargo bench -p terminal --bench screen
     say "the way of a command from the office to the agent"
     nice -n 10 cargo run --release -p tests --bin bench-roundtrip
+    hub
 fi

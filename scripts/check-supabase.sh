@@ -33,6 +33,7 @@ if [ -n "$db" ]; then
     command -v psql >/dev/null || fail 'check-supabase: psql is not installed' 'install the PostgreSQL client'
     # psql reads the migrations itself: as an argument they would be too long one day.
     rows=$({
+        echo 'set search_path = public;'
         echo '\set migrations `cat migrations/supabase/*.sql`'
         cat scripts/check-supabase.sql
     } | PGCONNECT_TIMEOUT=15 psql "$db" -X -q -A -t -F $'\x1f' -v ON_ERROR_STOP=1 -f -) || fail "check-supabase: the database did not answer" \

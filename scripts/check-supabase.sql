@@ -1,8 +1,9 @@
 -- What a Supabase project lacks of what migrations/supabase make, and what it has that opens it too far.
 --
--- One read-only statement. psql's variable `migrations` is the text of the migrations, one after the other
--- (scripts/check-supabase.sh sets it), so that nothing is listed twice. No row: all is well. `fault`: must be put
--- right. `note`: to be looked at.
+-- One read-only statement, for a search_path without our schemas but `public`. psql's variable `migrations` is the text
+-- of the migrations, one after the other (scripts/check-supabase.sh sets both), so that nothing is listed twice.
+-- Expressions are compared without what Postgres adds when it writes them down: parentheses, types, names. No row: all
+-- is well. `fault`: must be put right. `note`: to be looked at.
 with said as (
   -- without comments, so that no word in one counts
   select regexp_replace(:'migrations', '--[^\n]*', '', 'g') as text
@@ -41,21 +42,34 @@ wanted_column as (
    where at > 1 and split_part(chunk, ';', 1) like '%add column if not exists%'
 ),
 wanted_index as (
-  select m[1] as name, m[2] as of_table
-    from said, regexp_matches(text, 'create (?:unique )?index if not exists ([a-z_]+)\s+on ([a-z_]+\.[a-z_]+)', 'g') m
+  select m[2] as name, m[3] as of_table, m[1] is not null as is_unique
+    from said, regexp_matches(text, 'create (unique )?index if not exists ([a-z_]+)\s+on ([a-z_]+\.[a-z_]+)', 'g') m
 ),
 wanted_policy as (
-  select m[1] as name, m[2] as of_table, m[3] as cmd, m[4] as role
-    from said, regexp_matches(text, 'create policy ([a-z_]+) on ([a-z_]+\.[a-z_]+) for ([a-z]+) to ([a-z_]+)', 'g') m
+  select m[1] as name, m[2] as of_table, m[3] as cmd, m[4] as role,
+         regexp_replace(lower(m[5]), '[()\s]', '', 'g') as meaning
+    from said, regexp_matches(text,
+           'create policy ([a-z_]+) on ([a-z_]+\.[a-z_]+) for ([a-z]+) to ([a-z_]+)\s+using \(([^;]+)\);', 'g') m
 ),
 has_policy as (
-  select policyname::text as name, schemaname || '.' || tablename as of_table, lower(cmd) as cmd, roles::text[] as roles
+  select policyname::text as name, schemaname || '.' || tablename as of_table, lower(cmd) as cmd, roles::text[] as roles,
+         coalesce(qual, '') || coalesce(' with check ' || with_check, '') as text,
+         regexp_replace(regexp_replace(lower(coalesce(qual, '') || coalesce(' with check ' || with_check, '')),
+                                       '\s+as\s+[a-z_]+', '', 'g'), '::text|[()\s]', '', 'g') as meaning,
+         permissive = 'PERMISSIVE' as is_permissive
     from pg_policies
 ),
 wanted_trigger as (
-  select substring(chunk from '^([a-z_]+)') as name, substring(chunk from ' on ([a-z_]+\.[a-z_]+)') as of_table
+  select substring(chunk from '^([a-z_]+)') as name, substring(chunk from ' on ([a-z_]+\.[a-z_]+)') as of_table,
+         regexp_replace(lower(split_part(chunk, ';', 1)), '[()\s]', '', 'g') as meaning
     from said, regexp_split_to_table(text, 'create trigger ') with ordinality as t (chunk, at)
    where at > 1
+),
+has_trigger as (
+  select t.tgname::text as name, t.tgrelid, t.tgenabled, pg_get_triggerdef(t.oid) as text,
+         replace(replace(regexp_replace(lower(regexp_replace(pg_get_triggerdef(t.oid), '^CREATE TRIGGER ', '')),
+                                        '::text|[][()\s]', '', 'g'), '<>allarray', 'notin'), '=anyarray', 'in') as meaning
+    from pg_trigger t where not t.tgisinternal
 ),
 client_role as (
   select rolname::text as role from pg_roles where rolname in ('anon', 'authenticated')
@@ -63,16 +77,26 @@ client_role as (
 select 'fault' as level, 'function ' || w.name || ' is missing' as what, 'apply migrations/supabase' as remedy
   from wanted_function w where not exists (select 1 from has_function h where h.name = w.name)
 union all
-select 'fault', 'function ' || w.name || ' is of another version', 'apply migrations/supabase again, all files in order'
+select 'fault', format('function %s is of another version: line %s of it is `%s`, not `%s`',
+                       w.name, d.at, btrim(d.has), btrim(d.wanted)),
+       'apply migrations/supabase again, all files in order'
   from wanted_function w
- where exists (select 1 from has_function h where h.name = w.name)
-   and not exists (select 1 from has_function h where h.name = w.name and h.prosrc = w.body)
+ cross join lateral (
+   select d.at, coalesce(d.has, '') as has, coalesce(d.wanted, '') as wanted
+     from (select h.prosrc from has_function h where h.name = w.name order by h.oid limit 1) h
+    cross join lateral (
+      select at, a.line as has, b.line as wanted
+        from regexp_split_to_table(h.prosrc, '\n') with ordinality as a (line, at)
+        full join regexp_split_to_table(w.body, '\n') with ordinality as b (line, at) using (at)) d
+    where d.has is distinct from d.wanted
+    order by d.at limit 1) d
+ where not exists (select 1 from has_function h where h.name = w.name and h.prosrc = w.body)
 union all
 select 'fault', 'function ' || h.name || ' has no fixed search_path, or does not run as its owner as it should',
        'apply migrations/supabase again'
   from has_function h join wanted_function w on w.name = h.name and w.body = h.prosrc
  where (w.head ~ 'security definer') <> h.prosecdef
-    or (w.head ~ 'set search_path') <> exists (select 1 from unnest(h.proconfig) c where c like 'search_path=%')
+    or (w.head ~ 'set search_path = ''''') <> ('search_path=""' = any (coalesce(h.proconfig, '{}')))
 union all
 select 'fault', 'anybody with the publishable key may call ' || h.name,
        format('revoke all on function %s from public, anon', h.oid::regprocedure)
@@ -101,6 +125,11 @@ union all
 select 'fault', 'index ' || w.name || ' is missing', 'apply migrations/supabase'
   from wanted_index w where to_regclass(split_part(w.of_table, '.', 1) || '.' || w.name) is null
 union all
+select 'fault', 'index ' || w.name || case when w.is_unique then ' is not unique' else ' is unique' end,
+       'drop it, and apply migrations/supabase again'
+  from wanted_index w join pg_index i on i.indexrelid = to_regclass(split_part(w.of_table, '.', 1) || '.' || w.name)
+ where i.indisunique <> w.is_unique or not i.indisvalid
+union all
 select 'fault', 'row level security is off for ' || h.name, format('alter table %s enable row level security', h.name)
   from has_table h join wanted_table w on w.name = h.name where not h.relrowsecurity
 union all
@@ -121,6 +150,13 @@ select 'fault', format('policy %s of %s is missing', w.name, w.of_table), 'apply
  where not exists (select 1 from has_policy h
                     where h.name = w.name and h.of_table = w.of_table and h.cmd = w.cmd and h.roles = array[w.role])
 union all
+select 'fault', format('policy %s of %s says something else: `%s`%s', w.name, w.of_table, h.text,
+                       case when h.is_permissive then '' else ', and restricts' end),
+       'apply migrations/supabase again'
+  from wanted_policy w
+  join has_policy h on h.name = w.name and h.of_table = w.of_table and h.cmd = w.cmd and h.roles = array[w.role]
+ where h.meaning <> w.meaning or not h.is_permissive
+union all
 select 'fault', format('policy %s of %s is none of ours: policies add up, so it opens the table further', h.name, h.of_table),
        format('drop policy %I on %s', h.name, h.of_table)
   from has_policy h join wanted_table t on t.name = h.of_table
@@ -137,6 +173,11 @@ select 'fault', format('trigger %s of %s is missing or switched off', w.name, w.
   from wanted_trigger w
  where not exists (select 1 from pg_trigger t
                     where t.tgname = w.name and t.tgrelid = to_regclass(w.of_table) and t.tgenabled in ('O', 'A'))
+union all
+select 'fault', format('trigger %s of %s does something else: `%s`', w.name, w.of_table, h.text),
+       'apply migrations/supabase again'
+  from wanted_trigger w join has_trigger h on h.name = w.name and h.tgrelid = to_regclass(w.of_table)
+ where h.meaning <> w.meaning
 union all
 select 'fault', 'row level security is off for realtime.messages', 'ask Supabase: it is on in every project'
   from pg_class c where c.oid = to_regclass('realtime.messages') and not c.relrowsecurity

@@ -121,6 +121,7 @@ system_packages_by_name() {
     local missing=()
     has git || missing+=(git)
     has cc || missing+=("a C compiler")
+    [ "$purpose" = run ] || has c++ || missing+=("a C++ compiler")
     has pkg-config || missing+=(pkg-config)
     has_postgres || missing+=("the PostgreSQL server, $POSTGRES_MAJOR_MIN or newer")
     if [ "$(uname)" = Linux ]; then

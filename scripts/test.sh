@@ -12,6 +12,7 @@ scripts/ui.sh
 
 say "the Rust code: format and lints"
 cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
 cargo clippy --workspace --all-targets --features app/custom-protocol -- -D warnings
 
 say "the programs"
@@ -21,6 +22,9 @@ cargo build -p cli -p app -p terminal -p tests --bins --features app/custom-prot
 say "the Rust tests: units, stories, tidiness"
 # All of them, also behind one that fails: a run takes long, and its next one should not find the next fault only.
 cargo test --workspace --exclude app --no-fail-fast
+
+say "the hub's parsers, ten seconds each"
+SEMO_FUZZ_SEED=1 scripts/fuzz.sh 10
 
 if [ -n "${CI:-}" ] && [ -d .git ]; then
     say "generated files are the committed ones"

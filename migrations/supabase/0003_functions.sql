@@ -1,6 +1,18 @@
 -- The only writers. Each checks the caller's role in the office first and answers a foreign office exactly as an
 -- unknown one. Statuses are chosen by errcode: 42501 → 403, PT404 → 404, PT409 → 409, PT422 → 422.
 
+-- What 0008 and 0009 bring: the functions below read it, and work from the moment on at which they are there.
+alter table private.command_leases add column if not exists given int not null default 1;
+alter table private.command_leases add column if not exists folder uuid;
+alter table private.command_leases add column if not exists begun_from uuid;
+create table if not exists private.client_folders (
+  client_id uuid primary key references public.clients on delete cascade,
+  folder uuid not null,
+  since timestamptz not null default now()
+);
+alter table private.client_folders enable row level security;
+revoke all on private.client_folders from public, anon, authenticated;
+
 create or replace function public.create_office(p_name text) returns public.offices
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -43,8 +55,13 @@ begin
   return r;
 end $$;
 
+-- That of before, without `p_folder`: two that take the same arguments could not be told apart.
+drop function if exists public.register_client(uuid, uuid, text, text, text);
+
+-- `p_folder`: the key of the data folder from which this client works from now on. Whoever works from another one is not
+-- this client any more: its claims are refused, and it can begin nothing. Null leaves that as it is.
 create or replace function public.register_client(p_office uuid, p_client uuid, p_name text,
-    p_platform text default '', p_version text default '')
+    p_platform text default '', p_version text default '', p_folder uuid default null)
 returns public.clients language plpgsql security definer set search_path = '' as $$
 declare r public.clients;
 begin
@@ -62,8 +79,18 @@ begin
     raise exception 'this client id is taken' using errcode = 'PT409',
       hint = 'Make a new client id on this machine and register again.';
   end if;
+  if p_folder is not null then
+    insert into private.client_folders as f (client_id, folder) values (p_client, p_folder)
+    on conflict (client_id) do update set folder = excluded.folder, since = clock_timestamp()
+     where f.folder <> excluded.folder;
+  end if;
   return r;
 end $$;
+
+-- True when this client works from another data folder than `p_folder`: whoever asks is a copy, or was copied.
+create or replace function private.is_elsewhere(p_client uuid, p_folder uuid) returns boolean
+language sql stable security definer set search_path = '' as $$
+  select exists (select 1 from private.client_folders f where f.client_id = p_client and f.folder <> p_folder) $$;
 
 -- True when `p_client` is registered in the office by the one who asks.
 create or replace function private.is_my_client(p_office uuid, p_client uuid) returns boolean
@@ -170,9 +197,10 @@ language sql security definer set search_path = '' as $$
                   or greatest(c.expires_at, c.lease_until) < clock_timestamp() - interval '15 minutes'))
       order by c.id limit 500 for update skip locked) $$;
 
--- Those of before, without `p_kinds` and without `p_known`: two that take the same arguments could not be told apart.
+-- Those of before, with fewer arguments: two that take the same could not be told apart.
 drop function if exists public.claim_commands(uuid, uuid, int, int);
 drop function if exists public.claim_commands(uuid, uuid, int, int, text[]);
+drop function if exists public.claim_commands(uuid, uuid, int, int, text[], uuid[]);
 
 -- What a claim looks up for each prompt: those before it in its session. Without it every claim would read all that is
 -- open, once for each session that waits.
@@ -184,9 +212,11 @@ create index if not exists agent_commands_of_session on public.agent_commands (s
 -- is given again as it was, under the same token, so that neither its lease nor an attempt is lost with the answer. Not
 -- for ever: whatever keeps the answer from being taken must not keep the client from all other commands. Without
 -- `p_known` nothing is given before its lease is over.
+-- `p_folder`: from which data folder this client works (register_client). What was claimed from another one is not given
+-- again before its lease is over.
 -- `begun`: this very client has begun it before (begin_command); nobody else gets it then.
 create or replace function public.claim_commands(p_office uuid, p_client uuid, p_limit int default 10,
-    p_lease_s int default 60, p_kinds text[] default null, p_known uuid[] default null)
+    p_lease_s int default 60, p_kinds text[] default null, p_known uuid[] default null, p_folder uuid default null)
 returns table (id uuid, seq bigint, office_id uuid, agent_id uuid, session_id uuid, kind text, args jsonb,
     attempt int, priority smallint, created_at timestamptz, expires_at timestamptz, lease_token uuid,
     lease_until timestamptz, cancel_requested_at timestamptz, begun boolean)
@@ -201,6 +231,10 @@ begin
   end if;
   if not private.is_my_client(p_office, p_client) then
     raise exception 'no such client' using errcode = 'PT404', hint = 'Call register_client first.';
+  end if;
+  if private.is_elsewhere(p_client, p_folder) then
+    raise exception 'another core works as this client' using errcode = 'PT409',
+      hint = 'Its data folder is a copy of this one, or this is a copy of its.';
   end if;
   update public.clients c set last_seen_at = clock_timestamp()
    where c.id = p_client and c.last_seen_at < clock_timestamp() - interval '5 seconds';
@@ -218,7 +252,8 @@ begin
            or (c.lease_until > v_now and c.client_id = p_client and c.id <> all (p_known)
                and not private.is_begun(c.id)
                and exists (select 1 from private.command_leases l
-                           where l.command_id = c.id and l.attempt = c.attempt and l.given < given_max)))
+                           where l.command_id = c.id and l.attempt = c.attempt and l.given < given_max
+                             and l.folder is not distinct from p_folder)))
       and c.not_before <= v_now
       and (c.expires_at is null or c.expires_at > v_now
            or (c.state = 'leased' and private.is_begun(c.id)))
@@ -246,8 +281,8 @@ begin
       from picked where c.id = picked.id
     returning c.*, picked.again
   ), new_leases as (
-    insert into private.command_leases (command_id, attempt, owner, client_id)
-    select t.id, t.attempt, auth.uid(), p_client from taken t where not t.again
+    insert into private.command_leases (command_id, attempt, owner, client_id, folder)
+    select t.id, t.attempt, auth.uid(), p_client, p_folder from taken t where not t.again
     returning command_id, token
   ), old_leases as (
     update private.command_leases l set given = l.given + 1
@@ -262,11 +297,15 @@ begin
 end $$;
 
 -- True when `p_lease` is in force for this command: the lease of its present attempt, or an earlier one of the same
--- client, whose answer to its own newest claim may have been lost.
+-- client in the same data folder, whose answer to its own newest claim may have been lost.
 create or replace function private.is_fence(p_lease private.command_leases, p_command public.agent_commands)
-returns boolean language sql immutable set search_path = '' as $$
+returns boolean language sql stable set search_path = '' as $$
   select p_lease.token is not null and p_lease.command_id = p_command.id
-     and (p_lease.attempt = p_command.attempt or p_lease.client_id = p_command.client_id) $$;
+     and (p_lease.attempt = p_command.attempt
+          or (p_lease.client_id = p_command.client_id and exists (
+                select 1 from private.command_leases n
+                 where n.command_id = p_command.id and n.attempt = p_command.attempt
+                   and n.folder is not distinct from p_lease.folder))) $$;
 
 create or replace function public.renew_lease(p_command uuid, p_token uuid, p_lease_s int default 60)
 returns table (held boolean, cancel boolean) language plpgsql security definer set search_path = '' as $$
@@ -288,7 +327,11 @@ end $$;
 -- Asked before the first effect of a command, and again when that has to wait: the fence. Answers `begun`: from now on
 -- this command is given to nobody else. `cancel`: it is to be given up. `expired`: nothing was done before its time was
 -- over. `lost`: somebody else has it, or it is over. Nothing may be done for it unless the answer is `begun`.
-create or replace function public.begin_command(p_command uuid, p_token uuid, p_lease_s int default 60)
+-- `p_folder`: from which data folder it is begun. A copy of that folder has the same client and the same tokens, and
+-- begins nothing that was begun from the other one.
+drop function if exists public.begin_command(uuid, uuid, int);
+create or replace function public.begin_command(p_command uuid, p_token uuid, p_lease_s int default 60,
+    p_folder uuid default null)
 returns text language plpgsql security definer set search_path = '' as $$
 declare
   c public.agent_commands;
@@ -300,7 +343,9 @@ begin
   end if;
   select * into l from private.command_leases x
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
-  if l.token is null or not private.is_fence(l, c) or c.state <> 'leased' then
+  if l.token is null or not private.is_fence(l, c) or c.state <> 'leased'
+     or private.is_elsewhere(l.client_id, p_folder)
+     or exists (select 1 from private.command_leases x where x.command_id = c.id and x.begun_from <> p_folder) then
     return 'lost';
   elsif c.cancel_requested_at is not null then
     return 'cancel';
@@ -313,6 +358,8 @@ begin
       (id, command_id, office_id, client_id, attempt, status, outcome, created_by)
     values (gen_random_uuid(), c.id, c.office_id, l.client_id, c.attempt, 'progress', 'begun', auth.uid());
   end if;
+  update private.command_leases x set begun_from = p_folder
+   where x.token = l.token and x.begun_from is distinct from p_folder and p_folder is not null;
   update public.agent_commands a
      set lease_until = clock_timestamp()
                        + make_interval(secs => greatest(5, least(coalesce(p_lease_s, 60), 900)))
@@ -410,28 +457,28 @@ language sql security definer set search_path = '' as $$
   select count(*) from gone $$;
 
 revoke all on function private.reap_commands(), private.forget_commands(int), private.is_begun(uuid, uuid),
-  private.is_my_client(uuid, uuid),
+  private.is_my_client(uuid, uuid), private.is_elsewhere(uuid, uuid),
   private.session_of(uuid, jsonb), private.priority_of(text, int),
   private.is_fence(private.command_leases, public.agent_commands) from public, anon, authenticated;
 
 revoke all on function public.create_office(text),
   public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
-  public.register_client(uuid, uuid, text, text, text),
+  public.register_client(uuid, uuid, text, text, text, uuid),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int, text[], uuid[]),
+  public.claim_commands(uuid, uuid, int, int, text[], uuid[], uuid),
   public.renew_lease(uuid, uuid, int),
-  public.begin_command(uuid, uuid, int),
+  public.begin_command(uuid, uuid, int, uuid),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) from public, anon, authenticated;
 grant execute on function public.create_office(text),
   public.upsert_agent(uuid, uuid, text, text, text, text[], text[]),
-  public.register_client(uuid, uuid, text, text, text),
+  public.register_client(uuid, uuid, text, text, text, uuid),
   public.upsert_session(uuid, uuid, uuid, uuid, text, text, text),
   public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),
-  public.claim_commands(uuid, uuid, int, int, text[], uuid[]),
+  public.claim_commands(uuid, uuid, int, int, text[], uuid[], uuid),
   public.renew_lease(uuid, uuid, int),
-  public.begin_command(uuid, uuid, int),
+  public.begin_command(uuid, uuid, int, uuid),
   public.complete_command(uuid, uuid, uuid, text, text, jsonb, jsonb, jsonb, jsonb),
   public.cancel_command(uuid) to authenticated;
 grant execute on function public.enqueue_command(uuid, text, jsonb, text, uuid, uuid, int, int),

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use cli::Failure;
-use cli::machine::{Core, Guest, Lever, StopHow};
+use cli::machine::{Choice, Core, Guest, Lever, StopHow};
 use cli::world::World;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
@@ -82,25 +82,59 @@ impl Inside {
                 };
             }
         };
-        let (failed, asked, lever) = (core.failed(), core.asked_to_stop(), core.lever());
+        *self.core.lock().await = Some(core);
+        self.stay(world).await
+    }
+
+    /// Until somebody wants the end of the core, or it fails. A turn to another profile is carried out.
+    async fn stay(&self, mut world: World) -> Over {
+        loop {
+            let Some((failed, asked, chosen)) = self.show().await else {
+                return Over::Stopped;
+            };
+            let chosen = tokio::select! {
+                how = asked => {
+                    self.end(how).await;
+                    return Over::Ended;
+                }
+                () = failed => return self.failed(&world).await,
+                chosen = chosen => chosen,
+            };
+            // Whoever wants the end meanwhile waits for the core that comes.
+            let mut place = self.core.lock().await;
+            let Some(core) = place.take() else {
+                return Over::Stopped;
+            };
+            match core.turn(&world, &chosen).await {
+                Ok(turned) => {
+                    world = turned.world;
+                    *place = Some(turned.core);
+                }
+                Err(failure) => {
+                    self.refuse(failure.message, failure.hint);
+                    return Over::Told;
+                }
+            }
+        }
+    }
+
+    /// Tells the window where the core is; what is to be heard of it. `None` when it has been ended.
+    async fn show(
+        &self,
+    ) -> Option<(
+        impl Future<Output = ()> + use<>,
+        impl Future<Output = StopHow> + use<>,
+        impl Future<Output = Choice> + use<>,
+    )> {
+        let place = self.core.lock().await;
+        let core = place.as_ref()?;
         let backend = Backend {
             url: core.api_url().to_owned(),
             token: core.token().to_owned(),
         };
-        *self.lever.lock().unwrap_or_else(PoisonError::into_inner) = Some(lever);
-        *self.core.lock().await = Some(core);
+        *self.lever.lock().unwrap_or_else(PoisonError::into_inner) = Some(core.lever());
         self.outcome.send_replace(Some(Ok(backend)));
-        let how = tokio::select! {
-            how = asked => Some(how),
-            () = failed => None,
-        };
-        match how {
-            Some(how) => {
-                self.end(how).await;
-                Over::Ended
-            }
-            None => self.failed(&world).await,
-        }
+        Some((core.failed(), core.asked_to_stop(), core.chosen()))
     }
 
     /// A second program beside the one that has the core: its window shows the same, and ends nothing.
@@ -127,6 +161,11 @@ impl Inside {
         let Some(core) = core.take() else {
             return Over::Stopped;
         };
+        if let Some(why) = core.taken_over() {
+            self.refuse(why.message, why.hint);
+            core.stop(StopHow::Leave).await;
+            return Over::Told;
+        }
         self.refuse(
             "SEMO Office's core has ended by a fault of its own".to_owned(),
             format!(

@@ -84,6 +84,30 @@ pub fn goes_on(pid: u32) {
     signal(pid, Signal::CONT);
 }
 
+/// Cuts the connection between a holder and its core, as if something odd had happened to it; false when there is none at
+/// the moment.
+pub fn cut(holder: u32, core: u32) -> bool {
+    use rustix::net::{Shutdown, shutdown, sockopt::socket_peercred};
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let (Some(holder_pid), Some(core)) = (pid(holder), pid(core)) else {
+        return false;
+    };
+    let Ok(process) = pidfd_open(holder_pid, PidfdFlags::empty()) else {
+        return false;
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{holder}/fd"))
+        .into_iter()
+        .flatten();
+    let found = descriptors.flatten().find_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        let peer = socket_peercred(&socket).ok()?;
+        (peer.pid == core).then_some(socket)
+    });
+    found.is_some_and(|socket| shutdown(&socket, Shutdown::Both).is_ok())
+}
+
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);

@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::claude::{ClaudeHome, program as claude_program};
 use crate::guard::EndsLeft;
 use crate::port;
+use crate::processes::{Process, naming};
+use crate::stub::Stub;
 use crate::wait::{LONG, wait_for};
 
 /// How long a program that is told to end may take, before it is killed.
@@ -179,6 +181,23 @@ impl Place {
         assert!(left.is_empty(), "semo has ended and left behind: {left:?}");
     }
 
+    /// Sends the FE agent `prompt` and waits until it works on it; the command's id.
+    pub async fn begin(&self, stub: &Stub, prompt: &str) -> String {
+        let sent = self.run(&["send", "--agent", "FE", prompt, "--json"]).await;
+        assert_eq!(code(&sent), Some(0), "{}", err(&sent));
+        let sent: Value = serde_json::from_str(&out(&sent)).expect("JSON");
+        stub.turn_where("the turn has begun", LONG, |request| {
+            request.prompt().is_some_and(|said| said.contains(prompt))
+        })
+        .await;
+        sent["command_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Holders of this place, each with an agent below it.
+    pub fn holders(&self) -> Vec<Process> {
+        naming(&self.dir.path().join("data/holders"))
+    }
+
     async fn up_by(&self, mut command: Command) -> Up {
         let log = self.dir.path().join("up.out");
         let out = std::fs::File::create(&log).expect("a file for its output");
@@ -239,6 +258,17 @@ impl Up {
         })
         .await
         .code()
+    }
+
+    /// A command as windows see it, once it is over.
+    pub async fn over(&self, id: &str) -> Value {
+        wait_for("the command is over", LONG, || async {
+            let state = self.state().await;
+            let commands = state["commands"].as_array()?;
+            let command = commands.iter().find(|one| one["id"] == id)?.clone();
+            command["finished_at"].is_number().then_some(command)
+        })
+        .await
     }
 
     /// The state as windows see it.

@@ -25,8 +25,6 @@ const STEPS_TO_THE_SESSION: &[&str] = &[
     "holder-welcomed",
     "session-row",
 ];
-/// Steps at which the office has given commands out that no journal knows: they come again when their lease is over.
-const UNSEEN: &[&str] = &["claimed", "journalled"];
 /// Steps of the core while the prompt is brought into the agent's input.
 const STEPS_OF_THE_SUBMISSION: &[&str] = &["turn-row", "begun", "pasted", "entering", "entered", "taken"];
 /// Steps of the core from the end of the turn to the office's acknowledgement.
@@ -120,11 +118,9 @@ async fn the_core_dies_at(ground: &mut Ground, step: &str) {
     ground.station.died(&up, step).await;
     assert_eq!(ground.station.died_at(), [step], "it died where it was told to");
     up.ended().await;
-    if UNSEEN.contains(&step) {
-        ground.hub.lapse_leases().await;
-    }
     ground.station.arm("");
     let up = ground.station.place.up().await;
+    // Also what the office had given out and no journal knew: no lease is waited for.
     let states = ground.settle(step, jobs, &[]).await;
     // Only the core was away: nothing of this is unknown.
     assert_eq!(states, [CommandState::Succeeded; 2], "killed at {step}");

@@ -13,7 +13,7 @@ use harness::stub::Stub;
 use harness::wait::{LONG, wait_until};
 use harness::world::{World, problem_of, result_of, state_of, surroundings};
 use serde_json::json;
-use supabase::{CommandState, NewCommand, ResultRow};
+use supabase::{CommandState, NewCommand, Project, ResultRow};
 
 const NO_MODEL: &str = "http://127.0.0.1:9";
 
@@ -136,6 +136,8 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     );
     let remote = Remote::start(office_dir.path(), 0).await;
     let world = workstation(dir.path(), &home, NO_MODEL, remote.settings(), PASSWORD);
+    let known = &world.settings.supabase;
+    let project = Project::new(&known.url, &known.publishable_key).expect("a project");
     let joined = async |core: &Core| {
         wait_until("it has joined", LONG, || async {
             state_of(core).await["office"]["name"] == "Team"
@@ -147,7 +149,7 @@ async fn a_sign_in_that_has_expired_is_renewed_and_a_dead_one_is_made_anew() {
     core.stop(StopHow::Now).await;
     // The access token is over by our clock; the refresh token is still good.
     let tokens = |change: fn(&mut serde_json::Value)| {
-        let file = world.paths.tokens();
+        let file = world.paths.tokens(&project);
         let mut stored = serde_json::from_slice(&std::fs::read(&file).expect("stored tokens")).expect("JSON");
         change(&mut stored);
         std::fs::write(&file, stored.to_string()).expect("written");

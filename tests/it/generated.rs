@@ -20,6 +20,8 @@ fn the_typescript_of_the_view_is_the_committed_one() {
     text.push_str(view::DOMAIN_TYPESCRIPT);
     for declaration in [
         view::ProfileKind::decl(&config),
+        view::KeptView::decl(&config),
+        view::TeamView::decl(&config),
         view::ProfileView::decl(&config),
         view::ConnectionStatus::decl(&config),
         view::ConnectionView::decl(&config),

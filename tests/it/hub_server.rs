@@ -90,8 +90,13 @@ async fn a_team_has_its_accounts_its_offices_and_a_backup_that_serves_on_another
         "a backup is not written over: {}",
         err(&again)
     );
+    let early = place.run(&["hub", "renew-keys"]).await;
+    assert!(err(&early).contains("already running"), "{}", err(&early));
     hub.signal("TERM");
     assert_eq!(hub.ended().await, Some(0));
+    let renewed: Value =
+        serde_json::from_str(&done(&place, &["hub", "renew-keys", "--json"]).await).expect("JSON");
+    assert_eq!(renewed["publishable_key"], said["publishable_key"]);
 
     let other = self::place();
     done(&other, &["hub", "restore", path(&file)]).await;

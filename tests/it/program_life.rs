@@ -1,44 +1,11 @@
 //! The program's own life: it ends, is killed, is started again, and the agents go on. What people are told of it.
 
-use harness::processes::naming;
-use harness::program::{Place, Up, code, err, out};
+use harness::program::{Place, code, err, out};
 use harness::stub::Stub;
-use harness::wait::{LONG, wait_for};
 use serde_json::{Value, json};
 
 /// A turn of fifteen seconds: long enough to be interrupted by a restart, short enough to be waited for.
 const SLOW: &str = "Slowly. scn=slow:60";
-
-/// Holders of this place, each with an agent below it.
-fn holders_of(place: &Place) -> usize {
-    naming(&place.dir.path().join("data/holders")).len()
-}
-
-/// Sends a prompt and waits until the agent works on it.
-async fn begun(place: &Place, stub: &Stub, prompt: &str) -> String {
-    let sent = place.run(&["send", "--agent", "FE", prompt, "--json"]).await;
-    assert_eq!(code(&sent), Some(0), "{}", err(&sent));
-    let sent: Value = serde_json::from_str(&out(&sent)).expect("JSON");
-    stub.turn_where("the turn has begun", LONG, |request| {
-        request.prompt().is_some_and(|said| said.contains(prompt))
-    })
-    .await;
-    sent["command_id"].as_str().expect("an id").to_owned()
-}
-
-/// The command as windows see it, once it is over.
-async fn ended(up: &Up, id: &str) -> Value {
-    wait_for("the command is over", LONG, || async {
-        let state = up.state().await;
-        let command = state["commands"]
-            .as_array()?
-            .iter()
-            .find(|one| one["id"] == id)?
-            .clone();
-        command["finished_at"].is_number().then_some(command)
-    })
-    .await
-}
 
 /// The command as the journal has it.
 async fn journalled(place: &Place, id: &str) -> Value {
@@ -64,12 +31,12 @@ async fn after_a_sigterm_the_agent_goes_on_and_the_next_start_takes_it_up() {
     let place = Place::new(&stub.url());
     let up = place.up().await;
     assert_eq!(up.said["launch"]["taken_up"], 0);
-    let id = begun(&place, &stub, SLOW).await;
+    let id = place.begin(&stub, SLOW).await;
     let session = up.state().await["sessions"][0]["id"].clone();
     let port = up.said["api"].clone();
     up.signal("TERM");
     assert_eq!(up.ended().await, Some(0));
-    assert_eq!(holders_of(&place), 1, "the agent goes on");
+    assert_eq!(place.holders().len(), 1, "the agent goes on");
     let doctor = place.run(&["doctor"]).await;
     assert!(
         out(&doctor).contains("1 session, running or just over"),
@@ -87,7 +54,7 @@ async fn after_a_sigterm_the_agent_goes_on_and_the_next_start_takes_it_up() {
     assert_eq!(state["sessions"][0]["id"], session);
     assert_eq!(state["sessions"][0]["taken_up"], true);
     assert!(out(&place.run(&["status"]).await).contains("of before   1 session went on"));
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     assert_eq!(command["recovered"], "followed", "{command}");
     assert_eq!(times_at_the_model(&stub, "Slowly"), 1);
@@ -100,7 +67,7 @@ async fn after_a_kill_in_mid_turn_the_turn_is_followed_to_its_end_and_the_journa
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = begun(&place, &stub, SLOW).await;
+    let id = place.begin(&stub, SLOW).await;
     let up = place.killed_and_up(up).await;
     assert_eq!(up.said["launch"]["taken_up"], 1, "{}", up.said);
     let journal = out(&place.run(&["status", "--journal"]).await);
@@ -109,7 +76,7 @@ async fn after_a_kill_in_mid_turn_the_turn_is_followed_to_its_end_and_the_journa
         journal.contains(&format!("{short}  send_prompt     under way  with the agent")),
         "{journal}"
     );
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     assert_eq!(times_at_the_model(&stub, "Slowly"), 1);
     let again = place
@@ -132,7 +99,7 @@ async fn down_waits_for_the_turn_that_runs_and_ends_every_session() {
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = begun(&place, &stub, "Slowly. scn=slow:20").await;
+    let id = place.begin(&stub, "Slowly. scn=slow:20").await;
     let down = place.run(&["down"]).await;
     assert_eq!(code(&down), Some(0), "{}", err(&down));
     assert!(err(&down).contains("1 turn still runs: "), "{}", err(&down));
@@ -142,7 +109,7 @@ async fn down_waits_for_the_turn_that_runs_and_ends_every_session() {
         out(&down)
     );
     assert_eq!(up.ended().await, Some(0));
-    assert_eq!(holders_of(&place), 0);
+    assert_eq!(place.holders().len(), 0);
     let row = journalled(&place, &id).await;
     assert_eq!(row["result"]["outcome"], "done", "{row}");
     stub.stop().await;
@@ -153,12 +120,12 @@ async fn what_is_left_without_a_core_is_ended_without_one_and_told_at_the_next_s
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = begun(&place, &stub, "Slowly. scn=slow:400").await;
+    let id = place.begin(&stub, "Slowly. scn=slow:400").await;
     let left = place.run(&["down", "--leave"]).await;
     assert_eq!(code(&left), Some(0), "{}", err(&left));
     assert!(out(&left).contains("agents go on"), "{}", out(&left));
     assert_eq!(up.ended().await, Some(0));
-    assert_eq!(holders_of(&place), 1);
+    assert_eq!(place.holders().len(), 1);
     let leave = place.run(&["down", "--leave"]).await;
     assert_eq!(code(&leave), Some(0), "it is so already: {}", err(&leave));
     assert!(out(&leave).contains("1 session is"), "{}", out(&leave));
@@ -167,10 +134,10 @@ async fn what_is_left_without_a_core_is_ended_without_one_and_told_at_the_next_s
     assert_eq!(code(&down), Some(0), "{}", err(&down));
     let down: Value = serde_json::from_str(&out(&down)).expect("JSON");
     assert_eq!(down["sessions"].as_array().map(Vec::len), Some(1), "{down}");
-    assert_eq!(holders_of(&place), 0);
+    assert_eq!(place.holders().len(), 0);
 
     let up = place.up().await;
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_ne!(command["outcome"], "done", "{command}");
     assert_eq!(times_at_the_model(&stub, "Slowly"), 1, "and it is not done again");
     place.down(up).await;

@@ -8,7 +8,7 @@ use domain::ask::AskAnswer;
 use domain::marker::Marker;
 use domain::turn::{FailureClass, TurnOutcome, TurnStage};
 use harness::place::{HeldBy, Hooks, LIMIT, Place, deny, is_failed};
-use harness::processes::{goes_on, stands_still};
+use harness::processes::{goes_on, kill, naming, stands_still};
 use provider::claude::{Activity, ClaudeLaunch, PermissionMode};
 use session::{SessionError, SessionNote, StartMode, WhichTurn};
 use tokio::time::Instant;
@@ -144,6 +144,30 @@ async fn an_agent_that_dies_in_a_turn_fails_it_and_its_children_go_with_it() {
     let report = place.turn("do=fork do=slow:300 do=die:3").await;
     assert!(is_failed(&report, FailureClass::ProviderExit), "{report:?}");
     assert_eq!(place.exited().await.code, Some(3));
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_whose_holder_was_killed_says_what_happened_and_what_can_be_done() {
+    let mut place = agent_held(HeldBy::AProcess, &[]).await;
+    let turn = place.submit("do=slow:300", Marker::Plain, LIMIT);
+    place.working().await;
+    let holders = naming(&place.folder().join("holders"));
+    let holder = holders
+        .iter()
+        .find(|process| process.line.contains("semo-holder"));
+    kill(holder.expect("its holder").pid);
+    let report = place.ended(turn).await;
+    assert!(is_failed(&report, FailureClass::ProviderExit), "{report:?}");
+    let TurnOutcome::Failed { detail, .. } = &report.outcome else {
+        panic!("{report:?}");
+    };
+    assert!(
+        detail.contains("semo-holder") && detail.contains("send the prompt again"),
+        "{detail}"
+    );
+    let exit = place.exited().await;
+    assert!(exit.words.unwrap_or_default().contains("semo-holder"));
     place.end().await;
 }
 
@@ -521,7 +545,7 @@ async fn a_session_that_a_later_core_takes_over_is_judged_and_told_there_alone()
         panic!("the older core is not told: {last:?}");
     };
     assert!(
-        words.contains("another core on this data folder took this session over"),
+        words.contains("another SEMO Office on this computer took this session over"),
         "{words}"
     );
     let is_taken = |refused: SessionError| {

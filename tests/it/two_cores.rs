@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use harness::processes::{Process, kill, naming, of_folder};
-use harness::program::{Place, Up, code, err, out};
+use harness::processes::{kill, of_folder};
+use harness::program::{Place, code, err, out};
 use harness::stub::Stub;
 use harness::wait::{LONG, wait_for, wait_until};
 use serde_json::{Value, json};
@@ -14,44 +14,14 @@ const LONG_TURN: &str = "Slowly. scn=slow:2400";
 /// A core puts back what it says of itself within seconds.
 const PUT_BACK: Duration = Duration::from_secs(20);
 
-fn holders_of(place: &Place) -> Vec<Process> {
-    naming(&place.dir.path().join("data/holders"))
-}
-
-/// Sends a prompt and waits until the agent works on it.
-async fn begun(place: &Place, stub: &Stub, prompt: &str) -> String {
-    let sent = place.run(&["send", "--agent", "FE", prompt, "--json"]).await;
-    assert_eq!(code(&sent), Some(0), "{}", err(&sent));
-    let sent: Value = serde_json::from_str(&out(&sent)).expect("JSON");
-    stub.turn_where("the turn has begun", LONG, |request| {
-        request.prompt().is_some_and(|said| said.contains(prompt))
-    })
-    .await;
-    sent["command_id"].as_str().expect("an id").to_owned()
-}
-
-/// The command as windows see it, once it is over.
-async fn ended(up: &Up, id: &str) -> Value {
-    wait_for("the command is over", LONG, || async {
-        let state = up.state().await;
-        let command = state["commands"]
-            .as_array()?
-            .iter()
-            .find(|one| one["id"] == id)?
-            .clone();
-        command["finished_at"].is_number().then_some(command)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_whose_lock_file_is_deleted_is_not_taken_for_gone() {
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    begun(&place, &stub, LONG_TURN).await;
+    place.begin(&stub, LONG_TURN).await;
     let data = place.dir.path().join("data");
-    let before = holders_of(&place);
+    let before = place.holders();
     assert_eq!(before.len(), 1);
     // First the lock alone, then all that tells of a core.
     for gone in [&["core.lock"][..], &["core.lock", "running.json", "api-port"][..]] {
@@ -67,7 +37,7 @@ async fn a_core_whose_lock_file_is_deleted_is_not_taken_for_gone() {
             code(&place.run(&["status", "--json"]).await) == Some(0) && data.join("core.lock").exists()
         })
         .await;
-        assert_eq!(holders_of(&place), before, "nobody has ended its agent");
+        assert_eq!(place.holders(), before, "nobody has ended its agent");
     }
     let state = up.state().await;
     assert_eq!(state["sessions"][0]["state"]["state"], "working", "{state}");
@@ -77,7 +47,7 @@ async fn a_core_whose_lock_file_is_deleted_is_not_taken_for_gone() {
     assert_eq!(code(&down), Some(0), "{}", err(&down));
     assert!(out(&down).contains("agents go on"), "{}", out(&down));
     assert_eq!(up.ended().await, Some(0));
-    assert_eq!(holders_of(&place), before);
+    assert_eq!(place.holders(), before);
     let up = place.up().await;
     assert_eq!(up.said["launch"]["taken_up"], 1, "{}", up.said);
     place.down(up).await;
@@ -89,12 +59,12 @@ async fn a_living_core_whose_holders_folder_is_deleted_keeps_its_agents_and_ends
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = begun(&place, &stub, "Slowly. scn=slow:24").await;
+    let id = place.begin(&stub, "Slowly. scn=slow:24").await;
     std::fs::remove_dir_all(place.dir.path().join("data/holders")).expect("it is there");
     let second = place.run(&["up"]).await;
     assert_eq!(code(&second), Some(1), "{}", out(&second));
     assert_eq!(code(&place.run(&["status"]).await), Some(0));
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     // Checks that nothing is left.
     place.down(up).await;
@@ -106,7 +76,7 @@ async fn whoever_waits_for_a_result_is_told_that_the_core_is_ending() {
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    begun(&place, &stub, LONG_TURN).await;
+    place.begin(&stub, LONG_TURN).await;
     up.signal("INT");
     wait_until("it is ending", LONG, || async {
         up.state().await["ending"]["how"] == "finish"
@@ -161,7 +131,7 @@ async fn a_log_out_in_mid_turn_is_told_as_it_was_and_the_session_goes_on_with_it
         .await;
     assert_eq!(code(&first), Some(0), "{}", err(&first));
     let session = up.state().await["sessions"][0]["id"].clone();
-    let id = begun(&place, &stub, LONG_TURN).await;
+    let id = place.begin(&stub, LONG_TURN).await;
     log_out(&place);
     assert_eq!(up.ended().await, Some(0));
     wait_until("nothing of it runs any more", LONG, || async {
@@ -170,7 +140,7 @@ async fn a_log_out_in_mid_turn_is_told_as_it_was_and_the_session_goes_on_with_it
     .await;
 
     let up = place.up().await;
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_ne!(command["outcome"], "done", "{command}");
     assert!(command["reason"].is_string(), "it says what is known: {command}");
     let asked = || {
@@ -240,7 +210,7 @@ async fn a_power_cut_in_mid_turn_is_told_as_unknown_and_whoever_has_the_old_pids
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = begun(&place, &stub, LONG_TURN).await;
+    let id = place.begin(&stub, LONG_TURN).await;
     let mut bystander = std::process::Command::new("/bin/sleep")
         .arg("31611")
         .spawn()
@@ -253,7 +223,7 @@ async fn a_power_cut_in_mid_turn_is_told_as_unknown_and_whoever_has_the_old_pids
     .await;
 
     let up = place.up().await;
-    let command = ended(&up, &id).await;
+    let command = up.over(&id).await;
     assert_ne!(command["outcome"], "done", "{command}");
     assert!(command["reason"].is_string(), "it says what is known: {command}");
     let turns = stub.turns();

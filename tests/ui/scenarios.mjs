@@ -36,6 +36,11 @@ export const AGENTS = [
   },
 ];
 
+/** An office of this machine alone, and one of a team. */
+export const HERE = { name: "This machine", kind: "this_machine", url: "http://127.0.0.1:41007", kept: null, team: null, changing: false };
+export const TEAM = { url: "https://example.supabase.co", publishable_key: "sb_publishable_example", email: "person@example.com" };
+export const THERE = { name: TEAM.url, kind: "supabase", url: TEAM.url, kept: "keychain", team: TEAM, changing: false };
+
 export function session(patch = {}) {
   return {
     id: "s-1",
@@ -178,7 +183,7 @@ const EVERY_STATUS = [
 
 export function baseState(patch = {}) {
   return {
-    profile: { name: "This machine", kind: "this_machine", url: "http://127.0.0.1:41007" },
+    profile: HERE,
     version: "0.1.0",
     connection: { status: "live", why: null, since: NOW - 10 * MINUTE },
     office: { id: "o-1", name: "This machine" },
@@ -275,14 +280,45 @@ export const SCENARIOS = {
   },
   "signed-out": {
     state: baseState({
-      profile: { name: "Webshop", kind: "supabase", url: "https://example.supabase.co" },
+      profile: { ...THERE, kept: null },
       connection: { status: "stopped", why: "Signed out", since: NOW },
       office: null,
       offices: [],
       agents: [],
-      problems: [{ code: "sign_in", message: "person@example.com is not signed in: the sign-in has ended.", hint: "Sign in with `semo login` and look again; or give the account's password as `SEMO_PASSWORD` and start again." }],
+      problems: [{ code: "sign_in", message: "person@example.com is not signed in: the sign-in has ended.", hint: "Sign in here or with `semo login`; a machine that nobody sits at gets the password as SEMO_PASSWORD." }],
     }),
   },
+  "team-without-office": {
+    state: baseState({
+      profile: THERE,
+      connection: { status: "offline", why: "person@example.com is not a member of any office yet", since: NOW },
+      office: null,
+      offices: [],
+      agents: [],
+      problems: [{ code: "office", message: "person@example.com is not a member of any office yet", hint: "Ask the owner of an office to add you, then choose Refresh." }],
+    }),
+  },
+  "keychain-locked": {
+    state: baseState({
+      profile: THERE,
+      connection: { status: "offline", why: "the keychain is locked", since: NOW },
+      office: null,
+      offices: [],
+      agents: [],
+      problems: [{ code: "keychain", message: "person@example.com is not signed in: could not read the sign-in in this computer's keychain: it is locked; unlock it, or choose the file: supabase.tokens = \"file\"", hint: "It is tried again by itself." }],
+    }),
+  },
+  "team-away": {
+    state: baseState({
+      profile: THERE,
+      connection: { status: "offline", why: "connection refused", since: NOW },
+      office: null,
+      offices: [],
+      agents: [],
+      problems: [{ code: "office_unreachable", message: "could not list the offices at https://example.supabase.co: connection refused", hint: "It is tried again by itself; choose Refresh to try at once." }],
+    }),
+  },
+  turning: { state: baseState({ profile: { ...HERE, changing: true } }) },
   "pick-office": {
     state: baseState({
       office: null,

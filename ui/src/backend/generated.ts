@@ -37,6 +37,20 @@ export type Explanation = {
   readings: Array<ReadingView>;
 };
 export type ProfileKind = "this_machine" | "supabase";
+export type KeptView = "keychain" | "file";
+export type TeamView = { 
+/**
+ * Its address.
+ */
+url: string, 
+/**
+ * Its publishable key, which is no secret.
+ */
+publishable_key: string, 
+/**
+ * The account.
+ */
+email: string, };
 export type ProfileView = { 
 /**
  * For people.
@@ -49,7 +63,19 @@ kind: ProfileKind,
 /**
  * Base URL of the hub or project.
  */
-url: string, };
+url: string, 
+/**
+ * Where the sign-in is kept, when somebody is signed in to a project.
+ */
+kept: KeptView | null, 
+/**
+ * The team's project that the settings know, whichever profile is used now.
+ */
+team: TeamView | null, 
+/**
+ * Another profile is being turned to; nothing new is taken.
+ */
+changing: boolean, };
 export type ConnectionStatus = "offline" | "connecting" | "joining" | "live" | "backoff" | "stopped";
 export type ConnectionView = { 
 /**

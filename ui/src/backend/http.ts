@@ -6,6 +6,9 @@ import type { Answer, Method, Methods, State, StopHow } from "./types";
 
 /** A call that takes longer is given up; the core answers from memory. */
 const CALL_TIMEOUT_MS = 15_000;
+/** Calls for which the core itself asks somebody far away, within limits of its own. */
+const FAR_TIMEOUT_MS = 120_000;
+const FAR: ReadonlySet<Method> = new Set<Method>(["sign_in", "sign_out", "use_profile", "make_office"]);
 
 export const UNREACHABLE = new BackendError(
   "unreachable",
@@ -22,6 +25,7 @@ export async function call<M extends Method>(
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(params),
+    signal: AbortSignal.timeout(FAR.has(method) ? FAR_TIMEOUT_MS : CALL_TIMEOUT_MS),
   })) as Answer;
 }
 
@@ -43,9 +47,9 @@ async function request(core: CoreAddress, path: string, init: RequestInit): Prom
   let response: Response;
   try {
     response = await fetch(core.url + path, {
+      signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
       ...init,
       headers: { ...init.headers, authorization: `Bearer ${core.token}` },
-      signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
       cache: "no-store",
       credentials: "omit",
     });

@@ -3,7 +3,7 @@
  * (generated.ts); here they get the names the UI uses, and the messages of the streams stand beside them.
  */
 
-import type { Answer, AskAnswer, State } from "./generated";
+import type { Answer, AskAnswer, ProfileKind, State } from "./generated";
 
 export type {
   AgentView as Agent,
@@ -60,6 +60,11 @@ export interface Methods {
   explain: { session_id: string };
   list_preserved: Record<string, never>;
   restore_preserved: { repository: string; name: string; to_branch: string };
+  /** What is left out is as the settings have it. */
+  sign_in: { url?: string; publishable_key?: string; email: string; password: string };
+  sign_out: Record<string, never>;
+  use_profile: { profile: ProfileKind };
+  make_office: { name: string };
   refresh: Record<string, never>;
 }
 

@@ -18,6 +18,7 @@ import {
   type Method,
   type Methods,
   type PendingAsk,
+  type ProfileKind,
   type Session,
   type State,
   type StopHow,
@@ -26,6 +27,7 @@ import { agentIdOf } from "../words/commands";
 import { WAITS_FOR_A_START } from "../words/life";
 import { isAlive, leadingSession, livingSessions, promptTarget, type Target } from "../words/sessions";
 import { pausedOf } from "../words/pool";
+import { hostOf } from "../words/profile";
 import { AskBook } from "./asks.svelte";
 import { now } from "./now.svelte";
 
@@ -39,6 +41,16 @@ export interface Notice {
 export interface Explaining {
   sessionId: string | null;
   command: CommandView | null;
+}
+
+/** A turn of the core to another hub, which takes a new start of it. */
+export interface Turn {
+  /** Where it turns to, for people. */
+  to: string;
+  /** The launch that it turns from, by its moment. */
+  from: number;
+  /** Since when, ms since the epoch. */
+  since: number;
 }
 
 /** Sessions whose agent is remembered. */
@@ -56,8 +68,13 @@ export class OfficeStore {
   /** The launch of the core (by its moment) whose word about the sessions of before the person has put away. */
   launchSeen = $state(0);
 
+  /** Set while the core turns to another hub: what it said last is over. */
+  turn = $state.raw<Turn | null>(null);
+
   #pickedAgent = $state<string | null>(null);
   #pickedSession = $state<string | null>(null);
+  /** The turn that this window has asked for last. */
+  #asked: { to: string; answered: boolean } | null = null;
   /** The picked session after the core has let go of it, until the person turns to something else. */
   #gone = $state.raw<Session | null>(null);
   /** The agent's other sessions at that moment; one that is not among them is new, and the view moves to it. */
@@ -196,6 +213,43 @@ export class OfficeStore {
     }
   }
 
+  /** Signs in to a team. What goes wrong is for the form that asked. */
+  async signIn(wanted: Methods["sign_in"]): Promise<void> {
+    await this.#turning(hostOf(wanted.url ?? this.state?.profile.team?.url ?? ""), (backend) => backend.call("sign_in", wanted));
+  }
+
+  /** Turns to the office of this machine, or to the team's that is known. */
+  async useProfile(profile: ProfileKind): Promise<void> {
+    const to = profile === "this_machine" ? "this machine" : hostOf(this.state?.profile.team?.url ?? "");
+    await this.#turning(to, (backend) => backend.call("use_profile", { profile }));
+  }
+
+  async signOut(): Promise<void> {
+    await this.backend?.call("sign_out", {});
+    this.notice = null;
+  }
+
+  /** The core says by its state whether it turns: a sign-in where it belongs already needs no turn. */
+  async #turning(to: string, call: (backend: Backend) => Promise<Answer>): Promise<void> {
+    if (this.backend === null) return;
+    this.#asked = { to, answered: false };
+    try {
+      await call(this.backend);
+      this.notice = null;
+      this.#asked = { to, answered: true };
+      this.#lookForTurn();
+    } catch (error) {
+      this.#asked = null;
+      throw error;
+    }
+  }
+
+  /** Also of one that another window, or the CLI, has asked for. Until ours is answered, the form that asked stays. */
+  #lookForTurn(): void {
+    if (this.turn !== null || this.state?.profile.changing !== true || this.#asked?.answered === false) return;
+    this.turn = { to: this.#asked?.to ?? "another office", from: this.state.launch.since, since: now.ms };
+  }
+
   /** Asks for the end of the core, and with it of its sessions unless they are to be left. */
   async stop(how: StopHow): Promise<void> {
     try {
@@ -212,10 +266,12 @@ export class OfficeStore {
   }
 
   #take(state: State): void {
+    if (this.turn !== null && state.launch.since !== this.turn.from) this.turn = null;
     const officeChanged = this.state?.office?.id !== state.office?.id;
     const before = this.session;
     if (this.state !== null && !officeChanged) this.asks.follow(this.state, state);
     this.state = state;
+    this.#lookForTurn();
     this.#remember(state, officeChanged);
     if (officeChanged) {
       this.asks.clear();

@@ -1,6 +1,7 @@
 /** The core's connection to its office, in truthful words. */
 
 import type { Connection, Profile } from "../backend";
+import { hostOf } from "./profile";
 import { elapsed } from "./time";
 import type { Tone } from "./tone";
 
@@ -36,13 +37,5 @@ function stateWords(connection: Connection, profile: Profile): ConnectionWords {
       return { label: "Offline", detail: why || "No network", tone: "attention" };
     case "stopped":
       return { label: "Stopped", detail: why || "No commands are taken", tone: "bad" };
-  }
-}
-
-function hostOf(url: string): string {
-  try {
-    return new URL(url).host;
-  } catch {
-    return url;
   }
 }

@@ -159,7 +159,7 @@ describe("sessions", () => {
 });
 
 describe("connection", () => {
-  const profile = { name: "Webshop", kind: "supabase", url: "https://abc.supabase.co" } as const;
+  const profile = { name: "Webshop", kind: "supabase", url: "https://abc.supabase.co", kept: "file", team: null, changing: false } as const;
 
   test("only live is called connected", () => {
     for (const status of ["offline", "connecting", "joining", "live", "backoff", "stopped"] as const) {

@@ -326,6 +326,12 @@ pub enum HubOrder {
     /// List accounts and offices, make accounts, let them into offices: while the hub is running
     #[command(subcommand)]
     Member(MemberOrder),
+    /// Make all secrets anew, after one of them got into wrong hands; while the hub is not running
+    RenewKeys {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `semo hub backup`

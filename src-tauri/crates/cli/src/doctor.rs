@@ -7,7 +7,7 @@ use client::settings::Profile;
 use journal::{Journal, JournalError};
 use provider::claude::{self, SignIn};
 use serde::Serialize;
-use supabase::Project;
+use supabase::{Project, TokenStore};
 use terminal::run_once;
 
 use crate::arguments::Doctor;
@@ -195,9 +195,9 @@ fn sign_in(world: &World) -> Option<Finding> {
         Ok(project) => project,
         Err(error) => return Some(Finding::bad("sign-in", chain(&error), HINT)),
     };
-    let kept = login::kept(world, &project, &settings.email);
-    let place = login::place(world, &kept);
-    Some(match kept.store.load() {
+    let store = world.settings.team_tokens(&world.paths, &project);
+    let place = login::place(world, &project, &store);
+    Some(match store.load() {
         Ok(Some(tokens)) if tokens.email.eq_ignore_ascii_case(&settings.email) => {
             Finding::good("sign-in", format!("{} at {}; {place}", tokens.email, project.url))
         }

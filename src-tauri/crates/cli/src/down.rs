@@ -12,7 +12,7 @@ use crate::holder::{self, Left};
 use crate::key;
 use crate::local::{Local, list, text};
 use crate::print::{note, out};
-use crate::running;
+use crate::running::{self, Claim};
 use crate::words::count;
 use crate::world::World;
 
@@ -28,8 +28,12 @@ pub async fn run(world: &World, order: &Down) -> Result<Exit, Failure> {
             return nothing_to_leave(holder::tags(world)?.len(), order);
         }
         let ended = holder::end_left(world).await?;
-        if order.now {
+        // A core that has come meanwhile keeps its key: only under the folder's lock.
+        if order.now
+            && let Ok(claim) = Claim::take(&world.paths).await
+        {
             key::forget(&world.paths);
+            drop(claim);
         }
         return left(&ended, order);
     }

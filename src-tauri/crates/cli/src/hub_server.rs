@@ -7,8 +7,10 @@ use std::sync::Arc;
 use client::clock::SystemClock;
 use domain::fault::chain;
 use hub::{
-    AuthSettings, DatabaseAt, Door, Hub, HubConfig, HubError, Member, RealtimeSettings, Team, TlsFiles,
+    AuthSettings, DatabaseAt, Door, DoorLimits, Hub, HubConfig, HubError, Member, RealtimeSettings, Team,
+    TlsFiles,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,6 +24,9 @@ use crate::world::World;
 /// Port of a hub that is not told another one: that of a local Supabase.
 const PORT: u16 = 54_321;
 
+/// Files and connections that the hub asks the system for.
+const FILES_MAX: u64 = 65_536;
+
 /// Runs the order.
 pub async fn run(world: &World, order: &arguments::Hub) -> Result<Exit, Failure> {
     let config = config(world);
@@ -30,6 +35,7 @@ pub async fn run(world: &World, order: &arguments::Hub) -> Result<Exit, Failure>
         Some(HubOrder::Backup(backup)) => back_up(&config, backup).await,
         Some(HubOrder::Restore(restore)) => put_back(&config, restore).await,
         Some(HubOrder::Member(order)) => members(world, &config, order).await,
+        Some(HubOrder::RenewKeys { json }) => renew_keys(world, &config, *json),
     }
 }
 
@@ -51,6 +57,7 @@ fn config(world: &World) -> HubConfig {
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             names: settings.names.clone(),
             origins: settings.origins.clone(),
+            limits: connections(settings),
         },
         auth: AuthSettings {
             sign_up: settings.sign_up,
@@ -58,7 +65,45 @@ fn config(world: &World) -> HubConfig {
             client_ip_header: settings.client_ip_header.clone(),
             ..AuthSettings::default()
         },
+        realtime: realtime(world),
         ..HubConfig::new(world.paths.hub(), listen, Arc::new(SystemClock))
+    }
+}
+
+/// How many connections there may be by the settings. A network has never more than there are.
+fn connections(settings: &client::settings::Hub) -> DoorLimits {
+    let usual = DoorLimits::default();
+    let all = settings.connections_max.unwrap_or(usual.connections);
+    let of_one_network = settings
+        .connections_per_network_max
+        .unwrap_or(usual.of_one_network);
+    DoorLimits {
+        connections: all,
+        of_one_network: of_one_network.min(all),
+        of_this_machine: all,
+        ..usual
+    }
+}
+
+/// What Realtime allows by the settings.
+fn realtime(world: &World) -> RealtimeSettings {
+    let (settings, usual) = (&world.settings.hub, RealtimeSettings::default());
+    let sockets_max = settings.sockets_max.unwrap_or(usual.sockets_max);
+    let of_one_network = settings
+        .sockets_per_network_max
+        .unwrap_or(usual.sockets_per_network_max.min(sockets_max));
+    // All of a network may come back within the minute over which the mean is taken, and once more.
+    let back = u32::try_from(of_one_network / 30).unwrap_or(u32::MAX);
+    RealtimeSettings {
+        private_only: !settings.public_channels,
+        sockets_max,
+        sockets_per_network_max: of_one_network,
+        sockets_per_user_max: settings
+            .sockets_per_user_max
+            .unwrap_or(usual.sockets_per_user_max),
+        handshakes_per_second: back.max(usual.handshakes_per_second),
+        joins_per_second: settings.joins_per_second.unwrap_or(usual.joins_per_second),
+        ..usual
     }
 }
 
@@ -83,16 +128,13 @@ fn failure(error: &HubError) -> Failure {
 /// Serves until SIGINT or SIGTERM; SIGHUP reads the certificate again, SIGUSR1 makes a new signing key.
 async fn serve(world: &World, config: HubConfig, as_json: bool) -> Result<Exit, Failure> {
     keep_log(world);
+    allow_files();
     let take = |kind| signal(kind).map_err(|error| Failure::of(Exit::Failed, &error));
     let mut interrupt = take(SignalKind::interrupt())?;
     let mut terminate = take(SignalKind::terminate())?;
     let mut hang_up = take(SignalKind::hangup())?;
     let mut rotate = take(SignalKind::user_defined1())?;
     let hub = Hub::start(config).await.map_err(|error| failure(&error))?;
-    hub.set_realtime(RealtimeSettings {
-        private_only: !world.settings.hub.public_channels,
-        ..RealtimeSettings::default()
-    });
     welcome(world, &hub, as_json)?;
     let ended = loop {
         tokio::select! {
@@ -121,6 +163,26 @@ async fn serve(world: &World, config: HubConfig, as_json: bool) -> Result<Exit, 
         ));
     }
     Ok(ended)
+}
+
+/// Each connection is a file, and most systems begin with a limit of a thousand or less.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
+    if limit.current.is_none_or(|now| now >= wanted) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::info!(
+            files = wanted,
+            "the hub may have so many connections and files open"
+        ),
+        Err(error) => tracing::warn!(%error, files = limit.current, "the limit of open files stays as it is"),
+    }
 }
 
 fn welcome(world: &World, hub: &Hub, as_json: bool) -> Result<(), Failure> {
@@ -197,6 +259,20 @@ async fn put_back(config: &HubConfig, order: &HubRestore) -> Result<Exit, Failur
     Ok(Exit::Ok)
 }
 
+fn renew_keys(world: &World, config: &HubConfig, as_json: bool) -> Result<Exit, Failure> {
+    let keys = hub::renew_keys(config).map_err(|error| failure(&error))?;
+    let file = world.paths.hub().join(hub::KEY_FILE);
+    if as_json {
+        let places = json!({ "publishable_key": keys.publishable, "key_file": file });
+        print::line(&places.to_string())?;
+    } else {
+        out!("All secrets of this hub are new; the publishable key and who is signed in stay.")?;
+        out!("Servers need the new secret key: it is in {}.", file.display())?;
+        out!("Start the hub with `semo hub`.")?;
+    }
+    Ok(Exit::Ok)
+}
+
 async fn members(world: &World, config: &HubConfig, order: &MemberOrder) -> Result<Exit, Failure> {
     let team = Team::open(config).await.map_err(|error| failure(&error))?;
     let done = carry_out(world, &team, order).await;
@@ -264,5 +340,30 @@ fn role_name(role: MemberRole) -> &'static str {
         MemberRole::Operator => "operator",
         MemberRole::Viewer => "viewer",
         MemberRole::Device => "device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_holds_as_many_connections_as_the_settings_say() {
+        let of = |all, of_one_network| {
+            let limits = connections(&client::settings::Hub {
+                connections_max: all,
+                connections_per_network_max: of_one_network,
+                ..client::settings::Hub::default()
+            });
+            (limits.connections, limits.of_one_network, limits.of_this_machine)
+        };
+        let usual = DoorLimits::default();
+        assert_eq!(
+            of(None, None),
+            (usual.connections, usual.of_one_network, usual.of_this_machine)
+        );
+        assert_eq!(of(Some(9000), Some(2000)), (9000, 2000, 9000));
+        assert_eq!(of(Some(100), None), (100, 100, 100));
+        assert_eq!(of(None, Some(50_000)), (4096, 4096, 4096));
     }
 }

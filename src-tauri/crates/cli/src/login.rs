@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use client::EarlierSignIn;
 use client::clock::SystemClock;
-use client::settings::{Profile, Settings};
 use client::settings_file::{Changed, Chosen};
 use domain::fault::chain;
 use serde_json::json;
-use supabase::{Auth, AuthError, Kept, Project, Rest, TokensAt};
+use supabase::{
+    Auth, AuthError, FileTokenStore, Kept, KeptTokens, Project, Rest, StoreError, TokenStore, Tokens,
+    TokensAt,
+};
 
 use crate::arguments::{Login, Logout};
 use crate::exit::{Exit, Failure};
@@ -20,24 +23,7 @@ use crate::world::World;
 /// `semo login`
 pub async fn run(world: &World, order: &Login) -> Result<Exit, Failure> {
     let known = &world.settings.supabase;
-    let url = given("Project URL", "--url", order.url.as_deref(), &known.url)?;
-    let key = given(
-        "Publishable key",
-        "--key",
-        order.key.as_deref(),
-        &known.publishable_key,
-    )?;
-    let project = Project::new(&url, &key).map_err(|error| Failure::of(Exit::Usage, &error))?;
-    if project.url.starts_with("http://") && !project.is_loopback() {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "{} is not encrypted: everybody on the way could read the password",
-                project.url
-            ),
-            "Use the address that begins with https://.",
-        ));
-    }
+    let project = project(world, order)?;
     // Asks for nothing yet; only so that the project is known to answer before somebody types a password.
     let asking = open(&project, Arc::new(supabase::MemoryTokenStore::default()))?;
     asking.answers().await.map_err(|error| failure(&error))?;
@@ -53,25 +39,92 @@ pub async fn run(world: &World, order: &Login) -> Result<Exit, Failure> {
     };
     // A file that cannot be changed is told before anything else has changed.
     change(&email)?;
+    let store = Arc::new(world.settings.team_tokens(&world.paths, &project));
+    store
+        .would_keep()
+        .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let password = typed::password(world, &format!("Password of {email}"))?;
-    let kept = kept(world, &project, &email);
-    let auth = open(&project, kept.store.clone())?;
-    let tokens = auth
+    let tokens = asking
         .sign_in(&email, &password)
         .await
         .map_err(|error| failure(&error))?;
+    drop(password);
     // As the project writes it: the settings and the sign-in name the same account.
     let email = match tokens.email.as_str() {
         "" => email,
         email => email.to_owned(),
     };
-    change(&email)?
+    let tokens = Tokens {
+        email: email.clone(),
+        ..tokens
+    };
+    let stays = project.url == known.url.trim_end_matches('/') && email.eq_ignore_ascii_case(&known.email);
+    if !stays {
+        tell_what_waits(world);
+    }
+    let before = EarlierSignIn::of(&world.settings, &world.paths, &project, &email);
+    // Settings first: a core that starts in between asks for a sign-in, and does not take one for another project's.
+    let written = change(&email)?
         .write()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    leave(world, &project).await;
+    let auth = match keep(&project, store.clone(), &tokens).await {
+        Ok(auth) => auth,
+        Err(error) => {
+            if let Err(error) = written.restore() {
+                note!(
+                    "note: the settings name {} already: {}",
+                    project.url,
+                    chain(&error)
+                );
+            }
+            return Err(failure(&error));
+        }
+    };
     out!("signed in as {email} at {}", project.url)?;
-    out!("{}", place(world, &kept))?;
+    out!("{}", place(world, &project, &store))?;
     offices(&Rest::new(project.clone(), auth)).await?;
+    tell_what_wins(world);
+    if tell_running(world).await
+        && let Some(before) = before
+    {
+        before.end(Arc::new(SystemClock)).await;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The sign-in of before stays where it is when this fails.
+async fn keep(project: &Project, store: Arc<KeptTokens>, tokens: &Tokens) -> Result<Auth, AuthError> {
+    let auth = Auth::unopened(project.clone(), Arc::new(SystemClock), store)?;
+    auth.take_over(tokens).await?;
+    Ok(auth)
+}
+
+/// The project that is given or known. One to which everybody could read the password on the way is refused.
+fn project(world: &World, order: &Login) -> Result<Project, Failure> {
+    let known = &world.settings.supabase;
+    let url = given("Project URL", "--url", order.url.as_deref(), &known.url)?;
+    let key = given(
+        "Publishable key",
+        "--key",
+        order.key.as_deref(),
+        &known.publishable_key,
+    )?;
+    let project = Project::new(&url, &key).map_err(|error| Failure::of(Exit::Usage, &error))?;
+    if project.is_open_on_the_way() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{} is not encrypted: everybody on the way could read the password",
+                project.url
+            ),
+            "Use the address that begins with https://.",
+        ));
+    }
+    Ok(project)
+}
+
+/// What is set beside the settings file.
+fn tell_what_wins(world: &World) {
     for variable in [
         "SEMO_PROFILE",
         "SEMO_SUPABASE_URL",
@@ -81,12 +134,10 @@ pub async fn run(world: &World, order: &Login) -> Result<Exit, Failure> {
         if world.variable(variable).is_some() {
             note!(
                 "note: the environment variable {variable} is set and wins over {}",
-                file.display()
+                world.paths.settings().display()
             );
         }
     }
-    tell_running(world, &project).await;
-    Ok(Exit::Ok)
 }
 
 /// `semo logout`
@@ -101,15 +152,18 @@ pub async fn leave_project(world: &World, order: &Logout) -> Result<Exit, Failur
         let project = Project::new(&known.url, &known.publishable_key)
             .map_err(|error| Failure::of(Exit::Usage, &error))?;
         sign_out(world, &project).await?;
+        forget_what_lay_before(world, &project).await;
+        tell_what_waits(world);
     }
     if order.this_machine {
         change
             .write()
             .map_err(|error| Failure::of(Exit::Failed, &error))?;
-        out!("the next start is for the office of this machine alone")?;
+        out!("SEMO Office is for the office of this machine alone now")?;
     }
     if let Ok(local) = Local::open(world)
         && local.core.project_url == known.url
+        && !(order.this_machine && turned(&local, "this_machine").await)
     {
         note!("note: what runs here goes on until its access runs out, an hour at most; `semo down` ends it");
     }
@@ -118,15 +172,24 @@ pub async fn leave_project(world: &World, order: &Logout) -> Result<Exit, Failur
 
 async fn sign_out(world: &World, project: &Project) -> Result<(), Failure> {
     let email = &world.settings.supabase.email;
-    let kept = kept(world, project, email);
-    let auth = open(project, kept.store.clone())?;
-    if auth.user().is_none() {
+    let store = Arc::new(world.settings.team_tokens(&world.paths, project));
+    let cleared = || store.clear().map_err(|error| Failure::of(Exit::Failed, &error));
+    match store.load() {
+        Ok(Some(_)) => {}
+        // Forgotten all the same; what the keychain still holds is named by nothing any more.
+        Err(StoreError::Keychain { reason, .. }) => {
+            if store.clear().is_err() {
+                note!("note: it is left in the keychain, and its project could not be told: {reason}");
+            }
+            return out!("the sign-in of {email} is forgotten here");
+        }
         // What nobody can use any more, a damaged file for one, goes too.
-        kept.store
-            .clear()
-            .map_err(|error| Failure::of(Exit::Failed, &error))?;
-        return out!("nobody was signed in at {}", project.url);
+        Ok(None) | Err(_) => {
+            cleared()?;
+            return out!("nobody was signed in at {}", project.url);
+        }
     }
+    let auth = open(project, store.clone())?;
     // The project ends a session only for a token that is still good. A session that is over needs no end.
     let renewed = auth.access_token().await;
     match auth.sign_out().await {
@@ -145,26 +208,47 @@ async fn sign_out(world: &World, project: &Project) -> Result<(), Failure> {
     }
 }
 
-/// Where the sign-in is kept and why, in one sentence.
-pub fn place(world: &World, kept: &Kept) -> String {
-    let file = world.paths.tokens();
-    match (kept.at, &kept.why_not) {
-        (TokensAt::Keychain, _) => "sign-ins are kept in this computer's keychain".to_owned(),
-        (TokensAt::File, None) => format!("sign-ins are kept in {}, which only you can read", file.display()),
-        (TokensAt::File, Some(why)) => format!(
-            "sign-ins are kept in {}, which only you can read: the keychain does not answer ({why})",
-            file.display()
-        ),
+/// An older sign-in to this project, in the file of an earlier version: it would stay good for ever.
+async fn forget_what_lay_before(world: &World, project: &Project) {
+    let store = Arc::new(FileTokenStore::new(world.paths.tokens_of_before(), project));
+    if !matches!(store.load(), Ok(Some(_))) {
+        return;
+    }
+    let told = match open(project, store.clone()) {
+        Ok(auth) => auth.sign_out().await,
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = told {
+        tracing::warn!(%error, "an older sign-in is forgotten here, and its project could not be told");
+    }
+    if let Err(error) = store.clear() {
+        note!("note: an older sign-in could not be removed: {}", chain(&error));
     }
 }
 
-/// The store for an account of a project, whatever the profile is now.
-pub fn kept(world: &World, project: &Project, email: &str) -> Kept {
-    let settings = Settings {
-        profile: Profile::Supabase,
-        ..world.settings.clone()
+/// Where the sign-in is kept and why, or would be, in one sentence.
+pub fn place(world: &World, project: &Project, store: &KeptTokens) -> String {
+    let (is, kept) = match store.kept() {
+        Ok(Some(kept)) => ("the sign-in is", Ok(kept)),
+        Ok(None) | Err(_) => ("a sign-in would be", store.would_keep()),
     };
-    settings.kept_tokens(&world.paths, project, email)
+    let file = world.paths.tokens(project);
+    match kept {
+        Ok(Kept {
+            at: TokensAt::Keychain,
+            ..
+        }) => format!("{is} kept in this computer's keychain"),
+        Ok(Kept { why_not: None, .. }) => {
+            format!("{is} kept in {}, which only you can read", file.display())
+        }
+        Ok(Kept {
+            why_not: Some(why), ..
+        }) => format!(
+            "{is} kept in {}, which only you can read: the keychain cannot be used ({why})",
+            file.display()
+        ),
+        Err(error) => format!("the sign-in cannot be kept: {}", chain(&error)),
+    }
 }
 
 /// A setting by flag, else the one there is, else as it is typed.
@@ -198,33 +282,6 @@ fn failure(error: &AuthError) -> Failure {
     Failure::of(exit, error)
 }
 
-/// The sign-in at the project that the settings named before would stay in the keychain for ever.
-async fn leave(world: &World, project: &Project) {
-    let old = &world.settings.supabase;
-    let Ok(before) = Project::new(&old.url, &old.publishable_key) else {
-        return;
-    };
-    if before.url == project.url {
-        return;
-    }
-    let kept = kept(world, &before, &old.email);
-    // In a file, the new sign-in has taken its place.
-    if kept.at == TokensAt::File {
-        return;
-    }
-    let left = match open(&before, kept.store) {
-        Ok(auth) if auth.user().is_some() => auth.sign_out().await.map_err(|error| chain(&error)),
-        Ok(_) => Ok(()),
-        Err(failure) => Err(failure.message),
-    };
-    if let Err(why) = left {
-        note!(
-            "note: the sign-in at {} was not ended in order: {why}",
-            before.url
-        );
-    }
-}
-
 /// That the project is an office's, too: what is missing is told, and may come later.
 async fn offices(rest: &Rest) -> Result<(), Failure> {
     match rest.offices().await {
@@ -242,18 +299,49 @@ async fn offices(rest: &Rest) -> Result<(), Failure> {
     }
 }
 
-/// A core that waits for this sign-in goes on at once.
-async fn tell_running(world: &World, project: &Project) {
+/// Results of the account of before that its office has not taken yet: they stay here, and go to nobody else.
+fn tell_what_waits(world: &World) {
+    let known = &world.settings.supabase;
+    match client::results_waiting(&world.settings, &world.paths) {
+        Ok(0) => {}
+        Ok(number) => note!(
+            "note: not reported yet to {}: {number} of {}'s results; they wait here until that account is served again",
+            known.url,
+            known.email
+        ),
+        Err(error) => note!(
+            "note: whether results of {} wait here cannot be told: {error}",
+            known.email
+        ),
+    }
+}
+
+/// What runs here turns to what the settings say now. False while it goes on with the sign-in of before.
+async fn tell_running(world: &World) -> bool {
     let Ok(local) = Local::open(world) else {
-        return note!("Start it with `semo up`, or open the window.");
+        note!("Start it with `semo up`, or open the window.");
+        return true;
     };
-    if local.core.project_url != project.url {
-        return note!(
-            "note: what runs here belongs to {} until it is started again (`semo down --leave` keeps its agents)",
-            local.core.project_url
-        );
+    if !turned(&local, "supabase").await {
+        return false;
     }
+    // One that is there already, and waits for a sign-in, goes on at once.
     if let Err(failure) = local.call("refresh", &json!({})).await {
-        note!("note: what runs here could not be told: {}", failure.message);
+        tracing::debug!(message = %failure.message, "it turns, and looks by itself");
     }
+    true
+}
+
+/// Asks the running core to turn to this profile; what keeps it from that is told.
+async fn turned(local: &Local, profile: &str) -> bool {
+    let answer = local.call("use_profile", &json!({ "profile": profile })).await;
+    if let Err(failure) = &answer {
+        note!(
+            "note: what runs here still belongs to {}: {}",
+            local.core.project_url,
+            failure.message
+        );
+        note!("note: it turns at its next start (`semo down --leave` keeps its agents)");
+    }
+    answer.is_ok()
 }

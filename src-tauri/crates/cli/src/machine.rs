@@ -8,10 +8,12 @@ use std::time::Duration;
 use api::Listener;
 pub use client::StopHow;
 use client::clock::SystemClock;
-use client::identity::{Account, write_private};
+use client::identity::{Account, Settled};
 use client::paths::Paths;
-use client::settings::{Profile, Settings};
-use client::view::{LaunchView, ProfileKind, ProfileView, State};
+use client::settings::{Profile, SAMPLE_REPOSITORY, Settings};
+pub use client::settings_file::Choice;
+use client::settings_file::Chosen;
+use client::view::{LaunchView, Problem, ProfileKind, ProfileView, State, TAKEN_OVER, TeamView};
 use client::{Client, ClientConfig, FirstAgent, FirstOffice};
 use domain::fault::chain;
 use hub::{DatabaseAt, Hub, HubConfig, HubError};
@@ -22,13 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exit::{Exit, Failure};
-use crate::key;
 use crate::running::{self, Claim, Running};
 use crate::world::World;
+use crate::{key, port};
 
 /// How long the sessions and the client may take to end before the rest ends anyway. Running turns that are to go to
 /// their ends are waited for without a limit.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long what was cut short then may take.
+const CUT_WAIT: Duration = Duration::from_secs(10);
 /// How long `taken_up` waits.
 const TAKE_UP_WAIT: Duration = Duration::from_secs(20);
 /// How long a guest waits for a core that is still starting.
@@ -49,7 +53,15 @@ pub struct Core {
     /// What was asked for over the local API.
     asked: watch::Receiver<Option<StopHow>>,
     // Last, so that the data folder is free only when all that used it has ended.
-    _claim: Claim,
+    claim: Claim,
+}
+
+/// A core that has turned to another profile, and the surroundings in which it did. The choice stands in the settings.
+pub struct Turned {
+    /// The core, on the same data folder and, where nobody has taken it, the same port.
+    pub core: Core,
+    /// Its surroundings.
+    pub world: World,
 }
 
 impl Core {
@@ -57,31 +69,91 @@ impl Core {
     /// this returns. Is to be run to its end: dropped in between, it may leave a half-made database.
     pub async fn start(world: &World) -> Result<Core, Failure> {
         let claim = Claim::take(&world.paths).await?;
-        let listener = listen(world).await?;
-        let mut settings = world.settings.clone();
+        let composed = Core::compose(world, claim, Inherited::default()).await;
+        composed.map_err(|failed| failed.0)
+    }
+
+    /// Everything on a data folder that is ours. A failure gives that back.
+    async fn compose(
+        world: &World,
+        claim: Claim,
+        inherited: Inherited,
+    ) -> Result<Core, Box<(Failure, Claim)>> {
         let mut ends = Ends::default();
-        if settings.profile == Profile::ThisMachine {
-            if settings.repositories.is_empty() {
-                settings
-                    .repositories
-                    .insert("sample".to_owned(), sample_repository(world).await?);
-            }
-            ends.hub = Some(start_hub(world).await?);
-        }
-        match start_client(world, settings, listener, &claim, &ends).await {
+        match compose(world, &claim, &mut ends, inherited).await {
             Ok((running, client, asked)) => Ok(Core {
                 running,
                 client,
                 ends,
                 paths: world.paths.clone(),
                 asked,
-                _claim: claim,
+                claim,
             }),
             Err(failure) => {
                 ends.reach(None).await;
-                Err(failure)
+                Err(Box::new((failure, claim)))
             }
         }
+    }
+
+    /// Waits until somebody at a window has turned to another profile; [`Core::turn`] carries that out. Does not hold the
+    /// core meanwhile.
+    pub fn chosen(&self) -> impl Future<Output = Choice> + Send + use<> {
+        self.client.chosen()
+    }
+
+    /// Ends everything as a leave does (agents go on in their holders, the hub last) and starts it again under another
+    /// profile, without the data folder becoming free in between. Where that fails, the profile of before comes back and
+    /// says so. Is to be run to its end.
+    pub async fn turn(self, world: &World, choice: &Choice) -> Result<Turned, Failure> {
+        tracing::info!("turning to another profile");
+        self.lever().pull(StopHow::Leave);
+        let Core {
+            client,
+            ends,
+            claim,
+            asked,
+            ..
+        } = self;
+        let has_ended = ends.reach(Some(&client)).await;
+        drop(client);
+        if !has_ended {
+            // Two cores at once on one data folder would spoil it.
+            bring_back(world, choice);
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{} was not opened: what ran before it does not end",
+                    named(&choice.chosen)
+                ),
+                "Start SEMO Office again; agents go on and are taken up then.",
+            ));
+        }
+        // Whoever asked for the end until then was told that it will come.
+        let inherited = || Inherited {
+            asked: *asked.borrow(),
+            remark: None,
+        };
+        let next = world.with_profile(&choice.chosen);
+        let (failure, claim) = match Core::compose(&next, claim, inherited()).await {
+            Ok(core) => return Ok(Turned { core, world: next }),
+            Err(failed) => *failed,
+        };
+        tracing::error!(message = %failure.message, "the profile of before comes back");
+        bring_back(world, choice);
+        let remark = Problem {
+            code: "profile".to_owned(),
+            message: format!("{} was not opened: {}", named(&choice.chosen), failure.message),
+            hint: failure.hint,
+        };
+        let inherited = Inherited {
+            remark: Some(remark),
+            ..inherited()
+        };
+        let composed = Core::compose(world, claim, inherited).await;
+        let core = composed.map_err(|failed| failed.0)?;
+        let world = world.clone();
+        Ok(Turned { core, world })
     }
 
     /// The address of the UI, with its key.
@@ -138,6 +210,16 @@ impl Core {
     pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
         let client = self.client.clone();
         async move { client.ended().await }
+    }
+
+    /// Why the core has ended by itself, where that is no fault: another one has taken over.
+    pub fn taken_over(&self) -> Option<Problem> {
+        let state = self.client.state();
+        let problems = &state.borrow().problems;
+        problems
+            .iter()
+            .find(|problem| problem.code == TAKEN_OVER)
+            .cloned()
     }
 
     /// Waits until somebody asks over the local API for the end (`semo down`, a window). Carrying it out is for whoever
@@ -209,9 +291,13 @@ impl Guest {
         &self.running.token
     }
 
-    /// Waits until that very core has gone.
+    /// Waits until that very core has gone. One that has turned to another profile is still there.
     pub async fn over(&self) {
-        while running::find(&self.paths).is_ok_and(|running| running == self.running) {
+        let same = |found: &Running| {
+            let its = |running: &Running| (running.pid, running.url.clone(), running.token.clone());
+            its(found) == its(&self.running)
+        };
+        while running::find(&self.paths).is_ok_and(|found| same(&found)) {
             tokio::time::sleep(GUEST_LOOK_EVERY).await;
         }
     }
@@ -280,7 +366,8 @@ impl Default for Ends {
 }
 
 impl Ends {
-    async fn reach(self, client: Option<&Client>) {
+    /// False when something would not end.
+    async fn reach(self, client: Option<&Client>) -> bool {
         self.tasks.close();
         match client {
             Some(client) => self.let_end(client).await,
@@ -290,6 +377,8 @@ impl Ends {
             tracing::error!("some tasks did not end in time");
             self.stop.cancel();
         }
+        // What had to be cut short gets a moment for that.
+        let has_ended = tokio::time::timeout(CUT_WAIT, self.tasks.wait()).await.is_ok();
         self.stop_api.cancel();
         self.serving.close();
         // Bounded by the task itself.
@@ -299,6 +388,7 @@ impl Ends {
         {
             tracing::error!(%error, "the hub did not end in order");
         }
+        has_ended
     }
 
     /// Waits for the end of the client's loop: as long as its turns take, or for a while when they are not waited for.
@@ -319,41 +409,63 @@ impl Ends {
     }
 }
 
-/// Binds the port of the settings; without one the last port of this data folder, for the hooks of agents that went on
-/// without a core still go there; a free one where that is taken.
-async fn listen(world: &World) -> Result<Listener, Failure> {
-    let wanted = world.settings.api.port;
-    let last = last_port(&world.paths).filter(|_| wanted == 0);
-    let bound = match last {
-        Some(port) => match Listener::bind(port).await {
-            Ok(listener) => Ok(listener),
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "the last port of the local API is taken: hooks of agents that went on do not arrive, their transcripts tell the rest");
-                Listener::bind(0).await
-            }
-        },
-        None => Listener::bind(wanted).await,
-    };
-    let listener = bound.map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let port = listener.port().to_string();
-    write_private(&world.paths.api_port(), port.as_bytes())
-        .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    Ok(listener)
+/// The settings name what is served again. That they do not is for the log: there is a failure to tell already.
+fn bring_back(world: &World, choice: &Choice) {
+    if let Err(error) = choice.before.bring_back(&world.settings) {
+        tracing::error!(error = %chain(&error), "the settings name a profile that cannot be started");
+    }
 }
 
-fn last_port(paths: &Paths) -> Option<u16> {
-    let text = std::fs::read_to_string(paths.api_port()).ok()?;
-    text.trim().parse().ok().filter(|port| *port > 0)
+/// For people: what was chosen.
+fn named(chosen: &Chosen) -> String {
+    match chosen {
+        Chosen::ThisMachine => "The office of this machine".to_owned(),
+        Chosen::Project { url, .. } => format!("The office at {url}"),
+    }
 }
+
+/// Hub, client and local API. What it has begun when it fails is for `ends` to end.
+async fn compose(
+    world: &World,
+    claim: &Claim,
+    ends: &mut Ends,
+    inherited: Inherited,
+) -> Result<Parts, Failure> {
+    // First: of a copied data folder nothing is opened before it is known to be one.
+    let settled = Settled::here(&world.paths).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let listener = port::listen(world).await?;
+    let mut settings = world.settings.clone();
+    if settings.profile == Profile::ThisMachine {
+        if settings.repositories.is_empty() {
+            let sample = sample_repository(world).await?;
+            settings.repositories.insert(SAMPLE_REPOSITORY.to_owned(), sample);
+        }
+        ends.hub = Some(start_hub(world).await?);
+    }
+    start_client(world, settings, (settled, listener), claim, ends, inherited).await
+}
+
+/// What a core takes over from the one in whose place it comes.
+#[derive(Default)]
+struct Inherited {
+    /// The end that was asked for.
+    asked: Option<StopHow>,
+    /// What the person has to be told.
+    remark: Option<Problem>,
+}
+
+/// What a start makes beside what `ends` ends.
+type Parts = (Running, Client, watch::Receiver<Option<StopHow>>);
 
 /// Everything behind the hub. What it has begun when it fails is for `ends` to end.
 async fn start_client(
     world: &World,
     settings: Settings,
-    listener: Listener,
+    (settled, listener): (Settled, Listener),
     claim: &Claim,
     ends: &Ends,
-) -> Result<(Running, Client, watch::Receiver<Option<StopHow>>), Failure> {
+    inherited: Inherited,
+) -> Result<Parts, Failure> {
     let (project, account) = match &ends.hub {
         Some(hub) => join_hub(world, hub).await?,
         None => remote(world)?,
@@ -370,32 +482,24 @@ async fn start_client(
     // Before anything works: the port is bound, so whoever reads it waits for the moment until it is served.
     let keeper = claim.announce(&running)?;
     ends.serving.spawn(keeper.keep(ends.stop_api.clone()));
-    let this_machine = settings.profile == Profile::ThisMachine;
-    let (name, kind) = if this_machine {
-        ("This machine".to_owned(), ProfileKind::ThisMachine)
-    } else {
-        (project.url.clone(), ProfileKind::Supabase)
-    };
     let config = ClientConfig {
-        profile: ProfileView {
-            name,
-            kind,
-            url: project.url.clone(),
-        },
+        profile: profile_view(&settings, &project),
         settings,
         paths: world.paths.clone(),
         clock: world.clock.clone(),
         project,
         account,
         machine: world.machine(),
-        first_office: this_machine.then(first_office),
+        settled,
+        first_office: first_office(),
+        remark: inherited.remark,
         hook_url: format!("{url}/hooks"),
         environment: world.agent_environment(),
         holder_program: crate::holder::program(world),
     };
     let client = Client::start(config, &ends.tasks, ends.stop.clone())
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let (ask, asked) = watch::channel(None);
+    let (ask, asked) = watch::channel(inherited.asked);
     let serving = api::serve(listener, client.clone(), token, ask, ends.stop_api.clone());
     let stop_api = ends.stop_api.clone();
     ends.serving.spawn(async move {
@@ -409,6 +513,27 @@ async fn start_client(
         }
     });
     Ok((running, client, asked))
+}
+
+fn profile_view(settings: &Settings, project: &Project) -> ProfileView {
+    let (name, kind) = match settings.profile {
+        Profile::ThisMachine => ("This machine".to_owned(), ProfileKind::ThisMachine),
+        Profile::Supabase => (project.url.clone(), ProfileKind::Supabase),
+    };
+    let known = &settings.supabase;
+    let team = (!known.url.is_empty()).then(|| TeamView {
+        url: known.url.clone(),
+        publishable_key: known.publishable_key.clone(),
+        email: known.email.clone(),
+    });
+    ProfileView {
+        name,
+        kind,
+        url: project.url.clone(),
+        kept: None,
+        team,
+        changing: false,
+    }
 }
 
 async fn start_hub(world: &World) -> Result<Hub, Failure> {

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use crate::exit::{Exit, Failure};
 use crate::local::Local;
-use crate::login;
 use crate::running;
 use crate::world::World;
 
@@ -175,7 +174,7 @@ fn door(world: &World) -> Result<(Project, Account, Arc<dyn TokenStore>), Failur
             let password = world.variable("SEMO_PASSWORD").map(str::to_owned);
             let store: Arc<dyn TokenStore> = match password {
                 Some(_) => Arc::new(MemoryTokenStore::default()),
-                None => login::kept(world, &project, &settings.email).store,
+                None => Arc::new(world.settings.team_tokens(&world.paths, &project)),
             };
             Ok((
                 project,

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::Up;
 use crate::exit::{Exit, Failure};
-use crate::machine::Core;
+use crate::machine::{Core, Turned};
 use crate::print::{self, note};
 use crate::running;
 use crate::words::{clipped, count};
@@ -63,20 +63,44 @@ pub async fn run(world: &World, order: &Up) -> Result<Exit, Failure> {
     } else {
         welcome(world, &core, &launch);
     }
-    let how = tokio::select! {
-        how = signals.next() => how,
-        how = core.asked_to_stop() => how,
-        () = core.failed() => {
-            core.stop(StopHow::Leave).await;
-            let hint = format!(
-                "Agents go on; `semo up` takes them up again. The log is {}.",
-                world.paths.log().display()
-            );
-            return Err(Failure::new(Exit::Failed, "the core ended by a fault of its own", hint));
-        }
-    };
-    end(core, how, &mut signals, &words).await;
+    if let Some((core, how)) = stay(world, core, &mut signals, &words).await? {
+        end(core, how, &mut signals, &words).await;
+    }
     Ok(Exit::Ok)
+}
+
+/// Until somebody wants the end; `None` when it has come by itself, since another core has taken over. A turn to another
+/// profile is carried out; signals that come meanwhile are heard after it.
+async fn stay(
+    world: &World,
+    core: Core,
+    signals: &mut Signals,
+    words: &Words,
+) -> Result<Option<(Core, StopHow)>, Failure> {
+    let (mut core, mut world) = (core, world.clone());
+    loop {
+        let chosen = tokio::select! {
+            how = signals.next() => return Ok(Some((core, how))),
+            how = core.asked_to_stop() => return Ok(Some((core, how))),
+            chosen = core.chosen() => chosen,
+            () = core.failed() => {
+                let taken_over = core.taken_over();
+                core.stop(StopHow::Leave).await;
+                // That is no fault, and nobody is to start it again by itself.
+                if let Some(why) = taken_over {
+                    words.say(&format!("\nThis office has ended: {}. {}", why.message, why.hint));
+                    return Ok(None);
+                }
+                let hint = format!(
+                    "Agents go on; `semo up` takes them up again. The log is {}.",
+                    world.paths.log().display()
+                );
+                return Err(Failure::new(Exit::Failed, "the core ended by a fault of its own", hint));
+            }
+        };
+        Turned { core, world } = core.turn(&world, &chosen).await?;
+        words.say(&format!("\nNow with the office at {}.", core.project_url()));
+    }
 }
 
 fn welcome(world: &World, core: &Core, launch: &LaunchView) {

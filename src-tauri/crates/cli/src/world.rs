@@ -8,6 +8,7 @@ use client::Machine;
 use client::clock::SystemClock;
 use client::paths::Paths;
 use client::settings::{Overrides, Settings};
+use client::settings_file::Chosen;
 use domain::Clock;
 
 use crate::arguments::Place;
@@ -77,6 +78,17 @@ impl World {
             settings,
             clock: Arc::new(SystemClock),
         })
+    }
+
+    /// The same under another profile. A password that came for the account of before goes to nobody else.
+    #[must_use]
+    pub fn with_profile(&self, chosen: &Chosen) -> World {
+        let mut world = self.clone();
+        world.settings = chosen.applied_to(&self.settings);
+        if world.settings.supabase != self.settings.supabase {
+            world.environment.remove("SEMO_PASSWORD");
+        }
+        world
     }
 
     /// A variable of the environment.

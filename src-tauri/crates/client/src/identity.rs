@@ -1,6 +1,7 @@
 //! Who this client is, and the account of the profile "This machine": made once, kept in files that only the user can
 //! read. A copy of the data folder on another computer is another client ([`Settled`]).
 
+mod folder;
 mod marks;
 
 use std::io::Write;
@@ -14,10 +15,16 @@ use uuid::Uuid;
 
 use crate::paths::Paths;
 
+pub use folder::Folder;
 pub use marks::{Marks, Verdict};
 
 /// Folder for what a copied data folder held of the computer it comes from.
 const OF_ANOTHER_MACHINE: &str = "of-another-machine";
+/// The same of a copy on one computer.
+const OF_ANOTHER_FOLDER: &str = "of-another-folder";
+
+/// Copies of one client's folder whose remains are kept apart.
+const ASIDE_MAX: u32 = 1_000;
 
 /// This client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +34,16 @@ pub struct Identity {
     /// What the computer is known by that it belongs to.
     #[serde(default)]
     pub marks: Marks,
+    /// The data folder that it lies in; unknown before its first start there.
+    #[serde(default)]
+    pub folder: Option<Folder>,
+}
+
+impl Identity {
+    /// The key of the data folder, by which the office tells two cores of one client apart.
+    pub fn folder_key(&self) -> Option<Uuid> {
+        self.folder.as_ref().map(|folder| folder.key)
+    }
 }
 
 /// Who this client is, after a look at the computer.
@@ -34,8 +51,17 @@ pub struct Identity {
 pub struct Settled {
     /// The identity to go on with.
     pub identity: Identity,
-    /// The client whose data folder this is a copy of, when that was found just now.
-    pub copied_from: Option<ClientId>,
+    /// Of what this data folder is a copy, when that was found just now.
+    pub copied_from: Option<Original>,
+}
+
+/// The data folder of which one is a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// Its client.
+    pub client: ClientId,
+    /// Where it lies; `None`: on another computer.
+    pub at: Option<PathBuf>,
 }
 
 /// An account to sign in with.
@@ -79,33 +105,44 @@ pub enum IdentityError {
 }
 
 impl Settled {
+    /// The same on this computer, with a new id where one is needed.
+    pub fn here(paths: &Paths) -> Result<Settled, IdentityError> {
+        Settled::of(paths, Uuid::new_v4(), &Marks::of_this_machine(Path::new("/")))
+    }
+
     /// Reads who this client is; makes an identity with the id `fresh` where there is none, or where the one that is
-    /// there belongs to the computer that this data folder was copied from.
+    /// there belongs to the computer, or to the folder of this one, that this data folder was copied from. A folder that
+    /// was moved, or brought back from a backup, goes on as it was.
     ///
-    /// Of such a copy, what the other computer was doing is put aside first and taken up by nobody here: its journal
-    /// with the leases it holds, its sign-in, the keys of its sessions. Worktrees stay, nobody's work is lost. To be
-    /// called under the lock of the data folder, before anything else in it is opened.
+    /// Of a copy, what the original was doing is put aside first and taken up by nobody here: its journal with the leases
+    /// it holds, its sign-in, the keys of its sessions. Worktrees stay, nobody's work is lost. To be called under the
+    /// lock of the data folder, before anything else in it is opened.
     pub fn of(paths: &Paths, fresh: Uuid, now: &Marks) -> Result<Settled, IdentityError> {
         let file = paths.identity();
+        let here = Folder::of(&paths.data_dir, fresh);
         let made = || Identity {
             client: ClientId(fresh),
             marks: now.clone(),
+            folder: here.clone(),
         };
         let known = read_or_make(&file, made)?;
-        let (identity, copied_from) = match known.marks.verdict(now) {
-            Verdict::Other => {
-                put_aside(paths, known.client)?;
-                (made(), Some(known.client))
+        let copy = match known.marks.verdict(now) {
+            Verdict::Other => Some((OF_ANOTHER_MACHINE, None)),
+            Verdict::Same => original(&known, here.as_ref()).map(|at| (OF_ANOTHER_FOLDER, Some(at))),
+        };
+        let (identity, copied_from) = match copy {
+            Some((aside, at)) => {
+                let client = known.client;
+                put_aside(paths, aside, client)?;
+                (made(), Some(Original { client, at }))
             }
-            Verdict::Same => {
-                let marks = known.marks.with(now);
-                (
-                    Identity {
-                        marks,
-                        ..known.clone()
-                    },
-                    None,
-                )
+            None => {
+                let identity = Identity {
+                    marks: known.marks.with(now),
+                    folder: Folder::going_on(known.folder.as_ref(), here),
+                    ..known.clone()
+                };
+                (identity, None)
             }
         };
         if identity != known {
@@ -118,15 +155,25 @@ impl Settled {
     }
 }
 
+/// Where the data folder lies that this one is a copy of: it is still there, with the same client in it.
+fn original(known: &Identity, here: Option<&Folder>) -> Option<PathBuf> {
+    let (then, here) = (known.folder.as_ref()?, here?);
+    let at = then.elsewhere(here)?;
+    let its = Paths {
+        config_dir: PathBuf::new(),
+        data_dir: at.clone(),
+    };
+    let its: Identity = serde_json::from_slice(&std::fs::read(its.identity()).ok()?).ok()?;
+    (its.client == known.client).then_some(at)
+}
+
 /// Can be cut short anywhere and done again: the identity is written last.
-fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
-    let aside = paths.data_dir.join(OF_ANOTHER_MACHINE).join(client.to_string());
+fn put_aside(paths: &Paths, aside: &str, client: ClientId) -> Result<(), IdentityError> {
     let failed = |what, path: &Path, source| IdentityError::File {
         what,
         path: path.to_owned(),
         source,
     };
-    std::fs::create_dir_all(&aside).map_err(|source| failed("make the folder", &aside, source))?;
     let journal = paths.journal();
     let beside = |suffix: &str| {
         let mut name = journal.clone().into_os_string();
@@ -138,13 +185,21 @@ fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
         beside("-shm"),
         beside("-wal"),
         journal.clone(),
-        paths.tokens(),
+        paths.tokens_of_before(),
+        paths.sign_ins(),
         paths.local_tokens(),
         // Whoever has the key of the original's local API would have this one's.
         paths.api_key(),
+        // Hooks of the original's agents go there.
+        paths.api_port(),
         paths.data_dir.join("sessions"),
         paths.holders(),
     ];
+    if !all.iter().any(|file| file.exists()) {
+        return Ok(());
+    }
+    let aside = unused(&paths.data_dir.join(aside).join(client.to_string()));
+    std::fs::create_dir_all(&aside).map_err(|source| failed("make the folder", &aside, source))?;
     for file in all {
         let Some(name) = file.file_name() else { continue };
         match std::fs::rename(&file, aside.join(name)) {
@@ -155,6 +210,18 @@ fn put_aside(paths: &Paths, client: ClientId) -> Result<(), IdentityError> {
         }
     }
     Ok(())
+}
+
+/// The folder, or where it is there already (the same copy was made before) another one beside it.
+fn unused(folder: &Path) -> PathBuf {
+    let numbered = (2..=ASIDE_MAX).map(|number| {
+        let mut name = folder.as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        PathBuf::from(name)
+    });
+    let mut all = std::iter::once(folder.to_owned()).chain(numbered);
+    all.find(|folder| !folder.exists())
+        .unwrap_or_else(|| folder.to_owned())
 }
 
 impl Account {
@@ -217,6 +284,11 @@ pub fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
         .and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()));
     written
         .and_then(|()| std::fs::rename(&draft, file))
+        .and_then(|()| match file.parent() {
+            // The new name is durable only when the folder is.
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        })
         .map_err(|source| failed("write", source))
 }
 
@@ -260,7 +332,7 @@ mod tests {
         assert_eq!(settle(&paths, 1, &here).identity.client.0, Uuid::from_u128(7));
         let elsewhere = computer("b", "", &["52:54:00:00:00:02"]);
         let moved = settle(&paths, 2, &elsewhere);
-        assert_eq!(moved.copied_from, Some(ClientId(Uuid::from_u128(7))));
+        assert_eq!(moved.copied_from.unwrap().client.0, Uuid::from_u128(7));
     }
 
     #[test]
@@ -271,7 +343,8 @@ mod tests {
         for (file, text) in [
             (paths.journal(), "rows"),
             (paths.data_dir.join("journal.sqlite-wal"), "newest rows"),
-            (paths.tokens(), "tokens"),
+            (paths.tokens_of_before(), "tokens"),
+            (paths.sign_ins().join("a.json"), "tokens"),
             (paths.api_key(), "key"),
             (paths.data_dir.join("sessions/s/hooks.json"), "secret"),
             (paths.worktrees().join("s/work.txt"), "work"),
@@ -281,7 +354,8 @@ mod tests {
         let copy = computer("a", "", &["52:54:00:00:00:02"]);
         let settled = settle(&paths, 2, &copy);
         assert_eq!(settled.identity.client.0, Uuid::from_u128(2));
-        assert_eq!(settled.copied_from, Some(first.identity.client));
+        let client = first.identity.client;
+        assert_eq!(settled.copied_from, Some(Original { client, at: None }));
         let aside = paths
             .data_dir
             .join(OF_ANOTHER_MACHINE)
@@ -290,6 +364,7 @@ mod tests {
             "journal.sqlite",
             "journal.sqlite-wal",
             "tokens.json",
+            "sign-ins/a.json",
             "api-key.json",
             "sessions/s/hooks.json",
         ] {
@@ -313,9 +388,9 @@ mod tests {
         let original = computer("a", "", &["52:54:00:00:00:01"]);
         let first = settle(&paths, 1, &original).identity.client;
         write_private(&paths.journal(), b"rows").unwrap();
-        put_aside(&paths, first).unwrap();
+        put_aside(&paths, OF_ANOTHER_MACHINE, first).unwrap();
         let settled = settle(&paths, 2, &computer("b", "", &["52:54:00:00:00:02"]));
-        assert_eq!(settled.copied_from, Some(first));
+        assert_eq!(settled.copied_from.unwrap().client, first);
         assert!(
             paths
                 .data_dir
@@ -324,6 +399,106 @@ mod tests {
                 .join("journal.sqlite")
                 .is_file()
         );
+    }
+
+    /// `cp -r`, as far as it matters here.
+    fn copied(from: &Paths, to: &str) -> Paths {
+        let copy = Paths {
+            config_dir: from.config_dir.clone(),
+            data_dir: from.data_dir.with_file_name(to),
+        };
+        for file in [from.identity(), from.journal()] {
+            let its = copy.data_dir.join(file.file_name().unwrap());
+            write_private(&its, &std::fs::read(&file).unwrap()).unwrap();
+        }
+        copy
+    }
+
+    #[test]
+    fn a_copy_on_the_same_computer_is_another_client_while_the_original_is_there() {
+        let (_dir, paths) = folder();
+        let here = computer("a", "", &["52:54:00:00:00:01"]);
+        let first = settle(&paths, 1, &here).identity;
+        write_private(&paths.journal(), b"rows").unwrap();
+        let copy = copied(&paths, "copy");
+        let settled = settle(&copy, 2, &here);
+        let at = paths.data_dir.canonicalize().unwrap();
+        assert_eq!(settled.identity.client.0, Uuid::from_u128(2));
+        assert_ne!(settled.identity.folder_key(), first.folder_key());
+        let original = Original {
+            client: first.client,
+            at: Some(at),
+        };
+        assert_eq!(settled.copied_from, Some(original));
+        assert!(
+            !copy.journal().exists(),
+            "what the original does is not done here"
+        );
+        let aside = copy
+            .data_dir
+            .join(OF_ANOTHER_FOLDER)
+            .join(first.client.to_string());
+        assert_eq!(std::fs::read(aside.join("journal.sqlite")).unwrap(), b"rows");
+        assert_eq!(settle(&copy, 3, &here).copied_from, None, "found once");
+        // The same copy once more, over this one.
+        for file in [paths.identity(), paths.journal()] {
+            let its = copy.data_dir.join(file.file_name().unwrap());
+            write_private(&its, &std::fs::read(&file).unwrap()).unwrap();
+        }
+        assert!(settle(&copy, 3, &here).copied_from.is_some());
+        let second = copy
+            .data_dir
+            .join(OF_ANOTHER_FOLDER)
+            .join(format!("{}-2", first.client));
+        assert_eq!(std::fs::read(second.join("journal.sqlite")).unwrap(), b"rows");
+        let again = settle(&paths, 4, &here);
+        assert_eq!(
+            (again.identity, again.copied_from),
+            (first, None),
+            "the original goes on"
+        );
+        assert!(paths.journal().exists());
+    }
+
+    #[test]
+    fn a_data_folder_that_was_moved_or_brought_back_goes_on_and_a_brought_back_one_has_a_key_of_its_own() {
+        let (_dir, paths) = folder();
+        let here = computer("a", "", &["52:54:00:00:00:01"]);
+        let first = settle(&paths, 1, &here).identity;
+        write_private(&paths.journal(), b"rows").unwrap();
+        let moved = Paths {
+            data_dir: paths.data_dir.with_file_name("moved"),
+            ..paths.clone()
+        };
+        std::fs::rename(&paths.data_dir, &moved.data_dir).unwrap();
+        let settled = settle(&moved, 2, &here);
+        assert_eq!(settled.identity.client, first.client);
+        assert_eq!(
+            settled.identity.folder_key(),
+            first.folder_key(),
+            "it is the same folder"
+        );
+        // From a backup, while the original is gone: elsewhere, and then at the original's very place.
+        for (to, fresh) in [("elsewhere", 3), ("moved", 4)] {
+            let before = settle(&moved, 9, &here).identity;
+            let copy = copied(&moved, "backup");
+            std::fs::remove_dir_all(&moved.data_dir).unwrap();
+            let back = Paths {
+                data_dir: copy.data_dir.with_file_name(to),
+                ..copy.clone()
+            };
+            std::fs::rename(&copy.data_dir, &back.data_dir).unwrap();
+            let settled = settle(&back, fresh, &here);
+            assert_eq!(
+                (settled.identity.client, settled.copied_from),
+                (before.client, None)
+            );
+            assert_ne!(settled.identity.folder_key(), before.folder_key());
+            assert_eq!(std::fs::read(back.journal()).unwrap(), b"rows", "nothing is lost");
+            if back != moved {
+                std::fs::rename(&back.data_dir, &moved.data_dir).unwrap();
+            }
+        }
     }
 
     #[test]

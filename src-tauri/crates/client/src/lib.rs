@@ -8,6 +8,7 @@
 pub mod clock;
 mod detectors;
 mod directory;
+mod earlier;
 mod event_loop;
 pub mod identity;
 mod memory;
@@ -18,6 +19,7 @@ mod pool;
 mod recovery;
 pub mod request;
 mod rules;
+mod served;
 pub mod settings;
 pub mod settings_file;
 #[cfg(test)]
@@ -27,5 +29,7 @@ mod stopping;
 pub mod view;
 
 pub use directory::HookRefusal;
+pub use earlier::EarlierSignIn;
+pub use served::results_waiting;
 pub use start::{Client, ClientConfig, FirstAgent, FirstOffice, Machine, StartError};
 pub use stopping::StopHow;

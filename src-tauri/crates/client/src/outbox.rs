@@ -1,7 +1,7 @@
 //! Brings results to the office until it has acknowledged them, for ever, whatever the network does.
 //!
 //! Reads the journal only; the loop writes results there and rings. An answer of any kind ends the reporting of a
-//! result; silence never does.
+//! result; silence never does. Sends only what is the present account's: a result of another one waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,19 @@ use std::time::Duration;
 use domain::{Clock, CommandId};
 use journal::{Acknowledgement, Journal, OutboxRow, ResultStatus};
 use rand::Rng;
-use supabase::{CompleteArgs, FinalStatus, Rest, RestError};
+use supabase::{Auth, CompleteArgs, FinalStatus, Rest, RestError};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::event_loop::Event;
-use crate::rules::report::{Next, RETRY_MS_MAX, Sent, after};
+use crate::rules::report::{Next, RETRY_MS_MAX, RETRY_MS_MIN, Sent, after};
 
 /// Results read from the journal at once.
 const BATCH: usize = 20;
 /// Pause after the journal did not take a note.
 const JOURNAL_PAUSE_MS: u64 = 5_000;
+/// How soon it is looked again whether the account whose results these are is signed in.
+const SIGN_IN_PAUSE: Duration = Duration::from_secs(5);
 /// How long the last pass of a stopping core may take.
 const LAST_PASS: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,10 @@ const LAST_PASS: Duration = Duration::from_secs(5);
 pub(crate) struct Outbox {
     pub journal: Arc<Journal>,
     pub rest: Rest,
+    pub auth: Auth,
+    /// Whose results are sent: the address, and as the journal has it.
+    pub email: String,
+    pub account: String,
     pub clock: Arc<dyn Clock>,
     pub bell: Arc<Notify>,
     pub events: mpsc::Sender<Event>,
@@ -53,7 +59,10 @@ impl Outbox {
     /// not noted is sent again under the same id.
     async fn pass(&self) -> Duration {
         loop {
-            let due = match self.journal.due(self.clock.now(), BATCH) {
+            if !self.speaks_as_itself() {
+                return SIGN_IN_PAUSE;
+            }
+            let due = match self.journal.due(Some(&self.account), self.clock.now(), BATCH) {
                 Ok(due) => due,
                 Err(error) => {
                     tracing::error!(%error, "results cannot be read from the journal");
@@ -71,7 +80,7 @@ impl Outbox {
                 }
             }
         }
-        match self.journal.next_due_at() {
+        match self.journal.next_due_at(Some(&self.account)) {
             Ok(Some(at)) => Duration::from_millis(at.ms_since(self.clock.now()).clamp(10, RETRY_MS_MAX)),
             Ok(None) | Err(_) => Duration::from_millis(RETRY_MS_MAX),
         }
@@ -84,6 +93,10 @@ impl Outbox {
         let mut answer = self.rest.complete_command(&arguments(row)).await;
         fail::fail_point!("report-after");
         let mut next = after(&answer, Sent::Whole, row.tries, share);
+        if !self.speaks_as_itself() {
+            // Another sign-in came in between: what was answered was perhaps answered to somebody else.
+            return self.postpone(row, RETRY_MS_MIN, "the account is not signed in any more");
+        }
         if next == Next::SendWithoutContent
             && let Err(error) = &answer
         {
@@ -102,6 +115,12 @@ impl Outbox {
             Next::SendWithoutContent => self.postpone(row, RETRY_MS_MAX, &said),
             Next::Postpone { pause_ms } => self.postpone(row, pause_ms, &said),
         }
+    }
+
+    /// Whether what is sent now is sent as the account whose results these are.
+    fn speaks_as_itself(&self) -> bool {
+        let email = self.auth.email();
+        email.is_some_and(|email| email.eq_ignore_ascii_case(&self.email))
     }
 
     fn postpone(&self, row: &OutboxRow, pause_ms: u64, why: &str) -> Result<(), journal::JournalError> {
@@ -157,5 +176,111 @@ fn without_content(row: &OutboxRow, error: &RestError) -> CompleteArgs {
         })),
         evidence: None,
         ..arguments(row)
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn tokens_of(email: &str) -> supabase::Tokens {
+    supabase::Tokens {
+        access_token: "a".to_owned(),
+        refresh_token: "r".to_owned(),
+        refresh_at: domain::Timestamp(i64::MAX),
+        expires_at: domain::Timestamp(i64::MAX),
+        user: domain::UserId(uuid::Uuid::nil()),
+        email: email.to_owned(),
+        project: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{OfficeId, ResultId};
+    use journal::{ACCOUNT, Finish, NewCommand, NewResult};
+    use serde_json::json;
+    use supabase::{MemoryTokenStore, Project};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn waits(journal: &Journal, number: u128, account: &str) {
+        let command = NewCommand {
+            id: CommandId(Uuid::from_u128(number)),
+            office: OfficeId(Uuid::nil()),
+            agent: None,
+            session: None,
+            kind: "list_sessions".to_owned(),
+            args: json!({}),
+            attempt: 1,
+            lease_token: Uuid::nil(),
+            claimed: json!({ ACCOUNT: account }),
+        };
+        let now = SystemClock.now();
+        journal.receive(&command, now).unwrap();
+        let result = NewResult {
+            id: ResultId(Uuid::from_u128(number)),
+            status: ResultStatus::Succeeded,
+            outcome: None,
+            output: None,
+            error: None,
+            evidence: None,
+            timings: None,
+        };
+        let finish = Finish {
+            command: command.id,
+            result,
+            turn: None,
+        };
+        journal.finish(&finish, now).unwrap();
+    }
+
+    /// A result of `a` and one of `b` wait; how long the outbox of `a` rests after a pass in which `signed_in` is signed
+    /// in, and how often each was sent in vain: nobody listens.
+    async fn pass(signed_in: Option<&str>) -> (Duration, Vec<(String, u32)>) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Journal::open(&dir.path().join("journal.sqlite")).unwrap());
+        waits(&journal, 1, "at a");
+        waits(&journal, 2, "at b");
+        let store = signed_in.map_or_else(MemoryTokenStore::default, |email| {
+            MemoryTokenStore::with(tokens_of(email))
+        });
+        let project = Project::new("http://127.0.0.1:9", "sb_publishable_test").unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let auth = Auth::new(project.clone(), clock.clone(), Arc::new(store)).unwrap();
+        let outbox = Outbox {
+            journal: journal.clone(),
+            rest: Rest::new(project, auth.clone()),
+            auth,
+            email: "a@b.c".to_owned(),
+            account: "at a".to_owned(),
+            clock,
+            bell: Arc::default(),
+            events: mpsc::channel(1).0,
+        };
+        let rest = outbox.pass().await;
+        let later = SystemClock.now().plus_ms(RETRY_MS_MAX as i64);
+        let all = journal.due(None, later, 9).unwrap();
+        let mut tries: Vec<_> = all
+            .into_iter()
+            .map(|row| (row.command.to_string(), row.tries))
+            .collect();
+        tries.sort_unstable();
+        (rest, tries)
+    }
+
+    #[tokio::test]
+    async fn only_the_results_of_the_account_that_is_served_are_sent_and_only_as_that_one() {
+        let tries = |tries: Vec<(String, u32)>| tries.into_iter().map(|(_, tries)| tries).collect::<Vec<_>>();
+        let (rest, sent) = pass(Some("A@b.c")).await;
+        assert_eq!(tries(sent), [1, 0]);
+        assert!(
+            rest >= Duration::from_millis(RETRY_MS_MIN / 4),
+            "{rest:?}: not again and again"
+        );
+        for signed_in in [None, Some("b@b.c")] {
+            let (rest, sent) = pass(signed_in).await;
+            assert_eq!(tries(sent), [0, 0], "{signed_in:?}");
+            assert_eq!(rest, SIGN_IN_PAUSE);
+        }
     }
 }

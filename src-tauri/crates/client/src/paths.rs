@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::SessionId;
+use supabase::Project;
 
 /// The folders of one installation, chosen by the program (platform default, environment or flag).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +65,18 @@ impl Paths {
         self.data_dir.join("account-tokens.json")
     }
 
-    /// Tokens of whoever is signed in to a project (0600), where there is no keychain.
-    pub fn tokens(&self) -> PathBuf {
+    /// The sign-ins to projects, one file each (0600).
+    pub fn sign_ins(&self) -> PathBuf {
+        self.data_dir.join("sign-ins")
+    }
+
+    /// Tokens of whoever is signed in to a project (0600), or where in the keychain they are.
+    pub fn tokens(&self, project: &Project) -> PathBuf {
+        self.sign_ins().join(format!("{}.json", project.file_name()))
+    }
+
+    /// Where those of the one project lay before each had a file.
+    pub fn tokens_of_before(&self) -> PathBuf {
         self.data_dir.join("tokens.json")
     }
 

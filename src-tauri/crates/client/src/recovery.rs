@@ -8,9 +8,10 @@ use domain::Command;
 #[cfg(test)]
 use domain::Timestamp;
 use domain::turn::TurnStage;
-use journal::Phase;
+use journal::{ACCOUNT, Phase};
 use serde_json::{Value, json};
 use supabase::ClaimedCommand;
+use uuid::Uuid;
 
 /// What a command does, as far as its recovery depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +162,11 @@ pub(crate) fn resumes(left: &Interrupted, idle_ms_max: u64) -> bool {
 }
 
 /// A claimed row for the journal, from which [`claimed_row`] makes it again.
-pub(crate) fn claimed_value(row: &ClaimedCommand) -> Value {
+///
+/// `folder`: the key of the data folder that claimed it. `account`: for whom ([`crate::served`]).
+pub(crate) fn claimed_value(row: &ClaimedCommand, folder: Option<Uuid>, account: &str) -> Value {
     json!({
+        "folder": folder, (ACCOUNT): account,
         "id": row.id, "seq": row.seq, "office_id": row.office_id, "agent_id": row.agent_id,
         "session_id": row.session_id, "kind": row.kind, "args": row.args, "priority": row.priority,
         "attempt": row.attempt, "lease_token": row.lease_token, "lease_until": row.lease_until.rfc3339(),
@@ -178,6 +182,23 @@ pub(crate) fn claimed_row(row: &journal::InboxRow) -> Option<ClaimedCommand> {
     claimed.lease_token = known.lease_token;
     claimed.attempt = i32::try_from(known.attempt).unwrap_or(i32::MAX);
     Some(claimed)
+}
+
+/// Whether a journalled command was claimed from another data folder than the one with this key: the journal is a copy, and
+/// the core that claimed it may live. A row of before that was told is ours.
+pub(crate) fn is_of_another_folder(row: &journal::InboxRow, key: Option<Uuid>) -> bool {
+    let its: Option<Uuid> = row
+        .command
+        .claimed
+        .get("folder")
+        .and_then(|its| its.as_str()?.parse().ok());
+    its.zip(key).is_some_and(|(its, key)| its != key)
+}
+
+/// Whether a journalled command was claimed for another account than this one. A row of before that was told is ours.
+pub(crate) fn is_of_another_account(row: &journal::InboxRow, account: &str) -> bool {
+    let its = row.command.claimed.get(ACCOUNT).and_then(Value::as_str);
+    its.is_some_and(|its| its != account)
 }
 
 #[cfg(test)]
@@ -399,7 +420,7 @@ mod tests {
             args: row.args.clone(),
             attempt,
             lease_token: token,
-            claimed: claimed_value(&row),
+            claimed: claimed_value(&row, Some(id(77)), "a@b.c"),
         };
         let inbox = |command| InboxRow {
             command,
@@ -410,12 +431,18 @@ mod tests {
             recovered: None,
         };
         assert_eq!(claimed_row(&inbox(command(id(4), 1))), Some(row.clone()));
+        let is_of_another = |key| is_of_another_folder(&inbox(command(id(4), 1)), key);
+        assert!(is_of_another(Some(id(78))) && !is_of_another(Some(id(77))) && !is_of_another(None));
+        let of_another = |account| is_of_another_account(&inbox(command(id(4), 1)), account);
+        assert!(of_another("b@b.c") && !of_another("a@b.c"));
         let again = claimed_row(&inbox(command(id(9), 2))).unwrap();
         assert_eq!((again.lease_token, again.attempt), (id(9), 2));
         let old = NewCommand {
             claimed: Value::Null,
             ..command(id(4), 1)
         };
+        assert!(!is_of_another_folder(&inbox(old.clone()), Some(id(77))));
+        assert!(!is_of_another_account(&inbox(old.clone()), "a@b.c"));
         assert_eq!(
             claimed_row(&inbox(old)),
             None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use session::Explanation;
 use ts_rs::TS;
 
-use crate::view::PreservedView;
+use crate::view::{PreservedView, ProfileKind};
 
 /// A request to the core. On the wire: `POST /api/v1/rpc/<method>` with the fields as a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -91,6 +91,64 @@ pub enum Request {
     },
     /// Read the office anew, and try again whatever waits for a retry.
     Refresh {},
+    /// Sign in to a team's project or hub, and serve it from now on. What is left empty is as the settings have it.
+    SignIn {
+        /// Its address.
+        #[serde(default)]
+        url: String,
+        /// Its publishable key.
+        #[serde(default)]
+        publishable_key: String,
+        /// The account.
+        #[serde(default)]
+        email: String,
+        /// Its password; it goes to the project and nowhere else.
+        password: Password,
+    },
+    /// End the sign-in at the team's project.
+    SignOut {},
+    /// Serve the office of this machine, or the team's with the sign-in that there is.
+    UseProfile {
+        /// Which.
+        profile: ProfileKind,
+    },
+    /// Make an office at the team's project, with a few agents to begin with.
+    MakeOffice {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A password on its way to a project. Never shown, not in errors either.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// The text, for the request that carries it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Password {
+        Password(text)
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Password, D::Error> {
+        // The library's own words would repeat what stands there.
+        String::deserialize(from)
+            .map(Password)
+            .map_err(|_| serde::de::Error::custom("`password` is no text"))
+    }
 }
 
 /// Ways by which a person of this workstation speaks to the core.
@@ -204,6 +262,22 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_in_no_error_and_in_no_log() {
+        let read = Request::parse("sign_in", br#"{"password":"topsecret"}"#).unwrap();
+        assert!(matches!(&read, Request::SignIn { password, .. } if password.reveal() == "topsecret"));
+        assert!(!format!("{read:?}").contains("topsecret"), "{read:?}");
+        for body in [
+            r#"{"password":31415926}"#,
+            r#"{"password":["31415926"]}"#,
+            r#"{"email":"a@b.c"}"#,
+            r#"{"password":"31415926","url":7}"#,
+        ] {
+            let error = Request::parse("sign_in", body.as_bytes()).unwrap_err();
+            assert!(!format!("{error:?}").contains("31415926"), "{error:?}");
+        }
+    }
 
     #[test]
     fn a_call_is_read_and_a_wrong_one_is_named() {

@@ -11,10 +11,13 @@ use std::sync::Arc;
 use domain::OfficeId;
 use domain::policy::Policy;
 use serde::{Deserialize, Serialize};
-use supabase::{Kept, Keychain, Project, SystemKeychain, TokensAt};
+use supabase::{KeptTokens, Keychain, Project, SystemKeychain, TokensAt};
 
+use crate::earlier::take_along;
 use crate::paths::Paths;
 
+/// Name of the repository that the profile "This machine" has when the settings name none.
+pub const SAMPLE_REPOSITORY: &str = "sample";
 /// Most sessions per office unless the settings say otherwise (DESIGN section 9).
 pub const SESSIONS_MAX_DEFAULT: u32 = 6;
 /// Minutes without a turn after which a session is given up.
@@ -31,6 +34,8 @@ pub const HOLDER_ALONE_HOURS_DEFAULT: u32 = 24;
 pub const HOLDER_ALONE_HOURS_MAX: u32 = 168;
 /// Least memory that sessions can be limited to: one session with room for a large turn, in MiB.
 pub const MEMORY_MB_MIN: u64 = 512;
+/// Most connections that a hub can be allowed: each is a file, of which it asks the system for 65536.
+pub const CONNECTIONS_MAX_MAX: usize = 60_000;
 /// Most memory that sessions can be limited to: 1 TiB, in MiB.
 pub const MEMORY_MB_MAX: u64 = 1_048_576;
 
@@ -83,7 +88,8 @@ pub struct Supabase {
     pub publishable_key: String,
     /// The account; the password is asked for or comes by `SEMO_PASSWORD`, never from this file.
     pub email: String,
-    /// Where the sign-in is kept; in a file that only its owner can read when absent.
+    /// Where the next sign-in is kept; when absent in the keychain where that is open, else in a file that only its
+    /// owner can read.
     pub tokens: Option<TokensAt>,
 }
 
@@ -175,11 +181,53 @@ pub struct Hub {
     pub anonymous: bool,
     /// Whether channels may be joined that nobody guards. Offices need none.
     pub public_channels: bool,
+    /// Connections at a time, WebSockets not counted, 1 to 60000; the hub's own default when absent.
+    pub connections_max: Option<usize>,
+    /// Of these from one address on the network, 1 to 60000: a team behind one router is one. Nothing with
+    /// `client_ip_header`: behind a proxy all come from one address.
+    pub connections_per_network_max: Option<usize>,
+    /// WebSockets at a time; the hub's own default when absent.
+    pub sockets_max: Option<usize>,
+    /// Of these from one address on the network: a team behind one router, or a proxy, is one.
+    pub sockets_per_network_max: Option<usize>,
+    /// Of these with a channel of one user.
+    pub sockets_per_user_max: Option<usize>,
+    /// New WebSockets a second, as a mean over a minute; also joins of one of them.
+    pub joins_per_second: Option<u32>,
     /// Header in which a proxy in front of it tells the caller's address; only where every request comes through it.
     pub client_ip_header: Option<String>,
     /// A Postgres that somebody else runs, instead of one of its own: `postgresql://USER:PASSWORD@HOST/DATABASE`. Better
     /// given by `SEMO_HUB_DATABASE_URL` than written into this file.
     pub database_url: Option<String>,
+}
+
+impl Hub {
+    fn check(&self) -> Result<(), SettingsError> {
+        let invalid = |setting, reason: &str| {
+            Err(SettingsError::Invalid {
+                setting,
+                reason: reason.to_owned(),
+            })
+        };
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return invalid(
+                "hub.tls_certificate",
+                "certificate and key (hub.tls_key) belong together",
+            );
+        }
+        for (setting, most) in [
+            ("hub.connections_max", self.connections_max),
+            (
+                "hub.connections_per_network_max",
+                self.connections_per_network_max,
+            ),
+        ] {
+            if most.is_some_and(|most| !(1..=CONNECTIONS_MAX_MAX).contains(&most)) {
+                return invalid(setting, "it must be between 1 and 60000");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The address of the database carries a password.
@@ -258,6 +306,15 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("SEMO_HUB_SIGN_UP", "hub.sign_up"),
     ("SEMO_HUB_ANONYMOUS", "hub.anonymous"),
     ("SEMO_HUB_PUBLIC_CHANNELS", "hub.public_channels"),
+    ("SEMO_HUB_CONNECTIONS_MAX", "hub.connections_max"),
+    (
+        "SEMO_HUB_CONNECTIONS_PER_NETWORK_MAX",
+        "hub.connections_per_network_max",
+    ),
+    ("SEMO_HUB_SOCKETS_MAX", "hub.sockets_max"),
+    ("SEMO_HUB_SOCKETS_PER_NETWORK_MAX", "hub.sockets_per_network_max"),
+    ("SEMO_HUB_SOCKETS_PER_USER_MAX", "hub.sockets_per_user_max"),
+    ("SEMO_HUB_JOINS_PER_SECOND", "hub.joins_per_second"),
     ("SEMO_HUB_DATABASE_URL", "hub.database_url"),
     ("SEMO_HOLDER", "holder.program"),
     ("SEMO_HOLDER_ALONE_HOURS", "holder.alone_hours"),
@@ -360,22 +417,11 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Where the sign-in of the account `email` at `project` is kept. That of the profile "This machine" is a file beside
-    /// the account's password: whoever can read the one can read the other. Asks the keychain where that is set.
-    pub fn kept_tokens(&self, paths: &Paths, project: &Project, email: &str) -> Kept {
-        let file = match self.profile {
-            Profile::ThisMachine => {
-                return Kept::choose(
-                    Some(TokensAt::File),
-                    keychain,
-                    &paths.local_tokens(),
-                    project,
-                    email,
-                );
-            }
-            Profile::Supabase => paths.tokens(),
-        };
-        Kept::choose(self.supabase.tokens, keychain, &file, project, email)
+    /// Where the sign-in at `project` is kept, whatever the profile is now. One that lies where an earlier version kept it
+    /// is taken along. Asks no keychain yet.
+    pub fn team_tokens(&self, paths: &Paths, project: &Project) -> KeptTokens {
+        take_along(paths, project);
+        KeptTokens::new(&paths.tokens(project), project, self.supabase.tokens, keychain)
     }
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -427,12 +473,7 @@ impl Settings {
                 );
             }
         }
-        if self.hub.tls_certificate.is_some() != self.hub.tls_key.is_some() {
-            return invalid(
-                "hub.tls_certificate",
-                "certificate and key (hub.tls_key) belong together",
-            );
-        }
+        self.hub.check()?;
         for (name, path) in &self.repositories {
             if !path.is_absolute() {
                 return Err(SettingsError::Invalid {
@@ -578,6 +619,13 @@ mod tests {
             &["hub.tls_certificate", "belong together"],
         );
         check("[hub]\nlisten = 'here'", &[], &["line 2", "listen"]);
+        check(
+            "[hub]\nconnections_max = 0",
+            &[],
+            &["hub.connections_max", "between 1 and 60000"],
+        );
+        let too_many = ("SEMO_HUB_CONNECTIONS_PER_NETWORK_MAX", "60001");
+        check("", &[too_many], &["hub.connections_per_network_max", "60000"]);
         let no_id = &["SEMO_OFFICE", "office.id", "nonsense", "not an office's id"];
         check("", &[("SEMO_OFFICE", "nonsense")], no_id);
         check(

@@ -1,28 +1,29 @@
 //! Starting the client, and the handle that the rest of the program holds.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Clock, SessionId};
 use journal::{Journal, JournalError};
 use session::{HookReply, Session};
-use supabase::{Auth, AuthError, Project, Rest};
+use supabase::{Auth, AuthError, FileTokenStore, KeptTokens, Project, Rest, TokensAt};
 use terminal::Holders;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::directory::{Directory, HookRefusal};
 use crate::event_loop::{EVENT_QUEUE_MAX, Event, EventLoop, Ground, hook_secret};
-use crate::identity::{Account, IdentityError, Marks, Settled};
+use crate::identity::{Account, Settled};
 use crate::outbox::Outbox;
 use crate::paths::Paths;
 use crate::request::{Answer, ErrorCode, Request, RequestError};
-use crate::settings::Settings;
+use crate::served::served;
+use crate::settings::{Profile, Settings};
+use crate::settings_file::Choice;
 use crate::stopping::{StopHow, StopWish};
-use crate::view::{ProfileView, State};
+use crate::view::{Problem, ProfileView, State};
 
 /// What a client is started from.
 pub struct ClientConfig {
@@ -38,16 +39,21 @@ pub struct ClientConfig {
     pub profile: ProfileView,
     /// Who signs in.
     pub account: Account,
+    /// Who this client is: looked at ([`Settled::here`]) before anything else in the data folder is opened.
+    pub settled: Settled,
     /// This computer.
     pub machine: Machine,
-    /// Made when the account belongs to no office yet (profile "This machine").
-    pub first_office: Option<FirstOffice>,
+    /// An office with its agents: made by itself on "This machine" when the account belongs to none yet, and for a team
+    /// when somebody asks for it.
+    pub first_office: FirstOffice,
     /// Where agents' hooks are taken: `http://127.0.0.1:PORT/hooks`.
     pub hook_url: String,
     /// The user's environment, for agent programs.
     pub environment: Vec<(String, String)>,
     /// The program `semo-holder`, which keeps an agent's terminal when the core ends.
     pub holder_program: PathBuf,
+    /// What a person has to be told of how this came up; stays until it is looked at anew.
+    pub remark: Option<Problem>,
 }
 
 /// The computer, as offices see it.
@@ -87,9 +93,6 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A file of ours cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
     /// The sign-in cannot be set up.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -103,6 +106,7 @@ pub struct Client {
     directory: Directory,
     stop: StopWish,
     ended: CancellationToken,
+    chosen: watch::Receiver<Option<Choice>>,
 }
 
 /// What is done when the loop has ended, also by a panic: its sessions are let go, so that they stay in their holders
@@ -123,12 +127,24 @@ fn expect_left(journal: &Journal, directory: &Directory) {
     }
 }
 
-/// The stored sign-in, from where it is kept.
-fn sign_in_of(config: &ClientConfig) -> Result<Auth, AuthError> {
-    let email = &config.account.email;
-    let kept = config.settings.kept_tokens(&config.paths, &config.project, email);
-    tracing::info!(at = ?kept.at, why_not = kept.why_not, "where the sign-in is kept");
-    Auth::new(config.project.clone(), config.clock.clone(), kept.store)
+/// The stored sign-in, from where it is kept. That of the profile "This machine" is a file beside the account's password:
+/// whoever can read the one can read the other.
+fn sign_in_of(config: &ClientConfig) -> Result<(Auth, Option<Arc<KeptTokens>>), AuthError> {
+    let (project, clock) = (&config.project, &config.clock);
+    if config.settings.profile == Profile::ThisMachine {
+        let store = Arc::new(FileTokenStore::new(config.paths.local_tokens(), project));
+        return Ok((Auth::new(project.clone(), clock.clone(), store)?, None));
+    }
+    let store = Arc::new(config.settings.team_tokens(&config.paths, project));
+    let at = store.kept().ok().flatten().map(|kept| kept.at);
+    tracing::info!(?at, "where the sign-in is kept");
+    // A keychain may let everybody wait: it is asked by the task that joins.
+    let open = match at {
+        Some(TokensAt::Keychain) => Auth::unopened,
+        Some(TokensAt::File) | None => Auth::new,
+    };
+    let auth = open(project.clone(), clock.clone(), store.clone())?;
+    Ok((auth, Some(store)))
 }
 
 impl Drop for LastAct {
@@ -144,21 +160,12 @@ impl Client {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Client, StartError> {
-        // First: of a copied data folder nothing is opened before it is known to be one.
-        let settled = Settled::of(
-            &config.paths,
-            Uuid::new_v4(),
-            &Marks::of_this_machine(Path::new("/")),
-        )?;
-        if let Some(original) = settled.copied_from {
-            tracing::warn!(%original, "this data folder is a copy of another computer's; it goes on as a client of its own");
-        }
-        let identity = settled.identity;
+        let (auth, team_tokens) = sign_in_of(&config)?;
         let journal = Arc::new(Journal::open(&config.paths.journal())?);
         // Holders obey the newest core only.
         let epoch = journal.launch(config.clock.now())?;
         let alone_max = Duration::from_secs(u64::from(config.settings.holder.alone_hours) * 3_600);
-        let auth = sign_in_of(&config)?;
+        let (choose, chosen) = watch::channel(None);
         let holders = Holders::of_processes(config.holder_program, config.paths.holders(), epoch, alone_max);
         let rest = Rest::new(config.project.clone(), auth.clone());
         let (events_in, events) = mpsc::channel(EVENT_QUEUE_MAX);
@@ -169,6 +176,9 @@ impl Client {
         let outbox = Outbox {
             journal: journal.clone(),
             rest: rest.clone(),
+            auth: auth.clone(),
+            email: config.account.email.clone(),
+            account: served(config.settings.profile, &config.project, &config.account.email),
             clock: config.clock.clone(),
             bell: outbox_bell.clone(),
             events: events_in.clone(),
@@ -183,9 +193,13 @@ impl Client {
             project: config.project,
             profile: config.profile,
             account: config.account,
-            identity,
+            identity: config.settled.identity,
+            copied_from: config.settled.copied_from,
             machine: config.machine,
             first_office: config.first_office,
+            remark: config.remark,
+            team_tokens,
+            choose,
             auth,
             rest,
             hook_url: config.hook_url,
@@ -216,6 +230,7 @@ impl Client {
             directory,
             stop: wish,
             ended,
+            chosen,
         })
     }
 
@@ -228,6 +243,20 @@ impl Client {
     /// Waits for the end of the loop: after its stop token fired, or by a fault.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
+    }
+
+    /// Waits until a person has turned to another profile. It stands in the settings, and its sign-in is kept; this
+    /// client takes nothing new and has nothing in its hands. Whoever composes the program goes on from there.
+    pub fn chosen(&self) -> impl Future<Output = Choice> + Send + use<> {
+        let mut chosen = self.chosen.clone();
+        async move {
+            let seen = chosen.wait_for(Option::is_some).await.ok();
+            match seen.and_then(|seen| seen.clone()) {
+                Some(choice) => choice,
+                // It has ended: nobody chooses any more.
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The state, now and as it changes.

@@ -81,10 +81,36 @@ pub struct ProfileView {
     pub kind: ProfileKind,
     /// Base URL of the hub or project.
     pub url: String,
+    /// Where the sign-in is kept, when somebody is signed in to a project.
+    pub kept: Option<KeptView>,
+    /// The team's project that the settings know, whichever profile is used now.
+    pub team: Option<TeamView>,
+    /// Another profile is being turned to; nothing new is taken.
+    pub changing: bool,
+}
+
+/// Where a sign-in is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "as named")]
+pub enum KeptView {
+    Keychain,
+    File,
+}
+
+/// A team's project or hub, and who signs in there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
+pub struct TeamView {
+    /// Its address.
+    pub url: String,
+    /// Its publishable key, which is no secret.
+    pub publishable_key: String,
+    /// The account.
+    pub email: String,
 }
 
 /// Kind of profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, TS)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "as named")]
 pub enum ProfileKind {
@@ -298,6 +324,9 @@ pub enum CommandStatus {
     /// Given up after too many attempts.
     Dead,
 }
+
+/// Code of the problem with which a core ends itself, since another one works in its place: no fault.
+pub const TAKEN_OVER: &str = "taken_over";
 
 /// Something that keeps things from working.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]

@@ -15,6 +15,7 @@ use domain::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
+use crate::elsewhere::OTHER_OWNER;
 use crate::error::HubError;
 use crate::keys::{KEY_FILE, Keys};
 use crate::one::One;
@@ -105,7 +106,7 @@ async fn dump_to(config: &HubConfig, dump: &Path) -> Result<(), HubError> {
     let setting = match &config.database {
         DatabaseAt::Own { postgres_bin } => postgres_bin.as_deref(),
         DatabaseAt::Url(url) => {
-            let address = crate::source::parse(url)?;
+            let address = crate::elsewhere::parse(url)?;
             let binaries = postgres::locate(None, None).await?;
             return postgres::run(Tool::Dump, &binaries, &address, &arguments).await;
         }
@@ -326,7 +327,16 @@ fn aside_of(config: &HubConfig, path: &Path) -> PathBuf {
 async fn fill(source: &Source, binaries: &Binaries, dump: &Path) -> Result<(), HubError> {
     let tasks = TaskTracker::new();
     let superuser = source.superuser().open(&tasks, "to put a backup back").await?;
-    migrate::bootstrap(&superuser).await?;
+    let role = source.owner_role(&superuser).await?;
+    migrate::bootstrap(&superuser, role).await?;
+    // The dump may come from a server where another role was the owner; the hub hands over when it starts.
+    let sql = format!(
+        "do $$ begin
+           if to_regrole('{OTHER_OWNER}') is null then create role {OTHER_OWNER} nologin; end if;
+         end $$"
+    );
+    let made = superuser.batch_execute(&sql).await;
+    made.map_err(|error| fault("make the roles", &crate::error::explained(&error)))?;
     drop(superuser);
     let arguments = [
         OsStr::new("--clean"),

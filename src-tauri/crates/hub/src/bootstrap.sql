@@ -97,6 +97,9 @@ alter table auth.users
   add column if not exists reauthentication_sent_at timestamptz,
   add column if not exists is_sso_user boolean not null default false,
   add column if not exists deleted_at timestamptz;
+-- Whether the hub's owner, or a server with the secret key, stands for it that the address is this user's. What comes in
+-- by SQL is the owner's; Auth says of those who sign up, or change their address, that it is not so.
+alter table auth.users add column if not exists hub_vouched boolean not null default true;
 create index if not exists users_by_lower_email on auth.users (lower(email));
 create index if not exists users_by_created_at on auth.users (created_at, id);
 
@@ -236,6 +239,19 @@ alter table realtime.messages enable row level security;
 grant all on realtime.messages to postgres, service_role;
 grant select, insert, update on realtime.messages to anon, authenticated;
 
+-- Messages with bytes instead of JSON, and their replay.
+alter table realtime.messages add column if not exists binary_payload bytea;
+do $$
+begin
+  if not exists (select 1 from pg_constraint
+                 where conname = 'messages_payload_exclusive' and conrelid = 'realtime.messages'::regclass) then
+    alter table realtime.messages
+      add constraint messages_payload_exclusive check (payload is null or binary_payload is null) not valid;
+  end if;
+end $$;
+create index if not exists messages_of_topic on realtime.messages (topic, inserted_at desc)
+  where private and extension = 'broadcast';
+
 create or replace function realtime.topic() returns text language sql stable as $$
   select nullif(current_setting('realtime.topic', true), '')::text $$;
 
@@ -255,101 +271,6 @@ begin
     raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
   end;
 end $$;
-
-create or replace function realtime.broadcast_changes(topic_name text, event_name text, operation text,
-    table_name text, table_schema text, new record, old record, level text default 'ROW')
-returns void language plpgsql as $$
-declare row_data jsonb;
-begin
-  if level = 'STATEMENT' then
-    raise exception 'function can only be triggered for each row, not for each statement';
-  end if;
-  row_data := jsonb_build_object('old_record', old, 'record', new, 'operation', operation,
-                                 'table', table_name, 'schema', table_schema);
-  perform realtime.send(row_data, event_name, topic_name, true);
-exception when others then
-  raise exception 'Failed to process the row: %', sqlerrm;
-end $$;
-
--- Delivery: the row is the message, the notification only its id (payloads are limited to 8,000 bytes).
-create or replace function realtime.hub_announce_message() returns trigger
-language plpgsql security definer set search_path = '' as $$
-begin
-  perform pg_notify('hub_broadcast', new.id::text);
-  return null;
-end $$;
-create or replace trigger hub_announce_message after insert on realtime.messages
-  for each row execute function realtime.hub_announce_message();
-
--- Row changes for postgres_changes: captured only for tables somebody is subscribed to.
-create unlogged table if not exists realtime.hub_interest (entity oid primary key);
-create unlogged table if not exists realtime.hub_changes (
-  id bigint generated always as identity primary key,
-  entity oid not null,
-  type text not null,
-  record jsonb,
-  old_record jsonb,
-  at timestamptz not null default clock_timestamp()
-);
-create or replace function realtime.hub_capture() returns trigger
-language plpgsql security definer set search_path = '' as $$
-declare v_id bigint;
-begin
-  if not exists (select 1 from realtime.hub_interest i where i.entity = tg_relid) then
-    return null;
-  end if;
-  insert into realtime.hub_changes (entity, type, record, old_record)
-  values (tg_relid, tg_op, case when tg_op <> 'DELETE' then to_jsonb(new) end,
-          case when tg_op <> 'INSERT' then to_jsonb(old) end)
-  returning id into v_id;
-  perform pg_notify('hub_changes', v_id::text);
-  return null;
-end $$;
-revoke all on function realtime.hub_capture(), realtime.hub_announce_message() from public;
-
-do $$
-begin
-  if not exists (select 1 from pg_publication where pubname = 'supabase_realtime') then
-    create publication supabase_realtime;
-    alter publication supabase_realtime owner to postgres;
-  end if;
-end $$;
-
--- ---------------------------------------------------------------------------------------- schema cache
-create or replace function extensions.hub_schema_changed() returns event_trigger language plpgsql as $$
-begin
-  perform pg_notify('pgrst', 'reload schema');
-end $$;
-do $$
-begin
-  if not exists (select 1 from pg_event_trigger where evtname = 'hub_schema_changed') then
-    create event trigger hub_schema_changed on ddl_command_end execute function extensions.hub_schema_changed();
-    create event trigger hub_schema_dropped on sql_drop execute function extensions.hub_schema_changed();
-  end if;
-end $$;
-
--- ------------------------------------------------------------------------------------ applied migrations
-create schema if not exists supabase_migrations;
-create table if not exists supabase_migrations.schema_migrations (
-  version text primary key,
-  name text not null,
-  sha256 text not null,
-  applied_at timestamptz not null default now()
-);
-
--- ------------------------------------------------------------------------------- realtime, second part
--- Messages with bytes instead of JSON, and their replay.
-alter table realtime.messages add column if not exists binary_payload bytea;
-do $$
-begin
-  if not exists (select 1 from pg_constraint
-                 where conname = 'messages_payload_exclusive' and conrelid = 'realtime.messages'::regclass) then
-    alter table realtime.messages
-      add constraint messages_payload_exclusive check (payload is null or binary_payload is null) not valid;
-  end if;
-end $$;
-create index if not exists messages_of_topic on realtime.messages (topic, inserted_at desc)
-  where private and extension = 'broadcast';
 
 create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
 returns void language plpgsql as $$
@@ -381,7 +302,8 @@ exception when others then
   raise exception 'Failed to process the row: %', sqlerrm;
 end $$;
 
--- The hub has told a message itself that it keeps only for those who come later.
+-- Delivery: the row is the message, the notification only its id (payloads are limited to 8,000 bytes). What the hub
+-- has told itself and keeps only for those who come later is not told again.
 create or replace function realtime.hub_announce_message() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
@@ -390,7 +312,19 @@ begin
   end if;
   return null;
 end $$;
+create or replace trigger hub_announce_message after insert on realtime.messages
+  for each row execute function realtime.hub_announce_message();
 
+-- Row changes for postgres_changes: captured only for tables somebody is subscribed to.
+create unlogged table if not exists realtime.hub_interest (entity oid primary key);
+create unlogged table if not exists realtime.hub_changes (
+  id bigint generated always as identity primary key,
+  entity oid not null,
+  type text not null,
+  record jsonb,
+  old_record jsonb,
+  at timestamptz not null default clock_timestamp()
+);
 -- Row changes: of a row as it was only the replica identity, of a row that is too large only its key and what is short.
 alter table realtime.hub_changes add column if not exists too_large boolean not null default false;
 create or replace function realtime.hub_columns(p_table oid, p_identity boolean) returns text[]
@@ -460,5 +394,60 @@ begin
     end;
   end loop;
 end $$;
+
+-- Who belongs to an office decides what its channels tell him: the hub asks their policies again at once.
+create or replace function realtime.hub_rights_changed() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if tg_op <> 'INSERT' then
+    perform pg_notify('hub_rights', old.user_id::text);
+  end if;
+  if tg_op <> 'DELETE' then
+    perform pg_notify('hub_rights', new.user_id::text);
+  end if;
+  return null;
+end $$;
+-- After the office's migrations: the table is theirs.
+create or replace function realtime.hub_watch_members() returns void
+language plpgsql set search_path = '' set lock_timeout = '5s' as $$
+declare v_table oid := to_regclass('public.office_members');
+begin
+  if v_table is not null and not exists (
+    select 1 from pg_catalog.pg_trigger g where g.tgname = 'hub_rights_changed' and g.tgrelid = v_table) then
+    create trigger hub_rights_changed after insert or update or delete on public.office_members
+      for each row execute function realtime.hub_rights_changed();
+  end if;
+end $$;
 revoke all on function realtime.hub_columns(oid, boolean), realtime.hub_capture(),
-  realtime.hub_capture_published(), realtime.hub_announce_message() from public;
+  realtime.hub_capture_published(), realtime.hub_announce_message(), realtime.hub_rights_changed(),
+  realtime.hub_watch_members() from public;
+
+do $$
+begin
+  if not exists (select 1 from pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+    alter publication supabase_realtime owner to postgres;
+  end if;
+end $$;
+
+-- ---------------------------------------------------------------------------------------- schema cache
+create or replace function extensions.hub_schema_changed() returns event_trigger language plpgsql as $$
+begin
+  perform pg_notify('pgrst', 'reload schema');
+end $$;
+do $$
+begin
+  if not exists (select 1 from pg_event_trigger where evtname = 'hub_schema_changed') then
+    create event trigger hub_schema_changed on ddl_command_end execute function extensions.hub_schema_changed();
+    create event trigger hub_schema_dropped on sql_drop execute function extensions.hub_schema_changed();
+  end if;
+end $$;
+
+-- ------------------------------------------------------------------------------------ applied migrations
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (
+  version text primary key,
+  name text not null,
+  sha256 text not null,
+  applied_at timestamptz not null default now()
+);

@@ -1,15 +1,16 @@
 //! Connections to the hub's database, and the transaction every request of a client runs in.
 //!
-//! Two pools: `requests` logs in as `authenticator` and can only become the role of a token; `admin` is the
-//! superuser and is used for what Supabase's own services do (Auth, Realtime), never with text of a client as
-//! SQL. Called by `auth`, `rest` and `realtime`.
+//! Pools of their own for what must not wait for each other. `requests` and `feed` log in as `authenticator` and can
+//! only become the role of a token; the others are the superuser and are used for what Supabase's own services do (Auth,
+//! Realtime), never with text of a client as SQL. Called by `auth`, `rest` and `realtime`.
 
 use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
 };
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::error::HubError;
@@ -18,52 +19,101 @@ use crate::source::{Address, Source};
 
 /// Connections for clients' requests.
 const REQUEST_CONNECTIONS_MAX: usize = 16;
-/// Connections for Auth and Realtime.
+/// Connections for Auth and what the hub does for itself.
 const ADMIN_CONNECTIONS_MAX: usize = 8;
+/// Connections that ask policies about channels.
+const POLICY_CONNECTIONS_MAX: usize = 8;
+/// Connections on which tables are begun to be followed: that may take long.
+const SUBSCRIPTION_CONNECTIONS_MAX: usize = 4;
+/// Connections that ask who may be told about a changed row.
+pub(crate) const FEED_CONNECTIONS_MAX: usize = 4;
+/// Longest statement on the connections of Realtime that sets no other limit, in milliseconds.
+const SERVICE_STATEMENT_MS: u32 = 15_000;
+/// Longest statement that looks at what is to be followed: clients choose the values.
+const SUBSCRIPTION_STATEMENT_MS: u32 = 5_000;
 /// How long a request waits for a free connection.
-const POOL_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const POOL_WAIT: Duration = Duration::from_secs(10);
 
 /// Longest statement of `anon`, `authenticated` and the rest, as on Supabase; in milliseconds.
 const STATEMENT_MS: [(&str, &str); 2] = [("anon", "3000"), ("authenticated", "8000")];
 const STATEMENT_MS_SERVICE: &str = "60000";
 
-/// The two pools.
+/// The pools.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
+    /// REST.
     pub requests: Pool,
+    /// Auth, and what the hub does for itself.
     pub admin: Pool,
+    /// What the policies say about channels, and what is kept for them.
+    pub policy: Pool,
+    /// Beginnings of subscriptions to row changes.
+    pub subscriptions: Pool,
+    /// Who may be told about a changed row.
+    pub feed: Pool,
 }
 
 impl Database {
     /// Makes the pools; connections are opened when first wanted.
     pub fn open(source: &Source) -> Result<Database, HubError> {
         Ok(Database {
-            requests: pool(source.authenticator(), REQUEST_CONNECTIONS_MAX)?,
-            admin: pool(source.superuser(), ADMIN_CONNECTIONS_MAX)?,
+            requests: pool(source.authenticator(), REQUEST_CONNECTIONS_MAX, None)?,
+            admin: pool(source.superuser(), ADMIN_CONNECTIONS_MAX, None)?,
+            policy: pool(
+                source.superuser(),
+                POLICY_CONNECTIONS_MAX,
+                Some(SERVICE_STATEMENT_MS),
+            )?,
+            subscriptions: pool(
+                source.superuser(),
+                SUBSCRIPTION_CONNECTIONS_MAX,
+                Some(SUBSCRIPTION_STATEMENT_MS),
+            )?,
+            feed: pool(
+                source.authenticator(),
+                FEED_CONNECTIONS_MAX,
+                Some(SERVICE_STATEMENT_MS),
+            )?,
         })
     }
 
-    /// Both pools as one role: for whoever runs the hub, never for requests.
+    /// All pools as one role: for whoever runs the hub, never for requests.
     pub fn at(address: &Address) -> Result<Database, HubError> {
+        let one = || pool(address.clone(), 1, None);
         Ok(Database {
-            requests: pool(address.clone(), 1)?,
-            admin: pool(address.clone(), 1)?,
+            requests: one()?,
+            admin: one()?,
+            policy: one()?,
+            subscriptions: one()?,
+            feed: one()?,
         })
     }
 
     /// A superuser connection, with an error in the hub's own words.
     pub async fn admin(&self, attempt: &str) -> Result<Object, HubError> {
-        self.admin.get().await.map_err(|error| HubError::Connection {
-            attempt: attempt.to_owned(),
-            reason: pool_reason(&error),
-        })
+        connection(&self.admin, attempt).await
     }
 
     /// Ends all connections; what is in use ends when it is given back.
     pub fn close(&self) {
-        self.requests.close();
-        self.admin.close();
+        for pool in [
+            &self.requests,
+            &self.admin,
+            &self.policy,
+            &self.subscriptions,
+            &self.feed,
+        ] {
+            pool.close();
+        }
     }
+}
+
+/// A connection of `pool`, with an error in the hub's own words.
+pub(crate) async fn connection(pool: &Pool, attempt: &str) -> Result<Object, HubError> {
+    pool.get().await.map_err(|error| HubError::Connection {
+        attempt: attempt.to_owned(),
+        reason: pool_reason(&error),
+    })
 }
 
 /// Why the pool gave no connection, in one line.
@@ -85,12 +135,28 @@ pub(crate) fn is_trouble(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-fn pool(address: Address, size: usize) -> Result<Pool, HubError> {
+/// True when the database ended a statement because of its time-out.
+pub(crate) fn is_too_slow(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+/// `statement_ms`: longest statement where a transaction sets no other limit.
+fn pool(address: Address, size: usize, statement_ms: Option<u32>) -> Result<Pool, HubError> {
     let how = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    Pool::builder(Manager::from_config(address.config, address.tls, how))
-        .max_size(size)
+    let mut builder = Pool::builder(Manager::from_config(address.config, address.tls, how)).max_size(size);
+    if let Some(statement_ms) = statement_ms {
+        builder = builder.post_create(Hook::async_fn(move |client, _| {
+            Box::pin(async move {
+                client
+                    .batch_execute(&format!("set statement_timeout = {statement_ms}"))
+                    .await
+                    .map_err(HookError::Backend)
+            })
+        }));
+    }
+    builder
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(POOL_WAIT))
         .create_timeout(Some(POOL_WAIT))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -17,6 +17,8 @@ use axum::routing::get;
 use serde_json::json;
 
 use crate::auth::Auth;
+use crate::bodies::{self, Admitted};
+use crate::budget::Budget;
 use crate::db::Database;
 use crate::door::Door;
 use crate::identity;
@@ -24,9 +26,7 @@ use crate::keys::Keys;
 use crate::metrics::{self, Metrics, Watch};
 use crate::realtime::Realtime;
 use crate::rest::schema::SchemaCache;
-
-/// Largest request body, in bytes.
-const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+use crate::rest::turns::Turns;
 
 /// Longest a request may take from its head to the answer's head: the longest statement, the wait for a connection and
 /// some for the body to come. Whoever sends a body more slowly is told so.
@@ -53,6 +53,11 @@ pub(crate) struct Shared {
     pub auth: Auth,
     pub realtime: Realtime,
     pub metrics: Metrics,
+    /// Bytes of requests and of answers that are in memory.
+    pub bodies: Arc<Budget>,
+    pub answers: Arc<Budget>,
+    pub turns: Turns,
+    pub ready: metrics::Ready,
     /// Names and origins that are let in.
     pub door: Door,
     /// The hub's own address, the `iss` of its tokens.
@@ -74,7 +79,6 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
                 axum::Json(json!({"message": "no Route matched with those values"})),
             )
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
 }
@@ -90,14 +94,32 @@ async fn guard(State(shared): App, request: Request, next: Next) -> Response {
         Ok(()) if origin.is_some() && request.method() == Method::OPTIONS => {
             StatusCode::NO_CONTENT.into_response()
         }
-        Ok(()) => match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => late(),
-        },
+        Ok(()) => answered(&shared, request, next).await,
     };
     watch.end(&shared.metrics, response.status());
     if let Some(origin) = origin {
         allow(response.headers_mut(), origin);
+    }
+    response
+}
+
+/// The answer of whoever handles the request, in time and with room for its body.
+async fn answered(shared: &Arc<Shared>, request: Request, next: Next) -> Response {
+    let Admitted {
+        request,
+        weight,
+        useless,
+    } = bodies::admit(shared, request);
+    let mut response = match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(_) if weight.is_some_and(|weight| weight.is_refused()) => full(),
+        Ok(response) => response,
+        Err(_) => late(),
+    };
+    if let Some(useless) = useless
+        && !useless.discard().await
+    {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
     response
 }
@@ -122,6 +144,14 @@ fn late() -> Response {
     let message = json!({"message": format!("the request took longer than {} s", REQUEST_MAX.as_secs())});
     let close = [(header::CONNECTION, "close")];
     (StatusCode::REQUEST_TIMEOUT, close, axum::Json(message)).into_response()
+}
+
+/// 503, and the connection is closed: the rest of the body is not read.
+fn full() -> Response {
+    const MESSAGE: &str = "the hub holds as many bytes of requests as it may; try again in a moment";
+    let how = [(header::CONNECTION, "close"), (header::RETRY_AFTER, "1")];
+    let body = json!({"code": "53200", "message": MESSAGE, "details": null, "hint": "send less at once"});
+    (StatusCode::SERVICE_UNAVAILABLE, how, axum::Json(body)).into_response()
 }
 
 fn refused(message: &'static str) -> Response {

@@ -94,11 +94,16 @@ pub(crate) fn check_key(
 ) -> Result<&'static str, Refusal> {
     let key = api_key(headers, query).ok_or(Refusal::NoKey)?;
     let role = key_role(&shared.keys, key).ok_or(Refusal::WrongKey)?;
-    let browser = text(headers, "user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"));
-    if role == "service_role" && browser {
+    if is_secret_in_browser(&shared.keys, headers, key) {
         return Err(Refusal::SecretInBrowser);
     }
     Ok(role)
+}
+
+/// Whether a browser sends a key that only servers may have: then it is in a page that others can read.
+pub(crate) fn is_secret_in_browser(keys: &Keys, headers: &HeaderMap, key: &str) -> bool {
+    let browser = text(headers, "user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"));
+    browser && key_role(keys, key) == Some("service_role")
 }
 
 /// Key and token together: the claims a request runs under.

@@ -37,6 +37,13 @@ pub struct Claims {
     pub all: Map<String, Value>,
 }
 
+impl Claims {
+    /// The signed-in user; none for keys and for tokens of servers.
+    pub fn user(&self) -> Option<uuid::Uuid> {
+        self.all.get("sub").and_then(Value::as_str)?.parse().ok()
+    }
+}
+
 /// Why a token is not accepted. The texts are Supabase's, official clients look at them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {

@@ -112,6 +112,18 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Puts new secrets in the place of all there are, in the file of `data_dir`: for a hub whose file somebody else may
+    /// have seen. No token and no secret key of before is good any more. The publishable key stays: it is no secret, and
+    /// every client knows it.
+    pub(crate) fn renew(data_dir: &Path, now: Timestamp) -> Result<Keys, HubError> {
+        let path = data_dir.join(KEY_FILE);
+        let before = Keys::load_or_create(data_dir, now)?;
+        let mut keys = Keys::generate(now).map_err(|reason| fault(&path, reason))?;
+        keys.publishable = before.publishable;
+        keys.write(&path)?;
+        Ok(keys)
+    }
+
     fn read(path: &Path) -> Result<Option<Keys>, HubError> {
         match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -273,6 +285,27 @@ mod tests {
         let now = Keys::load_or_create(folder.path(), NOW).unwrap();
         assert_eq!(now.jwt_secret, made.jwt_secret);
         assert_eq!(now.signing_keys.len(), 1);
+        assert_eq!(mode(folder.path()), 0o600);
+    }
+
+    #[test]
+    fn renewed_keys_share_nothing_with_those_of_before_but_the_publishable_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = Keys::load_or_create(folder.path(), NOW).unwrap();
+        let after = Keys::renew(folder.path(), NOW.plus_ms(5000)).unwrap();
+        assert_eq!(before.publishable, after.publishable);
+        for (old, new) in [
+            (&before.secret, &after.secret),
+            (&before.jwt_secret, &after.jwt_secret),
+            (&before.anon_jwt, &after.anon_jwt),
+            (&before.service_role_jwt, &after.service_role_jwt),
+        ] {
+            assert_ne!(old, new);
+        }
+        let kept = Keys::load_or_create(folder.path(), NOW).unwrap();
+        assert_eq!(kept.secret, after.secret);
+        assert_eq!(kept.signing_keys.len(), 1);
+        assert_ne!(kept.signing_keys[0].kid, before.signing_keys[0].kid);
         assert_eq!(mode(folder.path()), 0o600);
     }
 

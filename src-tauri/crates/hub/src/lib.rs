@@ -17,10 +17,13 @@ use tokio_util::task::TaskTracker;
 
 mod auth;
 mod backup;
+mod bodies;
+mod budget;
 mod db;
 mod door;
+mod elsewhere;
 mod error;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod http;
 mod identity;
@@ -35,9 +38,9 @@ mod rest;
 mod source;
 mod team;
 
-pub use auth::{AuthLimits, AuthSettings};
+pub use auth::{AuthLimits, AuthSettings, renew_keys};
 pub use backup::{Manifest, backup, restore};
-pub use door::{Door, TlsFiles};
+pub use door::{Door, DoorLimits, TlsFiles};
 pub use error::HubError;
 pub use keys::{KEY_FILE, Keys};
 pub use realtime::RealtimeSettings;
@@ -45,7 +48,7 @@ pub use source::DatabaseAt;
 pub use team::{Member, Team};
 
 use crate::db::Database;
-use crate::door::{Opened, Renewal};
+use crate::door::{Certificate, Ending, Opened};
 use crate::http::Shared;
 use crate::one::One;
 use crate::postgres::{Cluster, Server};
@@ -53,6 +56,10 @@ use crate::source::Source;
 
 /// How long requests and sockets may take to end when the hub stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long what was cut off then may take to end its statements.
+const CUT_MAX: Duration = Duration::from_secs(5);
+/// How long the connection that holds the database may take to end.
+const LET_GO_MAX: Duration = Duration::from_secs(5);
 
 /// What a hub needs to know to start.
 #[derive(Debug, Clone)]
@@ -67,6 +74,8 @@ pub struct HubConfig {
     pub door: Door,
     /// Who may sign up, and how often.
     pub auth: AuthSettings,
+    /// Limits and switches of Realtime, from the first socket on.
+    pub realtime: RealtimeSettings,
     /// Where the time comes from (tokens, limits). Leases and rows go by the database's own clock.
     pub clock: Arc<dyn domain::Clock>,
 }
@@ -80,6 +89,7 @@ impl HubConfig {
             database: DatabaseAt::default(),
             door: Door::default(),
             auth: AuthSettings::default(),
+            realtime: RealtimeSettings::default(),
             clock,
         }
     }
@@ -90,7 +100,7 @@ impl HubConfig {
 pub struct Hub {
     shared: Arc<Shared>,
     source: Source,
-    renewal: Option<Renewal>,
+    certificate: Option<Certificate>,
     tasks: TaskTracker,
     ends: Ends,
 }
@@ -102,6 +112,10 @@ struct Ends {
     stop: DropGuard,
     /// Cut off requests that still run when that has taken too long.
     cut: DropGuard,
+    /// Leave the database to the next hub: after everything else.
+    let_go: DropGuard,
+    /// What holds the database until then.
+    holding: TaskTracker,
     /// Nothing is served any more, for a reason that is in the log.
     over: CancellationToken,
 }
@@ -115,8 +129,11 @@ impl Hub {
         let cluster = Cluster::open(&config.data_dir)?;
         let keys = Keys::load_or_create(&config.data_dir, config.clock.now())?;
         // The port first: when it is taken, nothing has to be undone.
-        let opened = Opened::open(config.listen, &config.door)?;
-        let renewal = opened.renewal();
+        let mut opened = Opened::open(config.listen, &config.door)?;
+        if config.auth.client_ip_header.is_some() {
+            opened = opened.behind_a_proxy();
+        }
+        let certificate = opened.certificate();
         let source = match &config.database {
             DatabaseAt::Own { postgres_bin } => {
                 let binaries = postgres::locate(postgres_bin.as_deref(), cluster.made_by()).await?;
@@ -128,7 +145,7 @@ impl Hub {
             Ok((shared, tasks, ends)) => Ok(Hub {
                 shared,
                 source,
-                renewal,
+                certificate,
                 tasks,
                 ends,
             }),
@@ -147,7 +164,8 @@ impl Hub {
     ) -> Result<(Arc<Shared>, TaskTracker, Ends), HubError> {
         let tasks = TaskTracker::new();
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
-        let one = One::take(source.superuser(), &tasks).await?;
+        let (holding, let_go) = (TaskTracker::new(), CancellationToken::new());
+        let one = One::take(source.superuser(), &holding).await?;
         bring_up_to_date(source, &tasks).await?;
         let feed = realtime::listen(&source.superuser(), &tasks).await?;
         let database = Database::open(source)?;
@@ -161,21 +179,32 @@ impl Hub {
             auth,
             realtime: realtime::Realtime::new(stop.clone(), tasks.clone()),
             metrics: metrics::Metrics::default(),
+            bodies: bodies::budget(),
+            answers: rest::outgoing::budget(),
+            turns: rest::turns::Turns::new(source.authenticator(), tasks.clone()),
+            ready: metrics::Ready::default(),
             url: opened.url(&config.door),
             door: config.door.clone(),
         });
+        shared.realtime.set_settings(config.realtime.clone());
         feed.capture_published().await?;
         tasks.spawn(feed.run(shared.clone(), source.superuser(), tasks.clone(), stop.clone()));
         tasks.spawn(realtime::keep_house(shared.clone(), stop.clone()));
         let cut = CancellationToken::new();
-        tasks.spawn(serve(opened, shared.clone(), stop.clone(), cut.clone()));
-        tasks.spawn(one.keep(stop.clone(), over.clone()));
+        let ending = Ending {
+            stop: stop.clone(),
+            cut: cut.clone(),
+        };
+        tasks.spawn(serve(opened, shared.clone(), ending));
+        holding.spawn(one.keep(let_go.clone(), over.clone()));
         Ok((
             shared,
             tasks,
             Ends {
                 stop: stop.drop_guard(),
                 cut: cut.drop_guard(),
+                let_go: let_go.drop_guard(),
+                holding,
                 over,
             },
         ))
@@ -199,7 +228,7 @@ impl Hub {
     /// Reads certificate and key again, as after their renewal; connections that are open keep the old one. Nothing
     /// without TLS.
     pub fn renew_certificate(&self) -> Result<(), HubError> {
-        self.renewal.as_ref().map_or(Ok(()), Renewal::renew)
+        self.certificate.as_ref().map_or(Ok(()), Certificate::renew)
     }
 
     /// Comes back when the hub cannot go on although nobody stopped it: another one has taken its database.
@@ -215,38 +244,42 @@ impl Hub {
             .map(UserId)
     }
 
-    /// Ends everything in order: sockets are closed with 1012, requests finish, Postgres writes its files.
+    /// Ends everything in order: sockets are closed with 1012, requests finish, the next hub may have the database,
+    /// Postgres writes its files.
     pub async fn stop(self) -> Result<(), HubError> {
-        self.ends.stop.disarm().cancel();
+        let Ends {
+            stop,
+            cut,
+            let_go,
+            holding,
+            ..
+        } = self.ends;
+        drop(stop);
         self.tasks.close();
         if timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 "requests were still running after {} s; they are cut off",
                 DRAIN_MAX.as_secs()
             );
+            drop(cut);
+            if timeout(CUT_MAX, self.tasks.wait()).await.is_err() {
+                tracing::warn!("not everything that was cut off has ended");
+            }
         }
-        drop(self.ends.cut);
         self.shared.database.close();
+        drop(let_go);
+        holding.close();
+        if timeout(LET_GO_MAX, holding.wait()).await.is_err() {
+            tracing::warn!("the connection that held the database does not end");
+        }
         self.source.stop().await
     }
 }
 
-/// Serves until `stop`, finishes what has begun, and leaves it at `cut`.
-async fn serve(opened: Opened, shared: Arc<Shared>, stop: CancellationToken, cut: CancellationToken) {
-    let handle = opened.handle.clone();
-    let serving = opened.serve(http::router(shared));
-    let ending = async {
-        stop.cancelled().await;
-        handle.graceful_shutdown(None);
-        cut.cancelled().await;
-        handle.shutdown();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ended = serving => if let Err(error) = ended {
-            tracing::error!(%error, "the hub's port is closed");
-        },
-        () = ending => {}
+async fn serve(opened: Opened, shared: Arc<Shared>, ending: Ending) {
+    let router = http::router(shared.clone());
+    if let Err(error) = opened.serve(router, &shared.metrics, ending).await {
+        tracing::error!(%error, "the hub's port is closed");
     }
 }
 
@@ -257,9 +290,11 @@ async fn bring_up_to_date(source: &Source, tasks: &TaskTracker) -> Result<(), Hu
         .open(tasks, "to bring its schema up to date")
         .await?;
     source.check_is_ours(&superuser).await?;
-    migrate::bootstrap(&superuser).await?;
+    let role = source.owner_role(&superuser).await?;
+    migrate::bootstrap(&superuser, role).await?;
     source.open_for_requests(&superuser).await?;
-    let owner = source.owner(tasks).await?;
+    elsewhere::hand_over(&superuser, role).await?;
+    let owner = source.owner(role, tasks).await?;
     let applied = migrate::migrate(&superuser, &owner).await?;
     if !applied.is_empty() {
         tracing::info!(

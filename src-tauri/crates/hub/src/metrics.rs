@@ -24,8 +24,10 @@ use crate::identity;
 const SECONDS: [f64; 12] = [
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0,
 ];
-/// How old a database's answer may be that readiness is told from.
+/// How long the database may take to answer a hub that is ready.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How old an answer may be that readiness is told from.
+const READY_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Which protocol a request speaks, by the first part of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -68,6 +70,10 @@ pub(crate) struct Metrics {
     seconds: Family<Spoken, Histogram, fn() -> Histogram>,
     connections_used: Gauge,
     connections_max: Gauge,
+    /// Connections to the port, WebSockets not counted.
+    pub connections: Gauge,
+    /// Connections for which there was no place.
+    pub connections_refused: Counter,
     /// WebSockets that are open.
     pub sockets: Gauge,
     /// Channels that are joined.
@@ -91,6 +97,8 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(histogram),
             connections_used: Gauge::default(),
             connections_max: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
             sockets: Gauge::default(),
             channels: Gauge::default(),
             messages: Counter::default(),
@@ -126,6 +134,11 @@ impl Metrics {
                 "Connections that may serve requests",
                 &self.connections_max,
             ),
+            (
+                "connections",
+                "Connections to the port, WebSockets not counted",
+                &self.connections,
+            ),
             ("sockets", "WebSockets that are open", &self.sockets),
             ("channels", "Channels that are joined", &self.channels),
         ];
@@ -133,6 +146,11 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
         }
         let counters = [
+            (
+                "connections_refused",
+                "Connections for which there was no place",
+                &self.connections_refused,
+            ),
             ("messages", "Messages written to sockets", &self.messages),
             (
                 "sockets_cut_off",
@@ -194,14 +212,38 @@ pub(crate) async fn metrics(State(shared): App, headers: HeaderMap) -> Response 
     }
 }
 
-/// `GET /ready`: 200 when a request could be served now, 503 with the reason otherwise.
+/// What the database last answered, and when. Asked once for all who want to know: nobody needs a key for that.
+#[derive(Debug, Default)]
+pub(crate) struct Ready(tokio::sync::Mutex<Option<(tokio::time::Instant, bool)>>);
+
+/// `GET /ready`: 200 when a request could be served now, 503 otherwise. Why is in the log: it says too much about the
+/// hub for somebody without a key.
 pub(crate) async fn ready(State(shared): App) -> Response {
-    let reason = match tokio::time::timeout(ANSWER_MAX, answers(&shared)).await {
-        Ok(Ok(())) => return axum::Json(serde_json::json!({"status": "ready"})).into_response(),
-        Ok(Err(reason)) => reason,
-        Err(_) => format!("the database has not answered for {} s", ANSWER_MAX.as_secs()),
+    let mut last = shared.ready.0.lock().await;
+    let is_ready = match *last {
+        Some((at, is_ready)) if at.elapsed() < READY_AGE_MAX => is_ready,
+        Some(_) | None => {
+            let is_ready = match tokio::time::timeout(ANSWER_MAX, answers(&shared)).await {
+                Ok(Ok(())) => true,
+                Ok(Err(reason)) => {
+                    tracing::warn!(reason, "the hub is not ready");
+                    false
+                }
+                Err(_) => {
+                    tracing::warn!("the hub is not ready: its database takes too long to answer");
+                    false
+                }
+            };
+            *last = Some((tokio::time::Instant::now(), is_ready));
+            is_ready
+        }
     };
-    let body = axum::Json(serde_json::json!({"status": "not ready", "reason": reason}));
+    if is_ready {
+        return axum::Json(serde_json::json!({"status": "ready"})).into_response();
+    }
+    let body = axum::Json(serde_json::json!({
+        "status": "not ready", "reason": "the database does not answer; the hub's log says more",
+    }));
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
 
 use crate::error::HubError;
+use crate::postgres::OWNER;
 
 /// What the hub makes before the migrations.
 const BOOTSTRAP: &str = include_str!("bootstrap.sql");
@@ -24,7 +25,7 @@ enum Holds {
 }
 
 /// The office's schema, in order. Built into the program, so that it needs no files beside it.
-const MIGRATIONS: [(&str, Holds, &str); 8] = [
+const MIGRATIONS: [(&str, Holds, &str); 9] = [
     (
         "0001_tables",
         Holds::Tables,
@@ -65,13 +66,21 @@ const MIGRATIONS: [(&str, Holds, &str); 8] = [
         Holds::Tables,
         include_str!("../../../../migrations/supabase/0008_given.sql"),
     ),
+    (
+        "0009_folders",
+        Holds::Tables,
+        include_str!("../../../../migrations/supabase/0009_folders.sql"),
+    ),
 ];
 
-/// Roles, schemas and functions of Supabase. `superuser`: a connection of the cluster's superuser.
-pub(crate) async fn bootstrap(superuser: &Client) -> Result<(), HubError> {
+/// Roles, schemas and functions of Supabase. `superuser`: a connection of the cluster's superuser. `owner`: the role
+/// that the office's schema is to belong to.
+pub(crate) async fn bootstrap(superuser: &Client, owner: &str) -> Result<(), HubError> {
+    // The file is written for Supabase's own name of it, which stands for nothing else there.
+    let bootstrap = BOOTSTRAP.replace(OWNER, owner);
     superuser
         .batch_execute(&format!(
-            "begin; set local client_min_messages = warning; {BOOTSTRAP}; commit"
+            "begin; set local client_min_messages = warning; {bootstrap}; commit"
         ))
         .await
         .map_err(|source| HubError::Database {

@@ -5,7 +5,6 @@
 //! and is written nowhere. Called by [`crate::Hub::start`] and by backups.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_util::task::TaskTracker;
 
+use crate::elsewhere;
 use crate::error::HubError;
 use crate::keys::Keys;
 use crate::postgres::{AUTHENTICATOR, Cluster, OWNER, SUPERUSER, Server};
@@ -26,8 +26,8 @@ pub enum DatabaseAt {
         /// Folder with `postgres` and `initdb`; looked for when absent.
         postgres_bin: Option<PathBuf>,
     },
-    /// One that somebody else runs: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=require`. The account must
-    /// be a superuser; everything in that database belongs to the hub.
+    /// One that somebody else runs: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. On another machine it is reached
+    /// with TLS only. The account must be a superuser; everything in that database belongs to the hub.
     Url(String),
 }
 
@@ -128,7 +128,7 @@ impl Source {
 
     /// The one at `url`.
     pub fn away(url: &str, keys: &Keys, cluster: Cluster) -> Result<Source, HubError> {
-        let config = parse(url)?;
+        let config = elsewhere::parse(url)?;
         Ok(Source::Away(Box::new(Away {
             superuser: Address {
                 config,
@@ -169,12 +169,20 @@ impl Source {
         }
     }
 
-    /// A connection as the owner of the office's schema.
-    pub async fn owner(&self, tasks: &TaskTracker) -> Result<Client, HubError> {
+    /// The role that the office's schema belongs to. `superuser`: a connection of [`Source::superuser`].
+    pub async fn owner_role(&self, superuser: &Client) -> Result<&'static str, HubError> {
+        match self {
+            Source::Own(..) => Ok(OWNER),
+            Source::Away(_) => elsewhere::owner(superuser).await,
+        }
+    }
+
+    /// A connection as that role.
+    pub async fn owner(&self, role: &str, tasks: &TaskTracker) -> Result<Client, HubError> {
         match self {
             Source::Own(server, tls) => {
                 let address = Address {
-                    config: server.config(OWNER),
+                    config: server.config(role),
                     tls: tls.0.clone(),
                 };
                 address.open(tasks, "as the owner of the schema").await
@@ -182,11 +190,11 @@ impl Source {
             Source::Away(away) => {
                 let client = away.superuser.open(tasks, "as the owner of the schema").await?;
                 let fault = |source| HubError::Database {
-                    attempt: format!("become the role {OWNER}"),
+                    attempt: format!("become the role {role}"),
                     source,
                 };
                 client
-                    .batch_execute(&format!("set role {OWNER}"))
+                    .batch_execute(&format!("set role {role}"))
                     .await
                     .map_err(fault)?;
                 Ok(client)
@@ -194,64 +202,23 @@ impl Source {
         }
     }
 
-    /// What only a database elsewhere needs before it can be used: a look at whose it is, and the password of the role
-    /// that REST logs in with. `superuser`: a connection of [`Source::superuser`], after the bootstrap.
+    /// What only a database elsewhere needs before it can be used: the password of the role that REST logs in with.
+    /// `superuser`: a connection of [`Source::superuser`], after the bootstrap.
     pub async fn open_for_requests(&self, superuser: &Client) -> Result<(), HubError> {
-        let Source::Away(away) = self else {
-            return Ok(());
-        };
-        // A password cannot be a parameter of ALTER ROLE; base64 has no quote in it.
-        let sql = format!(
-            "alter role {AUTHENTICATOR} login password '{}'",
-            away.authenticator_password
-        );
-        superuser
-            .batch_execute(&sql)
-            .await
-            .map_err(|source| HubError::Database {
-                attempt: format!("give the role {AUTHENTICATOR} its password"),
-                source,
-            })
+        match self {
+            Source::Own(..) => Ok(()),
+            Source::Away(away) => {
+                elsewhere::take_authenticator(superuser, &away.authenticator_password).await
+            }
+        }
     }
 
     /// Refuses a database that is not the hub's to change. `superuser`: before the bootstrap.
     pub async fn check_is_ours(&self, superuser: &Client) -> Result<(), HubError> {
-        let Source::Away(_) = self else {
-            return Ok(());
-        };
-        let row = superuser
-            .query_one(
-                "select (select rolsuper from pg_roles where rolname = current_user),
-                        to_regclass('auth.schema_migrations') is not null
-                          or to_regclass('auth.mfa_factors') is not null,
-                        current_setting('server_version_num')::int / 10000",
-                &[],
-            )
-            .await
-            .map_err(|source| HubError::Database {
-                attempt: "look at the database".to_owned(),
-                source,
-            })?;
-        let (is_superuser, is_supabase, major): (bool, bool, i32) = (row.get(0), row.get(1), row.get(2));
-        if is_supabase {
-            return Err(HubError::DatabaseUrl {
-                reason: "this is the database of a Supabase project, which needs no hub: use the profile `supabase`"
-                    .to_owned(),
-            });
+        match self {
+            Source::Own(..) => Ok(()),
+            Source::Away(_) => elsewhere::check_is_ours(superuser).await,
         }
-        if !is_superuser {
-            return Err(HubError::DatabaseUrl {
-                reason:
-                    "its account is no superuser, and the hub has to make roles, policies and triggers there"
-                        .to_owned(),
-            });
-        }
-        if major < crate::postgres::MAJOR_MIN.cast_signed() {
-            return Err(HubError::DatabaseUrl {
-                reason: format!("it is PostgreSQL {major}; the hub needs 15 or newer"),
-            });
-        }
-        Ok(())
     }
 
     /// In the form libpq and tokio-postgres read.
@@ -269,14 +236,6 @@ impl Source {
             Source::Away(_) => Ok(()),
         }
     }
-}
-
-/// The address of a database elsewhere.
-pub(crate) fn parse(url: &str) -> Result<Config, HubError> {
-    Config::from_str(url).map_err(|error| HubError::DatabaseUrl {
-        // The library's words never repeat the address, which carries a password.
-        reason: crate::error::explained(&error),
-    })
 }
 
 /// TLS as the system trusts it.

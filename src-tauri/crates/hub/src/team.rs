@@ -12,7 +12,7 @@ use crate::db::Database;
 use crate::error::HubError;
 use crate::postgres::{Cluster, SUPERUSER, config_at};
 use crate::source::{self, Address};
-use crate::{DatabaseAt, HubConfig, auth};
+use crate::{DatabaseAt, HubConfig, auth, elsewhere};
 
 /// An account, and what it may do where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Team {
                 }
             }
             DatabaseAt::Url(url) => Address {
-                config: source::parse(url)?,
+                config: elsewhere::parse(url)?,
                 tls: source::connector()?,
             },
         };
@@ -110,8 +110,10 @@ impl Team {
             .map(UserId)
     }
 
-    /// Lets an account into an office, or changes its role there: owner, operator, viewer or device.
+    /// Lets an account into an office, or changes its role there: owner, operator, viewer or device. Not one that took its
+    /// address itself: anybody may have done that.
     pub async fn admit(&self, email: &str, office: &str, role: &str) -> Result<OfficeId, HubError> {
+        self.check_vouched(email).await?;
         let (user, office) = (self.user(email).await?, self.office(office).await?);
         self.client
             .execute(
@@ -141,6 +143,25 @@ impl Team {
             return Err(unknown(format!("{email} is not a member of the office {office}")));
         }
         Ok(OfficeId(id))
+    }
+
+    async fn check_vouched(&self, email: &str) -> Result<(), HubError> {
+        let row = self
+            .client
+            .query_opt(
+                "select hub_vouched from auth.users where email = lower($1)",
+                &[&email],
+            )
+            .await
+            .map_err(fault("look for the account"))?;
+        if row.is_some_and(|row| !row.get::<_, bool>(0)) {
+            return Err(unknown(format!(
+                "the account {email} took this address itself, and nobody has proven that it is his; `semo hub member \
+                 account {email}` makes a new account with the address, and that one loses it; if you know that it is his, \
+                 confirm it with the secret key: PUT /auth/v1/admin/users/{{id}} with {{\"email_confirm\": true}}"
+            )));
+        }
+        Ok(())
     }
 
     async fn user(&self, email: &str) -> Result<Uuid, HubError> {

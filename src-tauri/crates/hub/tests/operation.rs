@@ -111,7 +111,7 @@ async fn a_team_is_served_with_a_certificate_and_with_the_one_that_follows_it() 
         door: Door {
             tls: Some(files),
             names: vec!["hub.example".to_owned()],
-            origins: Vec::new(),
+            ..Door::default()
         },
         ..config(folder.path().join("hub"))
     };
@@ -197,6 +197,7 @@ async fn figures_are_for_whoever_has_the_secret_key() {
         "semo_hub_answers_total{protocol=\"Rest\",class=\"4\"} 1",
         "semo_hub_sockets 0",
         "semo_hub_database_connections_max 16",
+        "semo_hub_connections_refused_total 0",
         "# EOF",
     ] {
         assert!(text.contains(line), "`{line}` is missing in:\n{text}");
@@ -251,11 +252,24 @@ impl Elsewhere {
     }
 
     fn url(&self) -> String {
+        self.url_of("team")
+    }
+
+    /// A connection as superuser to the database of that name.
+    async fn admin(&self, database: &str) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url_of(database), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio_util::task::TaskTracker::new().spawn(connection);
+        client
+    }
+
+    fn url_of(&self, database: &str) -> String {
         let (address, _) = self.server.database_url().rsplit_once('/').map_or_else(
             || unreachable!(),
             |(address, name)| (address.to_owned(), name.to_owned()),
         );
-        format!("{address}/team")
+        format!("{address}/{database}")
     }
 }
 
@@ -284,6 +298,14 @@ async fn make_office(hub: &Hub, token: &str, name: &str) {
     assert_eq!(answer(asked).await.0, 200);
 }
 
+/// The account can sign in, and its offices are these.
+async fn has_offices(hub: &Hub, names: &[&str]) {
+    let (status, session) = sign_in(hub).await;
+    assert_eq!(status, 200, "{session}");
+    let wanted: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+    assert_eq!(offices(hub, &token_of(&session)).await, Value::Array(wanted));
+}
+
 fn token_of(session: &Value) -> String {
     session["access_token"].as_str().unwrap().to_owned()
 }
@@ -302,21 +324,273 @@ async fn a_hub_works_in_a_database_elsewhere_and_its_successor_waits_for_its_end
     assert_eq!(status, 200, "{session}");
     make_office(&first, &token_of(&session), "Elsewhere").await;
 
-    let second = tokio::spawn(Hub::start(config_in(there.path())));
-    // The lock is the first one's as long as it serves.
+    let (keys, next) = (here.path().join("hub"), there.path().join("hub"));
+    std::fs::create_dir(&next).unwrap();
+    std::fs::copy(keys.join(hub::KEY_FILE), next.join(hub::KEY_FILE)).unwrap();
+    let mut second = tokio::spawn(Hub::start(config_in(there.path())));
+    // Longer than a start takes in a database that is up to date: the lock is the first one's as long as it serves.
+    let early = tokio::time::timeout(std::time::Duration::from_secs(5), &mut second).await;
+    assert!(early.is_err(), "it waits for the end of the first one: {early:?}");
     assert_eq!(
         offices(&first, &token_of(&session)).await,
         json!([{"name": "Elsewhere"}])
     );
     first.stop().await.unwrap();
     let second = second.await.unwrap().unwrap();
-    let (status, session) = sign_in(&second).await;
-    assert_eq!(status, 200, "{session}");
-    assert_eq!(
-        offices(&second, &token_of(&session)).await,
-        json!([{"name": "Elsewhere"}])
-    );
+    has_offices(&second, &["Elsewhere"]).await;
     second.stop().await.unwrap();
+    elsewhere.server.stop().await.unwrap();
+}
+
+/// Whether a hub has the database of this connection; its lock is "semo hub" in bytes.
+async fn is_taken(admin: &tokio_postgres::Client) -> bool {
+    const SQL: &str = "select exists (select 1 from pg_locks where locktype = 'advisory' and granted
+                       and database = (select oid from pg_database where datname = current_database())
+                       and classid = x'73656d6f'::bigint::oid and objid = x'20687562'::bigint::oid)";
+    admin.query_one(SQL, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_ends_has_its_database_until_its_last_request_is_done() {
+    let elsewhere = Elsewhere::start().await;
+    let folder = folder();
+    let config = HubConfig {
+        database: DatabaseAt::Url(elsewhere.url()),
+        ..config(folder.path().join("hub"))
+    };
+    let hub = Hub::start(config).await.unwrap();
+    let (admin, keeper) = (elsewhere.admin("team").await, elsewhere.admin("team").await);
+    assert!(is_taken(&admin).await);
+    let slow = "create function public.slow() returns int language sql volatile as
+                  'select 1 from pg_advisory_xact_lock_shared(7401)'";
+    for sql in [slow, "notify pgrst, 'reload schema'"] {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    keeper
+        .batch_execute("select pg_advisory_lock(7401)")
+        .await
+        .unwrap();
+    let http = reqwest::Client::new();
+    let asked = http
+        .post(format!("{}/rest/v1/rpc/slow", hub.url()))
+        .header("apikey", &hub.keys().secret)
+        .json(&json!({}));
+    let asked = tokio::spawn(answer(asked));
+    let waits =
+        "select exists (select 1 from pg_locks where locktype = 'advisory' and objid = 7401 and not granted)";
+    let began = std::time::Instant::now();
+    while !admin.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(
+            !asked.is_finished() && began.elapsed() < support::DEADLINE,
+            "it waits"
+        );
+    }
+
+    let port = port_of(&hub);
+    let ending = tokio::spawn(hub.stop());
+    let began = std::time::Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        assert!(began.elapsed() < support::DEADLINE, "the port is closed");
+    }
+    for _ in 0..20 {
+        assert!(
+            is_taken(&admin).await,
+            "its successor would be in it with its request"
+        );
+    }
+    assert!(!ending.is_finished());
+    keeper
+        .batch_execute("select pg_advisory_unlock(7401)")
+        .await
+        .unwrap();
+    assert_eq!(asked.await.unwrap(), (200, json!(1)));
+    ending.await.unwrap().unwrap();
+    let began = std::time::Instant::now();
+    while is_taken(&admin).await {
+        assert!(began.elapsed() < support::DEADLINE, "the next one may have it");
+    }
+    drop((admin, keeper));
+    elsewhere.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_without_its_database_says_so_to_everybody_and_why_to_nobody() {
+    let elsewhere = Elsewhere::start().await;
+    let folder = folder();
+    let config = HubConfig {
+        database: DatabaseAt::Url(elsewhere.url()),
+        ..config(folder.path().join("hub"))
+    };
+    let hub = Hub::start(config).await.unwrap();
+    let ready = async || answer(reqwest::Client::new().get(format!("{}/ready", hub.url()))).await;
+    assert_eq!(ready().await.0, 200);
+    elsewhere.server.stop().await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        match ready().await {
+            (200, _) => assert!(began.elapsed() < support::DEADLINE, "it is noticed"),
+            (status, said) => {
+                assert_eq!(status, 503);
+                assert_eq!(said["status"], "not ready");
+                let reason = said["reason"].as_str().unwrap();
+                assert!(reason.contains("log") && !reason.contains("PGSQL"), "{reason}");
+                break;
+            }
+        }
+    }
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_something_elses_is_left_alone() {
+    let elsewhere = Elsewhere::start().await;
+    let folder = folder();
+    let refused = async |database: &str| {
+        let config = HubConfig {
+            database: DatabaseAt::Url(elsewhere.url_of(database)),
+            ..config(folder.path().join(database))
+        };
+        let error = Hub::start(config).await.unwrap_err();
+        assert!(matches!(error, HubError::DatabaseUrl { .. }), "{error}");
+        error.to_string()
+    };
+    let admin = elsewhere.admin("team").await;
+    admin.batch_execute("create database shop").await.unwrap();
+    let shop = elsewhere.admin("shop").await;
+    shop.batch_execute("create table public.customers (name text)")
+        .await
+        .unwrap();
+    let told = refused("shop").await;
+    assert!(
+        told.contains("customers") && told.contains("of its own"),
+        "{told}"
+    );
+    let schemas = shop
+        .query_one("select to_regnamespace('auth') is null", &[])
+        .await
+        .unwrap();
+    assert!(schemas.get::<_, bool>(0), "nothing was made in it");
+
+    // Somebody else's role of the name that REST logs in with.
+    admin.batch_execute("create database club").await.unwrap();
+    admin
+        .batch_execute("alter role authenticator password 'theirs'")
+        .await
+        .unwrap();
+    let before: String = password(&admin).await;
+    let told = refused("club").await;
+    assert!(
+        told.contains("authenticator") && told.contains("something else"),
+        "{told}"
+    );
+    assert_eq!(password(&admin).await, before);
+    drop((admin, shop));
+    elsewhere.server.stop().await.unwrap();
+}
+
+/// What the server keeps of the password of the role REST logs in with.
+async fn password(admin: &tokio_postgres::Client) -> String {
+    let sql = "select rolpassword from pg_authid where rolname = 'authenticator'";
+    admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_takes_one_hub_and_never_sees_the_password_of_its_role() {
+    let elsewhere = Elsewhere::start().await;
+    let admin = elsewhere.admin("team").await;
+    // A server that would keep less of a password it is told.
+    for sql in [
+        "alter database team set password_encryption = 'md5'",
+        "create database club",
+    ] {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    let (here, there) = (folder(), folder());
+    let config_in = |folder: &Path, database: &str| HubConfig {
+        database: DatabaseAt::Url(elsewhere.url_of(database)),
+        ..config(folder.join("hub"))
+    };
+    let hub = Hub::start(config_in(here.path(), "team")).await.unwrap();
+    let kept = password(&admin).await;
+    assert!(kept.starts_with("SCRAM-SHA-256$"), "{kept}");
+    let told = Hub::start(config_in(there.path(), "club")).await.unwrap_err();
+    let told = told.to_string();
+    assert!(
+        told.contains("authenticator") && told.contains("`team`"),
+        "{told}"
+    );
+    assert_eq!(password(&admin).await, kept);
+    hub.stop().await.unwrap();
+    // The same database with other keys is the same hub; another one only when that database is gone.
+    let hub = Hub::start(config_in(there.path(), "team")).await.unwrap();
+    assert_ne!(password(&admin).await, kept);
+    hub.stop().await.unwrap();
+    drop(admin);
+    let admin = elsewhere.admin("club").await;
+    admin.batch_execute("drop database team").await.unwrap();
+    let hub = Hub::start(config_in(here.path(), "club")).await.unwrap();
+    hub.stop().await.unwrap();
+    drop(admin);
+    elsewhere.server.stop().await.unwrap();
+}
+
+/// How many tables and functions of the office belong to a superuser.
+async fn of_superusers(admin: &tokio_postgres::Client) -> i64 {
+    let sql = "select count(*) from (
+                 select proowner as owner, pronamespace as space from pg_proc
+                 union all select relowner, relnamespace from pg_class where relkind in ('r', 'v')) o
+               join pg_roles r on r.oid = o.owner
+               where r.rolsuper and o.space in ('public'::regnamespace, 'private'::regnamespace)";
+    admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_postgres_is_a_superuser_the_office_belongs_to_somebody_else() {
+    let elsewhere = Elsewhere::start().await;
+    let admin = elsewhere.admin("team").await;
+    admin
+        .batch_execute("alter role postgres superuser")
+        .await
+        .unwrap();
+    let folder = folder();
+    let config_at = |name: &str, database: DatabaseAt| HubConfig {
+        database,
+        ..config(folder.path().join(name))
+    };
+    let config = config_at("away", DatabaseAt::Url(elsewhere.url()));
+    for round in 0..2 {
+        let hub = Hub::start(config.clone()).await.unwrap();
+        assert_eq!(of_superusers(&admin).await, 0);
+        if round == 0 {
+            hub.ensure_user(EMAIL, PASSWORD).await.unwrap();
+            let (_, session) = sign_in(&hub).await;
+            make_office(&hub, &token_of(&session), "Kept").await;
+            // As an older program left it.
+            admin
+                .batch_execute(
+                    "alter table public.offices owner to postgres; alter schema private owner to postgres",
+                )
+                .await
+                .unwrap();
+        }
+        hub.stop().await.unwrap();
+    }
+    // It moves to a hub with a Postgres of its own, and back.
+    let file = folder.path().join("hub.backup");
+    hub::backup(&config, &file).await.unwrap();
+    let own = config_at("own", DatabaseAt::default());
+    hub::restore(&own, &file, false).await.unwrap();
+    let hub = Hub::start(own.clone()).await.unwrap();
+    has_offices(&hub, &["Kept"]).await;
+    hub.stop().await.unwrap();
+    let back = folder.path().join("back.backup");
+    hub::backup(&own, &back).await.unwrap();
+    hub::restore(&config, &back, true).await.unwrap();
+    let hub = Hub::start(config).await.unwrap();
+    has_offices(&hub, &["Kept"]).await;
+    assert_eq!(of_superusers(&admin).await, 0);
+    hub.stop().await.unwrap();
+    drop(admin);
     elsewhere.server.stop().await.unwrap();
 }
 
@@ -362,12 +636,7 @@ async fn a_backup_of_a_running_hub_comes_back_on_another_machine_with_its_keys_a
     hub::restore(&elsewhere, &file, false).await.unwrap();
     let hub = Hub::start(elsewhere).await.unwrap();
     assert_eq!(hub.keys().publishable, publishable);
-    let (status, session) = sign_in(&hub).await;
-    assert_eq!(status, 200, "{session}");
-    assert_eq!(
-        offices(&hub, &token_of(&session)).await,
-        json!([{"name": "Kept"}])
-    );
+    has_offices(&hub, &["Kept"]).await;
     hub.stop().await.unwrap();
 }
 
@@ -414,22 +683,13 @@ async fn a_backup_takes_the_place_of_a_hub_only_when_that_is_wanted_and_only_as_
     assert!(!keys.exists(), "the keys of a hub that is not there");
 
     let hub = Hub::start(config.clone()).await.unwrap();
-    let (_, session) = sign_in(&hub).await;
-    let both = json!([{"name": "Kept"}, {"name": "Later"}]);
-    assert_eq!(
-        offices(&hub, &token_of(&session)).await,
-        both,
-        "what was there is there again"
-    );
+    // What was there is there again.
+    has_offices(&hub, &["Kept", "Later"]).await;
     hub.stop().await.unwrap();
 
     hub::restore(&config, &file, true).await.unwrap();
     let hub = Hub::start(config).await.unwrap();
-    let (_, session) = sign_in(&hub).await;
-    assert_eq!(
-        offices(&hub, &token_of(&session)).await,
-        json!([{"name": "Kept"}])
-    );
+    has_offices(&hub, &["Kept"]).await;
     hub.stop().await.unwrap();
 }
 
@@ -469,12 +729,7 @@ async fn a_backup_put_back_elsewhere_takes_no_keys_away_unasked() {
     assert!(refused.contains("in this database"), "{refused}");
     let hub = Hub::start(config).await.unwrap();
     assert_eq!(hub.keys().publishable, publishable);
-    let (status, session) = sign_in(&hub).await;
-    assert_eq!(status, 200, "{session}");
-    assert_eq!(
-        offices(&hub, &token_of(&session)).await,
-        json!([{"name": "Kept"}])
-    );
+    has_offices(&hub, &["Kept"]).await;
     hub.stop().await.unwrap();
     elsewhere.server.stop().await.unwrap();
 }

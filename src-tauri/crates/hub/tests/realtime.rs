@@ -17,6 +17,8 @@ mod changes;
 mod channels;
 #[path = "realtime/filters.rs"]
 mod filters;
+#[path = "realtime/hostile.rs"]
+mod hostile;
 #[path = "realtime/limits.rs"]
 mod limits;
 #[path = "realtime/office.rs"]
@@ -27,8 +29,12 @@ mod policies;
 mod posts;
 #[path = "realtime/presence.rs"]
 mod presence;
+#[path = "realtime/quotas.rs"]
+mod quotas;
 #[path = "realtime/replay.rs"]
 mod replay;
+#[path = "realtime/rights.rs"]
+mod rights;
 #[path = "realtime/tokens.rs"]
 mod tokens;
 #[path = "realtime/wire.rs"]

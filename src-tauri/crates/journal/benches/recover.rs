@@ -108,7 +108,7 @@ fn start(path: &Path) -> usize {
     let sessions = journal.open_sessions().unwrap().len();
     let turns = journal.open_turns().unwrap().len();
     let commands = journal.unfinished().unwrap().len();
-    let due = journal.due(NOW, 20).unwrap().len();
+    let due = journal.due(None, NOW, 20).unwrap().len();
     sessions + turns + commands + due
 }
 

@@ -28,7 +28,7 @@ pub use table::counts::Counts;
 pub use table::inbox::{InboxRow, NewCommand, Phase, Received, Recovery};
 pub use table::launches::{Launch, MEMORY_BYTES_MAX, MEMORY_KEYS_MAX};
 pub use table::outbox::{
-    Acknowledgement, Finish, Finished, NewResult, OutboxRow, PAUSE_MS_MAX, ResultStatus,
+    ACCOUNT, Acknowledgement, Finish, Finished, NewResult, OutboxRow, PAUSE_MS_MAX, ResultStatus,
 };
 pub use table::overview::{CommandOverview, Overview, ResultOverview, TurnOverview};
 pub use table::prune::{COMMANDS_KEPT_MIN, JOURNAL_BYTES_MAX, Pruned, Size};

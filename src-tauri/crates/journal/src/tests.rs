@@ -203,7 +203,7 @@ fn a_result_leaves_under_the_token_of_the_newest_claim() {
     };
     journal.receive(&again, NOW).unwrap();
     journal.finish(&finish(10), NOW).unwrap();
-    assert_eq!(journal.due(NOW, 10).unwrap()[0].lease_token, id(77));
+    assert_eq!(journal.due(None, NOW, 10).unwrap()[0].lease_token, id(77));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn of_two_ends_at_the_same_moment_one_stays() {
         1
     );
     assert_eq!(
-        journal.due(NOW, 10).unwrap()[0].result,
+        journal.due(None, NOW, 10).unwrap()[0].result,
         ends[winner].result,
         "unchanged by the loser"
     );
@@ -288,7 +288,7 @@ fn a_result_stays_until_the_office_has_it() {
         journal.receive(&command(n), NOW).unwrap();
         journal.finish(&finish(n), NOW.plus_ms(n as i64)).unwrap();
     }
-    let due = journal.due(NOW.plus_ms(100), 10).unwrap();
+    let due = journal.due(None, NOW.plus_ms(100), 10).unwrap();
     assert_eq!(due.len(), 2);
     assert_eq!(
         (due[0].office, &due[0].result),
@@ -303,13 +303,13 @@ fn a_result_stays_until_the_office_has_it() {
         .acknowledge(due[1].result.id, Acknowledgement::Recorded, NOW)
         .unwrap();
     assert!(
-        journal.due(NOW.plus_ms(100), 10).unwrap().is_empty(),
+        journal.due(None, NOW.plus_ms(100), 10).unwrap().is_empty(),
         "one waits, one has arrived"
     );
-    assert_eq!(journal.next_due_at().unwrap(), Some(later));
-    assert_eq!(journal.unanswered(10).unwrap(), [due[0].command]);
-    assert!(journal.unanswered(0).unwrap().is_empty());
-    let row = &journal.due(later, 10).unwrap()[0];
+    assert_eq!(journal.next_due_at(None).unwrap(), Some(later));
+    assert_eq!(journal.unanswered(None, 10).unwrap(), [due[0].command]);
+    assert!(journal.unanswered(None, 0).unwrap().is_empty());
+    let row = &journal.due(None, later, 10).unwrap()[0];
     assert_eq!(
         (row.tries, row.last_error.as_deref()),
         (1, Some("no route to host"))
@@ -320,11 +320,11 @@ fn a_result_stays_until_the_office_has_it() {
         1,
         "the network is back"
     );
-    assert_eq!(journal.due(NOW.plus_ms(200), 10).unwrap().len(), 1);
+    assert_eq!(journal.due(None, NOW.plus_ms(200), 10).unwrap().len(), 1);
     journal
         .acknowledge(due[0].result.id, Acknowledgement::Duplicate, NOW)
         .unwrap();
-    assert_eq!(journal.next_due_at().unwrap(), None);
+    assert_eq!(journal.next_due_at(None).unwrap(), None);
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_finished_command_that_is_given_out_again_is_reported_anew() {
     journal
         .report_again(CommandId(id(10)), ResultId(id(5)), NOW)
         .unwrap();
-    let due = journal.due(NOW, 10).unwrap();
+    let due = journal.due(None, NOW, 10).unwrap();
     assert_eq!((due[0].result.id, due[0].lease_token), (ResultId(id(5)), id(77)));
     assert_eq!(
         due[0].result.output,
@@ -363,7 +363,7 @@ fn a_finished_command_that_is_given_out_again_is_reported_anew() {
         .acknowledge(finish(10).result.id, Acknowledgement::Late, NOW)
         .unwrap();
     assert_eq!(
-        journal.due(NOW, 10).unwrap().len(),
+        journal.due(None, NOW, 10).unwrap().len(),
         1,
         "a stray answer to the old report changes nothing"
     );

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use domain::Timestamp;
-use domain::turn::Verdict;
+use domain::turn::{FailureClass, TurnOutcome, Verdict};
 use provider::claude;
 use provider::detect::{Detector, ScreenMeaning};
 use terminal::{Exit, StopProof, Terminal, TerminalError};
@@ -26,6 +26,10 @@ const INTERRUPT_WAIT: Duration = Duration::from_millis(500);
 const INTERRUPT_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// Rows of the screen that are told about a program that ended before it was ready.
 const LAST_ROWS: usize = 6;
+/// Why a program has ended whose holder was killed.
+const HOLDER_DIED: &str = "the process that held the agent's terminal (semo-holder) was killed or has failed, and the \
+                           agent program was ended with it; nothing is done again by itself: look at its worktree, then \
+                           send the prompt again";
 /// How long the owner may take to receive one of the last notes.
 const LAST_NOTE_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -188,7 +192,8 @@ impl Actor {
             self.follower.settle_now(self.at_ms());
             // It may have been judged before, and its evidence was still being gathered.
             self.follower.verdict(self.at_ms());
-            if let Some(finished) = self.follower.finish() {
+            if let Some(mut finished) = self.follower.finish() {
+                self.tell_of_holder(&mut finished);
                 let git = git_told(&self.worktree, carried.before.clone()).await;
                 let now = self.clock.now();
                 self.tell_end(carried, finished, now, git);
@@ -229,6 +234,19 @@ impl Actor {
         self.tell_the_rest().await;
     }
 
+    /// Where the program ended because its holder did, that is what a person has to know.
+    fn tell_of_holder(&self, finished: &mut Finished) {
+        if let TurnOutcome::Failed {
+            class: FailureClass::ProviderExit,
+            detail,
+            ..
+        } = &mut finished.verdict.outcome
+            && *self.parts.terminal.lost().borrow()
+        {
+            *detail = HOLDER_DIED.to_owned();
+        }
+    }
+
     /// The last notes, for as long as their owner takes them.
     pub(crate) async fn tell_the_rest(&mut self) {
         for note in self.outbox.drain(..) {
@@ -244,6 +262,9 @@ impl Actor {
     fn last_words(&self) -> Option<String> {
         if let Some(fault) = &self.resume_fault {
             return Some(fault.clone());
+        }
+        if *self.parts.terminal.lost().borrow() {
+            return Some(HOLDER_DIED.to_owned());
         }
         let screen = self.parts.terminal.screen();
         if let ScreenMeaning::Fault(words) = self.detector.borrow().read(&screen).meaning {

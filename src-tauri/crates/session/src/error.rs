@@ -7,9 +7,8 @@ use provider::claude::PromptFault;
 use terminal::TerminalError;
 
 /// What is told of a session that a core of a later launch holds.
-pub const TAKEN_OVER: &str = "another core on this data folder took this session over; its agent works on there, and \
-                              this core does nothing with it any more: end this core and use the other one \
-                              (`semo status`)";
+pub const TAKEN_OVER: &str = "another SEMO Office on this computer took this session over; its agent works on there, \
+                              and nothing is done with it here any more";
 
 /// A failed call on a session.
 #[derive(Debug, thiserror::Error)]

@@ -189,7 +189,9 @@ impl NotSubmitted {
     /// What a paste that failed means: one that may still be typed is not said to be not submitted.
     fn by_paste(error: TerminalError) -> NotSubmitted {
         match error {
-            TerminalError::Unsure { .. } => NotSubmitted::MayStillBeTyped(error),
+            TerminalError::Unsure { .. } | TerminalError::Unheard { .. } => {
+                NotSubmitted::MayStillBeTyped(error)
+            }
             error => NotSubmitted::Terminal(error),
         }
     }

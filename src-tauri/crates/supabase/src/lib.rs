@@ -17,13 +17,14 @@ pub mod rest;
 mod stub;
 
 pub use auth::{
-    Auth, AuthError, FileTokenStore, Kept, Keychain, KeychainTokenStore, MemoryTokenStore, StoreError,
-    SystemKeychain, TokenStore, Tokens, TokensAt,
+    Auth, AuthError, FileTokenStore, Kept, KeptTokens, Keychain, MemoryTokenStore, StoreError, StoreLock,
+    StoreTrouble, SystemKeychain, TokenStore, Tokens, TokensAt,
 };
 pub use office::{
     AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer, Claim,
     ClaimedCommand, ClientRow, CommandRow, CommandState, CompleteArgs, Completion, FinalStatus,
-    NO_SUCH_FUNCTION, NewCommand, OfficeRow, Renewal, ResultRow, ResultStatus, SessionDraft, SessionRow,
+    NO_SUCH_FUNCTION, NewCommand, OfficeRow, Registration, Renewal, ResultRow, ResultStatus, SessionDraft,
+    SessionRow,
 };
 pub use project::{Project, ProjectError};
 pub use realtime::{

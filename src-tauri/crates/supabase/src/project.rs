@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::key;
 
@@ -28,6 +29,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest key or URL that is accepted: both travel in headers and request lines.
 const FIELD_BYTES_MAX: usize = 4096;
+/// Characters of the host, and of what tells its addresses apart, in the name of a project's files.
+const FILE_HOST_CHARS_MAX: usize = 80;
+const FILE_TAG_CHARS: usize = 12;
 
 /// Address and publishable key of a Supabase project or a hub.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,6 +126,35 @@ impl Project {
         };
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// Could everybody on the way read what is sent there, a password too?
+    pub fn is_open_on_the_way(&self) -> bool {
+        !self.url.starts_with("https://") && !self.is_loopback()
+    }
+
+    /// A name for files that are this project's alone: the host, for people, and what tells it from others there.
+    pub fn file_name(&self) -> String {
+        let url = reqwest::Url::parse(&self.url).ok();
+        let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+        let shown: String = host
+            .chars()
+            .map(|one| {
+                if one.is_ascii_alphanumeric() || one == '.' {
+                    one
+                } else {
+                    '-'
+                }
+            })
+            .take(FILE_HOST_CHARS_MAX)
+            .collect();
+        // However it was written.
+        let whole = url.map_or_else(|| self.url.clone(), String::from);
+        let tag = Uuid::new_v5(&Uuid::NAMESPACE_URL, whole.as_bytes())
+            .simple()
+            .to_string();
+        let tag = tag.get(..FILE_TAG_CHARS).unwrap_or_default();
+        format!("{}-{tag}", shown.trim_matches('.'))
     }
 
     /// The headers that every request carries.
@@ -283,6 +316,31 @@ mod tests {
             let error = Project::new(url, key).expect_err(url).to_string();
             assert!(error.contains(part), "{url} {key}: {error}");
         }
+    }
+
+    #[test]
+    fn each_project_has_files_of_its_own_however_its_address_is_written() {
+        let name = |url| Project::new(url, "k").expect(url).file_name();
+        let abc = name("https://abc.supabase.co");
+        assert!(abc.starts_with("abc.supabase.co-"), "{abc}");
+        assert_eq!(abc, name("https://ABC.supabase.co/"));
+        for other in [
+            "http://abc.supabase.co",
+            "https://abc.supabase.co:8443",
+            "https://abc.supabase.co/b",
+            "https://abd.supabase.co",
+        ] {
+            assert_ne!(abc, name(other), "{other}");
+        }
+        assert!(!name("http://[::1]:9/../x").contains(['/', ':']));
+    }
+
+    #[test]
+    fn a_password_may_travel_where_nobody_reads_it_on_the_way() {
+        let is_open = |url| Project::new(url, "k").expect(url).is_open_on_the_way();
+        assert!(is_open("http://hub.example"));
+        assert!(!is_open("https://hub.example"));
+        assert!(!is_open("http://127.0.0.1:54321"));
     }
 
     #[test]

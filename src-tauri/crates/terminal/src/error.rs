@@ -61,6 +61,15 @@ pub enum TerminalError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The connection to the holder broke before it said what became of the input. There may be a new one by now.
+    #[error(
+        "the connection to the terminal of process {pid} broke while it was typed: whether the program has this input, or a \
+         part of it, is not known"
+    )]
+    Unheard {
+        /// The process.
+        pid: u32,
+    },
     /// The terminal is closed: its program has ended.
     #[error("the terminal of process {pid} is closed, because the program in it has ended")]
     Closed {

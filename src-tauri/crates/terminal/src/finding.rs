@@ -8,9 +8,9 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use crate::folder::{Folder, Record, Who, boot_id};
-use crate::follow::{HeldBy, Welcomed};
 use crate::greeting::{Greeted, greet};
 use crate::holders::Processes;
+use crate::line::{HeldBy, Way, Welcomed};
 use crate::process::{self, ProcessId};
 use crate::pty::Terminal;
 use crate::stop;
@@ -27,7 +27,6 @@ const LEFTOVERS_GRACE: Duration = Duration::from_secs(2);
 
 /// What was found.
 pub(crate) enum Found {
-    /// It obeys us; it had output up to `end`.
     /// It obeys us, and sends what it keeps.
     Attached(Terminal),
     Gone {
@@ -159,13 +158,17 @@ fn attach(
                     tag: tag.to_owned(),
                     holder: Some(welcome.holder),
                 },
+                way: Some(Way {
+                    folder,
+                    epoch: with.epoch,
+                }),
                 protocol: welcome.protocol,
                 stream,
                 rest,
                 child: None,
                 start: welcome.start,
             };
-            found(match Terminal::of(welcomed, welcome.size, Some(folder)) {
+            found(match Terminal::of(welcomed, welcome.size) {
                 Ok(terminal) => Found::Attached(terminal),
                 Err(error) => unknown(error.to_string()),
             })

@@ -1,24 +1,22 @@
 //! The two threads of a terminal in the core: one follows what its holder says, one speaks to it. Both block in the
-//! kernel, none of them ever waits for a viewer.
+//! kernel, none of them ever waits for a viewer. When their connection breaks, they go on with the next one.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::process::Child;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use crate::again::{Again, Pace, again};
 use crate::emulator::Size;
-use crate::process::{self, ProcessId};
+use crate::line::{Line, Saying, Welcomed};
+use crate::process;
 use crate::pty::{Exit, Shared, State};
 use crate::stop;
-use crate::wire::{self, FRAME_BYTES_MAX, FromCore, FromHolder, OUTPUT, Painting, Typed, WireError, number};
+use crate::wire::{self, FRAME_BYTES_MAX, FromCore, FromHolder, OUTPUT, WireError, number};
 
 /// One read. A holder sends as much as it has.
 const READ_BYTES: usize = 32 * 1024;
@@ -33,99 +31,9 @@ const PAINTING_EVERY_BYTES: u64 = 1024 * 1024;
 /// Between the two changes of size that have a program paint its screen anew.
 const NUDGE_PAUSE: Duration = Duration::from_millis(100);
 /// While the holder takes nothing: between two looks whether it is to be told anything still.
-const SPEAK_LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long a holder whose connection has ended may take to be gone.
-pub(crate) const GONE_WAIT_MAX: Duration = Duration::from_secs(3);
+pub(crate) const SPEAK_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a program whose holder has died may take to end by itself.
 const LOST_GRACE: Duration = Duration::from_secs(5);
-
-/// What the holder is told.
-pub(crate) enum Saying {
-    Input {
-        id: u64,
-        bytes: Bytes,
-    },
-    Resize(Size),
-    /// An input is not wanted any more.
-    Withdraw {
-        id: u64,
-    },
-    /// Has the program paint its screen anew.
-    Nudge,
-    Painting(Painting),
-    Release,
-    /// The last words of this core.
-    Bye,
-}
-
-/// Who holds the program of a terminal.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldBy {
-    /// The program's own process.
-    pub(crate) root: ProcessId,
-    pub(crate) tag: String,
-    /// The holder; absent for one on a thread of this process.
-    pub(crate) holder: Option<ProcessId>,
-}
-
-/// What both threads and all handles share of the connection.
-pub(crate) struct Line {
-    stream: UnixStream,
-    pub(crate) by: HeldBy,
-    /// What the holder speaks.
-    pub(crate) protocol: u32,
-    pub(crate) sayings: mpsc::Sender<Saying>,
-    next_input: AtomicU64,
-    /// Those who wait for an answer; absent when none can come any more.
-    inputs: Mutex<Option<HashMap<u64, oneshot::Sender<Typed>>>>,
-    /// We let go, or another core holds it: the end of the connection says nothing about the program.
-    pub(crate) let_go: Arc<AtomicBool>,
-}
-
-impl Line {
-    /// Takes note of an input, so that its answer finds the one who waits.
-    pub(crate) fn expect(&self) -> (u64, oneshot::Receiver<Typed>) {
-        let id = self.next_input.fetch_add(1, Ordering::Relaxed);
-        let (done, typed) = oneshot::channel();
-        // Where nothing can be answered any more, the one who waits is told so at once.
-        if let Some(inputs) = self.inputs().as_mut() {
-            inputs.insert(id, done);
-        }
-        (id, typed)
-    }
-
-    pub(crate) fn forget(&self, id: u64) {
-        self.answered(id);
-    }
-
-    fn answered(&self, id: u64) -> Option<oneshot::Sender<Typed>> {
-        self.inputs().as_mut()?.remove(&id)
-    }
-
-    fn inputs(&self) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Typed>>>> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Both threads end soon.
-    pub(crate) fn hang_up(&self) {
-        // It may have ended already.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-}
-
-/// A connection to a holder that has welcomed us.
-pub(crate) struct Welcomed {
-    pub(crate) stream: UnixStream,
-    pub(crate) by: HeldBy,
-    /// What the holder speaks.
-    pub(crate) protocol: u32,
-    /// What has come behind the welcome.
-    pub(crate) rest: Vec<u8>,
-    /// The holder's process, where it is a child of ours, to be collected.
-    pub(crate) child: Option<Child>,
-    /// Offset at which the output that it kept begins.
-    pub(crate) start: u64,
-}
 
 /// Starts both threads.
 pub(crate) fn start(
@@ -138,18 +46,13 @@ pub(crate) fn start(
     let size = shared.state().emulator.size();
     welcomed.stream.set_read_timeout(None)?;
     welcomed.stream.set_write_timeout(Some(SPEAK_LOOK_EVERY))?;
-    let line = Arc::new(Line {
-        stream: welcomed.stream.try_clone()?,
-        by: welcomed.by,
-        protocol: welcomed.protocol,
-        sayings,
-        next_input: AtomicU64::new(1),
-        inputs: Mutex::new(Some(HashMap::new())),
-        let_go: Arc::new(AtomicBool::new(false)),
-    });
+    let stream = welcomed.stream.try_clone()?;
+    let line = Line::new(stream, welcomed.by, welcomed.way, welcomed.protocol, sayings);
+    let line = Arc::new(line);
     let speaker = Speaker {
+        line: Arc::clone(&line),
         stream: welcomed.stream.try_clone()?,
-        let_go: Arc::clone(&line.let_go),
+        connection: 1,
         size,
     };
     let follower = Follower {
@@ -161,10 +64,9 @@ pub(crate) fn start(
     };
     let thread = |name: &str, stack| Builder::new().name(format!("pty-{name}-{pid}")).stack_size(stack);
     thread("speak", STACK_BYTES).spawn(move || speaker.speak(queue))?;
-    let (mut stream, rest, child) = (welcomed.stream, welcomed.rest, welcomed.child);
+    let (stream, rest, child) = (welcomed.stream, welcomed.rest, welcomed.child);
     let following = thread("follow", FOLLOWER_STACK_BYTES).spawn(move || {
-        follower.follow(&mut stream, &rest);
-        drop(stream);
+        follower.follow(stream, rest);
         // A holder that was started by this process is collected, so that it does not stay as a dead entry: at once when
         // it is gone, and whenever it goes when it was let go of.
         let _ = child.map(|mut child| child.wait());
@@ -173,34 +75,61 @@ pub(crate) fn start(
 }
 
 struct Speaker {
+    line: Arc<Line>,
     stream: UnixStream,
-    let_go: Arc<AtomicBool>,
+    /// The number of its connection.
+    connection: u64,
     /// What the terminal has.
     size: Size,
 }
 
 impl Speaker {
-    /// Ends with the connection, or with the last handle of the terminal.
+    /// Ends with the line: we let go, or nothing more can be said.
     fn speak(mut self, mut queue: mpsc::Receiver<Saying>) {
         while let Some(saying) = queue.blocking_recv() {
-            let said = match saying {
-                Saying::Input { id, bytes } => self.say(&wire::input(id, &bytes)),
-                Saying::Resize(size) => {
-                    self.size = size;
-                    self.say(&FromCore::Resize(size).encode())
-                }
-                Saying::Withdraw { id } => self.say(&FromCore::Withdraw { id }.encode()),
-                Saying::Nudge => self.nudge(),
-                Saying::Painting(painting) => self.say(&wire::checkpoint(&painting)),
-                Saying::Release => self.say(&FromCore::Release.encode()),
-                Saying::Bye => break,
-            };
-            if said.is_err() {
+            if matches!(saying, Saying::Bye) || !self.say_to_its_end(&saying) {
                 break;
             }
         }
-        // A frame may be broken off: nothing more can be said on this connection. The follower learns of it.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Says it on the connection of now, or on the next one: of a frame that is broken off a holder does nothing. False
+    /// when there is no next one.
+    fn say_to_its_end(&mut self, saying: &Saying) -> bool {
+        while !self.line.is_over() {
+            if self.try_to_say(saying).is_ok() {
+                return true;
+            }
+            // Nothing more can be said on this one. The follower learns of it.
+            let _ = self.stream.shutdown(Shutdown::Both);
+            match self.line.connection(self.connection) {
+                Some((connection, stream)) => (self.connection, self.stream) = (connection, stream),
+                None => return false,
+            }
+        }
+        false
+    }
+
+    fn try_to_say(&mut self, saying: &Saying) -> io::Result<()> {
+        match saying {
+            Saying::Input { id, bytes } => {
+                if !self.line.begin_to_say(*id, self.connection) {
+                    return Ok(());
+                }
+                let said = self.say(&wire::input(*id, bytes));
+                said.inspect_err(|_| self.line.not_said(*id))
+            }
+            Saying::Resize(size) => {
+                self.size = *size;
+                self.say(&FromCore::Resize(*size).encode())
+            }
+            Saying::Withdraw { id } => self.say(&FromCore::Withdraw { id: *id }.encode()),
+            Saying::Nudge => self.nudge(),
+            Saying::Painting(painting) => self.say(&wire::checkpoint(painting)),
+            Saying::Release => self.say(&FromCore::Release.encode()),
+            Saying::Bye => Ok(()),
+        }
     }
 
     fn nudge(&mut self) -> io::Result<()> {
@@ -223,8 +152,7 @@ impl Speaker {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => frame = &frame[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && !self.let_go.load(Ordering::SeqCst) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.line.is_let_go() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -249,18 +177,33 @@ enum At {
 }
 
 impl Follower {
-    /// Follows to the end of the connection.
-    fn follow(mut self, stream: &mut UnixStream, rest: &[u8]) {
+    /// Follows on one connection after the other, until nothing more is to be heard.
+    fn follow(mut self, stream: UnixStream, rest: Vec<u8>) {
+        let mut pace = Pace::default();
+        let mut next = Some((stream, rest));
+        while let Some((mut stream, rest)) = next {
+            let since = Instant::now();
+            self.hear(&mut stream, &rest);
+            self.line.broken();
+            drop(stream);
+            pace.was(since.elapsed());
+            next = self.go_on(&mut pace);
+        }
+        self.line.over();
+    }
+
+    /// To the end of a connection.
+    fn hear(&mut self, stream: &mut UnixStream, rest: &[u8]) {
         let mut cutter = Cutter {
             at: At::Head,
             part: Vec::new(),
         };
-        let mut heard = cutter.take(rest, &mut self);
+        let mut heard = cutter.take(rest, self);
         let mut buffer = vec![0; READ_BYTES];
         while heard.is_ok() {
             match stream.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) => heard = cutter.take(&buffer[..count], &mut self),
+                Ok(count) => heard = cutter.take(&buffer[..count], self),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
@@ -268,35 +211,67 @@ impl Follower {
         if let Err(error) = heard {
             tracing::warn!(pid = self.line.by.root.pid, %error, "a holder said what cannot be understood");
         }
-        self.line.hang_up();
-        self.over();
-        *self.line.inputs() = None;
     }
 
-    /// The connection has ended.
-    fn over(&self) {
-        if self.line.let_go.load(Ordering::SeqCst) {
+    /// A connection has ended. That proves nothing by itself: the holder is asked again, by the launch that we are, until
+    /// it welcomes us, or is gone, or says that a later launch holds it.
+    fn go_on(&mut self, pace: &mut Pace) -> Option<(UnixStream, Vec<u8>)> {
+        let line = Arc::clone(&self.line);
+        let by = &line.by;
+        let (Some(holder), Some(way)) = (by.holder, &line.way) else {
+            self.lost();
+            return None;
+        };
+        let mut refusals = 0;
+        loop {
+            line.pause(pace.next());
+            if line.is_let_go() || line.is_over() {
+                return None;
+            }
+            if !process::lives(holder) {
+                self.lost();
+                return None;
+            }
+            let from = *self.shared.end.borrow();
+            match again(way, by, from, &mut refusals) {
+                Again::Welcomed {
+                    stream,
+                    speaking,
+                    size,
+                    rest,
+                } => {
+                    tracing::warn!(
+                        tag = by.tag,
+                        "the connection to a holder broke; there is a new one"
+                    );
+                    line.renewed(speaking);
+                    self.look_alike(size);
+                    return Some((stream, rest));
+                }
+                Again::Taken => {
+                    self.displaced();
+                    return None;
+                }
+                Again::Not { why } => pace.tell(&by.tag, &why),
+            }
+        }
+    }
+
+    /// A change of size may have been lost with the connection.
+    fn look_alike(&self, holders: Size) {
+        let ours = self.shared.state().emulator.size();
+        if ours != holders {
+            // Where the holder is slow, the next change does it.
+            let _ = self.line.sayings.try_send(Saying::Resize(ours));
+        }
+    }
+
+    /// The holder is gone. Its program is ended, unless that was told before.
+    fn lost(&self) {
+        if self.line.is_let_go() || self.shared.exit.borrow().is_some() {
             return;
         }
         let by = &self.line.by;
-        if let Some(holder) = by.holder {
-            let deadline = Instant::now() + GONE_WAIT_MAX;
-            while process::lives(holder) {
-                if Instant::now() >= deadline {
-                    self.displaced();
-                    tracing::warn!(
-                        tag = by.tag,
-                        holder = holder.pid,
-                        "a holder has ended the connection and lives on: another core holds the terminal"
-                    );
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        if self.shared.exit.borrow().is_some() {
-            return;
-        }
         self.shared.lost.send_replace(true);
         tracing::warn!(
             tag = by.tag,
@@ -317,14 +292,23 @@ impl Follower {
         }
     }
 
-    /// Output that continues what came before, or begins behind a gap.
-    fn output(&mut self, offset: Option<u64>, bytes: &[u8]) {
-        if let Some(offset) = offset {
-            let is_gap = self.shared.state().skip_to(offset);
-            if is_gap {
-                self.nudge();
-            }
+    /// Output goes on at `offset`: where it ended, or behind a gap.
+    fn goes_on_at(&mut self, offset: u64) -> Result<(), WireError> {
+        let end = *self.shared.end.borrow();
+        if offset < end {
+            return Err(WireError::Malformed {
+                kind: OUTPUT,
+                why: format!("output from {offset} on, of which there is some up to {end}"),
+            });
         }
+        let is_gap = self.shared.state().skip_to(offset);
+        if is_gap {
+            self.nudge();
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(PAINT_BYTES) {
             let now = Instant::now();
             let end = {
@@ -341,8 +325,12 @@ impl Follower {
 
     /// Another core holds the program from now on.
     fn displaced(&self) {
-        self.line.let_go.store(true, Ordering::SeqCst);
+        self.line.let_go();
         self.shared.displaced.send_replace(true);
+        tracing::warn!(
+            tag = self.line.by.tag,
+            "another core holds this terminal from now on"
+        );
     }
 
     fn nudge(&self) {
@@ -368,14 +356,14 @@ impl Follower {
 
     fn heard(&mut self, said: FromHolder) {
         match said {
-            FromHolder::InputDone { id, typed } => {
-                if let Some(done) = self.line.answered(id) {
-                    // The one who waited may have given up.
-                    let _ = done.send(typed);
-                }
-            }
+            FromHolder::InputDone { id, typed } => self.line.answered(id, typed),
             FromHolder::Exited(exit) => {
-                self.shared.exit.send_replace(Some(exit));
+                // Told again on each new connection.
+                self.shared.exit.send_if_modified(|known| {
+                    let is_new = known.is_none();
+                    known.get_or_insert(exit);
+                    is_new
+                });
             }
             FromHolder::Painting(painting) => {
                 let mut state = self.shared.state();
@@ -390,13 +378,7 @@ impl Follower {
                 }
                 self.shared.caught_up.send_replace(true);
             }
-            FromHolder::Displaced => {
-                self.displaced();
-                tracing::warn!(
-                    tag = self.line.by.tag,
-                    "another core holds this terminal from now on"
-                );
-            }
+            FromHolder::Displaced => self.displaced(),
             // These are said once, before anything else.
             FromHolder::Welcome(_) | FromHolder::Refused(_) => {}
         }
@@ -417,7 +399,7 @@ impl Cutter {
                 At::Head => bytes = self.head(bytes, to)?,
                 At::Output { left } => {
                     let (now, later) = bytes.split_at(left.min(bytes.len()));
-                    to.output(None, now);
+                    to.output(now);
                     self.at = match left - now.len() {
                         0 => At::Head,
                         left => At::Output { left },
@@ -471,7 +453,7 @@ impl Cutter {
         } else if let Some((offset, _)) = self.part.get(5..).and_then(number) {
             wire::plausible(offset)?;
             self.part.clear();
-            to.output(Some(offset), &[]);
+            to.goes_on_at(offset)?;
             self.at = match length - 9 {
                 0 => At::Head,
                 left => At::Output { left },

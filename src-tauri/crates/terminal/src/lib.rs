@@ -9,6 +9,7 @@
 //! The program, its PTY and its output belong to a holder ([`Holders`], binary `semo-holder`), which outlives this
 //! process; a [`Terminal`] is our end of the connection to it, with a copy of the output and the screen it paints.
 
+mod again;
 mod caught;
 mod cells;
 mod emulator;
@@ -25,6 +26,7 @@ mod greeting;
 mod history;
 mod holder;
 mod holders;
+mod line;
 mod memory;
 mod once;
 #[cfg(test)]

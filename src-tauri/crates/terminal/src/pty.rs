@@ -1,7 +1,6 @@
 //! [`Terminal`]: the handle that callers hold.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as StdInstant};
@@ -13,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::emulator::{Emulator, Screen, Size, Snapshot};
 use crate::error::TerminalError;
-use crate::folder::Folder;
-use crate::follow::{self, GONE_WAIT_MAX, Line, Saying, Welcomed};
+use crate::follow;
 use crate::holder::monotonic_ns;
+use crate::line::{Answer, Line, Saying, Unheard, Welcomed};
 use crate::painted::PaintedRow;
 use crate::process;
 use crate::ring::{Output, RING_BYTES_MAX, Ring};
@@ -32,7 +31,7 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long the holder may take to say what has become of input that is taken back.
 const WITHDRAW_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long it may take to be known why a connection has ended.
-const DECIDED_WAIT_MAX: Duration = Duration::from_secs(GONE_WAIT_MAX.as_secs() + 1);
+const DECIDED_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How long the holder may take for its last words, and to be gone, once the process tree is.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
@@ -150,19 +149,13 @@ impl Shared {
 struct Inner {
     shared: Arc<Shared>,
     line: Arc<Line>,
-    /// Where the holder is found; absent for one on a thread of this process.
-    folder: Option<Folder>,
     following: Mutex<Option<JoinHandle<()>>>,
     stopping: tokio::sync::Mutex<Option<StopProof>>,
 }
 
 impl Terminal {
     /// The terminal at the other end of a connection.
-    pub(crate) fn of(
-        welcomed: Welcomed,
-        size: Size,
-        folder: Option<Folder>,
-    ) -> Result<Terminal, TerminalError> {
+    pub(crate) fn of(welcomed: Welcomed, size: Size) -> Result<Terminal, TerminalError> {
         let pid = welcomed.by.root.pid;
         let mut state = State {
             ring: Ring::new(RING_BYTES_MAX),
@@ -183,7 +176,6 @@ impl Terminal {
             inner: Arc::new(Inner {
                 shared,
                 line,
-                folder,
                 following: Mutex::new(Some(following)),
                 stopping: tokio::sync::Mutex::new(None),
             }),
@@ -228,7 +220,8 @@ impl Terminal {
             (&mut typed).await.ok()
         };
         let result = match tokio::time::timeout(WRITE_WAIT_MAX, whole).await {
-            Ok(Some(typed)) => self.typed(typed).await,
+            Ok(Some(Ok(typed))) => self.typed(typed).await,
+            Ok(Some(Err(unheard))) => Err(self.unheard(unheard).await),
             Ok(None) => Err(self.no_longer().await),
             Err(_) => self.withdraw(id, &mut typed).await,
         };
@@ -258,9 +251,12 @@ impl Terminal {
     async fn withdraw(
         &self,
         id: u64,
-        typed: &mut oneshot::Receiver<Typed>,
+        typed: &mut oneshot::Receiver<Answer>,
     ) -> Result<Written, TerminalError> {
         let line = &self.inner.line;
+        if line.take_back(id) {
+            return self.typed(Typed::Withdrawn).await;
+        }
         let asked = async {
             if line.protocol < PROTOCOL_WITHDRAWS {
                 return None;
@@ -269,7 +265,8 @@ impl Terminal {
             typed.await.ok()
         };
         match tokio::time::timeout(WITHDRAW_WAIT_MAX, asked).await {
-            Ok(Some(said)) => self.typed(said).await,
+            Ok(Some(Ok(said))) => self.typed(said).await,
+            Ok(Some(Err(unheard))) => Err(self.unheard(unheard).await),
             Ok(None) | Err(_) => Err(TerminalError::Unsure {
                 pid: self.pid(),
                 waited: WRITE_WAIT_MAX,
@@ -277,23 +274,47 @@ impl Terminal {
         }
     }
 
+    /// The connection broke before it was heard what became of an input. If that is the end of the terminal, the end
+    /// says more.
+    async fn unheard(&self, unheard: Unheard) -> TerminalError {
+        let line = &self.inner.line;
+        let goes_on = tokio::select! {
+            biased;
+            () = self.decided() => false,
+            () = line.renewal(unheard) => true,
+            () = tokio::time::sleep(DECIDED_WAIT_MAX) => true,
+        };
+        match goes_on {
+            true => TerminalError::Unheard { pid: self.pid() },
+            false => self.over(),
+        }
+    }
+
     /// Why nothing can be said to the program any more. A connection that has just ended does not tell it at once.
     async fn no_longer(&self) -> TerminalError {
-        let (pid, shared, line) = (self.pid(), &self.inner.shared, &self.inner.line);
+        // Then it is decided, or stays open.
+        let _ = tokio::time::timeout(DECIDED_WAIT_MAX, self.decided()).await;
+        self.over()
+    }
+
+    /// Waits until it is known how this terminal comes to its end.
+    async fn decided(&self) {
+        let shared = &self.inner.shared;
         let mut exit = shared.exit.subscribe();
         let (mut lost, mut displaced) = (shared.lost.subscribe(), shared.displaced.subscribe());
-        let decided = async {
-            tokio::select! {
-                _ = exit.wait_for(Option::is_some) => {}
-                _ = lost.wait_for(|lost| *lost) => {}
-                _ = displaced.wait_for(|displaced| *displaced) => {}
-            }
-        };
-        if !line.let_go.load(Ordering::SeqCst) {
-            // Then it is decided, or stays open.
-            let _ = tokio::time::timeout(DECIDED_WAIT_MAX, decided).await;
+        if self.inner.line.is_let_go() {
+            return;
         }
-        match line.let_go.load(Ordering::SeqCst) && shared.exit.borrow().is_none() {
+        tokio::select! {
+            _ = exit.wait_for(Option::is_some) => {}
+            _ = lost.wait_for(|lost| *lost) => {}
+            _ = displaced.wait_for(|displaced| *displaced) => {}
+        }
+    }
+
+    fn over(&self) -> TerminalError {
+        let pid = self.pid();
+        match self.inner.line.is_let_go() && self.inner.shared.exit.borrow().is_none() {
             true => TerminalError::LetGo { pid },
             false => TerminalError::Closed { pid },
         }
@@ -394,7 +415,7 @@ impl Terminal {
             return Ok(proof.clone());
         }
         let line = &self.inner.line;
-        if line.let_go.load(Ordering::SeqCst) {
+        if line.is_let_go() {
             return Err(TerminalError::LetGo { pid: self.pid() });
         }
         let by = &line.by;
@@ -439,10 +460,10 @@ impl Terminal {
         });
         if !ended.await.unwrap_or(false) {
             tracing::warn!(tag = by.tag, "a holder that was released has not ended");
-        } else if let Some(folder) = &self.inner.folder
+        } else if let Some(way) = &self.inner.line.way
             // Another core may have taken it from us meanwhile: then it is in use.
             && !by.holder.is_some_and(process::lives)
-            && let Err(error) = folder.remove()
+            && let Err(error) = way.folder.remove()
         {
             tracing::warn!(tag = by.tag, %error, "the folder of a holder that is gone could not be removed");
         }
@@ -483,9 +504,8 @@ fn written(started_ns: u64, finished_ns: u64) -> Written {
 
 impl Inner {
     fn let_go(&self) {
-        let Line {
-            by, sayings, let_go, ..
-        } = &*self.line;
+        let line = &*self.line;
+        let by = &line.by;
         if by.holder.is_none() && self.shared.exit.borrow().is_none() {
             tracing::warn!(
                 pid = by.root.pid,
@@ -493,15 +513,15 @@ impl Inner {
             );
             stop::kill_tree_now(by.root, &by.tag);
         }
-        if let_go.swap(true, Ordering::SeqCst) {
+        if !line.let_go() {
             return;
         }
         // The next core may come when the beginning of the output is gone. Where there is no room, an older one does.
         if let Some(painting) = self.shared.painting() {
-            let _ = sayings.try_send(Saying::Painting(painting));
+            let _ = line.sayings.try_send(Saying::Painting(painting));
         }
-        if sayings.try_send(Saying::Bye).is_err() {
-            self.line.hang_up();
+        if line.sayings.try_send(Saying::Bye).is_err() {
+            line.hang_up();
         }
     }
 }

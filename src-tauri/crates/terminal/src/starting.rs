@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use crate::error::TerminalError;
 use crate::failpoints;
 use crate::folder::{Folder, Record, Who, boot_id};
-use crate::follow::{HeldBy, Welcomed};
 use crate::greeting::{Greeted, greet};
 use crate::holder;
 use crate::holders::Processes;
+use crate::line::{HeldBy, Way, Welcomed};
 use crate::process::{self, HOLDER_TAG_VARIABLE};
 use crate::pty::{SpawnSpec, Terminal};
 use crate::stop;
@@ -58,13 +58,14 @@ pub(crate) fn on_thread(spec: &SpawnSpec, tag: &str) -> Result<Terminal, Termina
             tag: tag.to_owned(),
             holder: None,
         },
+        way: None,
         protocol: welcome.protocol,
         stream: ours,
         rest,
         child: None,
         start: welcome.start,
     };
-    Terminal::of(welcomed, welcome.size, None)
+    Terminal::of(welcomed, welcome.size)
 }
 
 /// A holder in a process of its own.
@@ -76,7 +77,7 @@ pub(crate) fn in_process(with: &Processes, spec: &SpawnSpec, tag: &str) -> Resul
     };
     let folder = make_folder(with, tag).map_err(failed)?;
     let result = start_in(with, spec, tag, &folder);
-    let (welcomed, welcome) = match result {
+    let (mut welcomed, welcome) = match result {
         Ok(started) => started,
         Err(error) => {
             clean_up(tag, &folder);
@@ -85,7 +86,9 @@ pub(crate) fn in_process(with: &Processes, spec: &SpawnSpec, tag: &str) -> Resul
     };
     fail::fail_point!("holder-welcomed");
     let holder = welcome.holder;
-    Terminal::of(welcomed, welcome.size, Some(folder)).inspect_err(|_| {
+    let epoch = with.epoch;
+    welcomed.way = Some(Way { folder, epoch });
+    Terminal::of(welcomed, welcome.size).inspect_err(|_| {
         // Nobody could follow it: its program must not work on unseen.
         stop::signal(holder, Signal::KILL);
         let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
@@ -157,6 +160,7 @@ fn start_in(
             tag: tag.to_owned(),
             holder: Some(welcome.holder),
         },
+        way: None,
         protocol: welcome.protocol,
         stream: ours,
         rest,

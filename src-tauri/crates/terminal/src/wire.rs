@@ -130,6 +130,16 @@ pub(crate) struct Welcome {
 pub(crate) struct Refused {
     pub(crate) kind: Refusal,
     pub(crate) why: String,
+    /// With [`Refusal::Taken`]: the launch that is obeyed. Absent from holders of before it was told.
+    #[serde(default)]
+    pub(crate) launch: Option<u64>,
+}
+
+impl Refused {
+    pub(crate) fn new(kind: Refusal, why: String) -> Refused {
+        let launch = None;
+        Refused { kind, why, launch }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use supabase::{AskClose, AskDraft, AskState, RestError};
 use tokio::time::Instant;
 
 use super::finish::without_nul;
-use super::office::client_in;
+use super::office::{OfficeData, client_in};
 use super::{Event, EventLoop};
 use crate::view::{AskView, ClosedAskView};
 
@@ -57,6 +57,15 @@ struct Piece {
 enum What {
     Raised(Box<AskDraft>),
     Closed(AskClose),
+}
+
+impl Piece {
+    fn is_for(&self, data: &OfficeData) -> bool {
+        match &self.what {
+            What::Raised(draft) => data.knows(draft.office),
+            What::Closed(_) => true,
+        }
+    }
 }
 
 impl News {
@@ -211,17 +220,21 @@ impl EventLoop {
         self.tell_asks();
     }
 
-    /// Tells the next piece, unless one is on its way, a pause is on, or no office is joined.
+    /// Tells the next piece, unless one is on its way, a pause is on, or no office is joined. What is asked in an office
+    /// that the present account does not have is nobody's business there.
     pub(super) fn tell_asks(&mut self) {
         let news = &mut self.asks.news;
-        if news.telling.is_some()
-            || self.office.is_none()
-            || news.again_at.is_some_and(|at| at > Instant::now())
-        {
+        let Some(data) = &self.office else { return };
+        if news.telling.is_some() || news.again_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
-        let Some(piece) = news.next() else {
-            return;
+        let piece = loop {
+            match news.next() {
+                Some(piece) if piece.is_for(data) => break piece,
+                // Nor is its end.
+                Some(piece) => news.refused(piece, true),
+                None => return,
+            }
         };
         news.telling = Some(piece.clone());
         news.again_at = None;

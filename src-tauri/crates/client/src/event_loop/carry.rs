@@ -162,6 +162,7 @@ impl EventLoop {
             Ok(()) => {
                 if let Some(live) = self.sessions.get_mut(&session) {
                     live.holder = Some(id);
+                    live.ahead = false;
                     live.idle_since = None;
                 }
                 if let Some(work) = self.work.get_mut(&id) {

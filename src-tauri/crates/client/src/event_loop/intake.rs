@@ -13,12 +13,14 @@ use super::finish::End;
 use super::{Event, EventLoop, Work};
 use crate::recovery::claimed_value;
 use crate::rules::claims::{KNOWN_MAX, Room, URGENT_KINDS, Wanted, known};
+use crate::rules::desk::Asking;
 use crate::rules::intake::{Intake, Opening, opening};
-use crate::rules::lease::LEASE_S;
 
 /// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
 const POLL_ALONE: Duration = Duration::from_secs(3);
 const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
+/// What the office's database says to a claim of a client that works from another data folder by now.
+const CLIENT_IS_ELSEWHERE: &str = "PT409";
 /// Why commands are claimed when nothing else is a reason.
 pub(super) const POLL: &str = "poll";
 
@@ -41,12 +43,12 @@ impl EventLoop {
         let ready = self.may_claim();
         let (room, now) = (self.claim_room(), self.moment());
         let Some(data) = &self.office else { return };
-        let Some(wanted) = self.desk.wish_claim(ready, room, now) else {
+        let Some(Asking { wanted, lease_s }) = self.desk.wish_claim(ready, room, now) else {
             return;
         };
-        tracing::debug!(cause, ?wanted, "claiming");
+        tracing::debug!(cause, ?wanted, lease_s, "claiming");
         let (rest, office, client) = (self.ground.rest.clone(), data.office.id, data.client);
-        let known = self.known();
+        let (known, folder) = (self.known(), self.folder());
         self.start(async move {
             let (limit, kinds) = match wanted {
                 Wanted::Urgent { limit } => (limit, Some(URGENT_KINDS.as_slice())),
@@ -56,9 +58,10 @@ impl EventLoop {
                 office,
                 client,
                 limit,
-                lease_s: LEASE_S,
+                lease_s,
                 kinds,
                 known: known.as_deref(),
+                folder,
             };
             let result = rest.claim(&claim).await;
             Event::Claimed {
@@ -75,7 +78,8 @@ impl EventLoop {
         if self.claims_plainly {
             return None;
         }
-        match self.ground.journal.unanswered(KNOWN_MAX + 1) {
+        let account = self.served();
+        match self.ground.journal.unanswered(Some(&account), KNOWN_MAX + 1) {
             Ok(unanswered) => known(self.desk.held(), unanswered.into_iter()),
             Err(error) => {
                 tracing::warn!(%error, "which results wait for an answer cannot be read");
@@ -126,6 +130,11 @@ impl EventLoop {
             self.claim("another office was picked");
             return;
         }
+        if self.is_turning() {
+            // Nobody would be there for it. It is written down nowhere, so that the office gives it again.
+            self.desk.claimed(Vec::new(), now);
+            return;
+        }
         match result {
             Ok(rows) => {
                 fail::fail_point!("claimed");
@@ -154,6 +163,9 @@ impl EventLoop {
                 if matches!(&error, RestError::NotFound { code, .. } if code == NO_SUCH_FUNCTION) {
                     return self.cannot_claim();
                 }
+                if matches!(&error, RestError::Conflict { code, .. } if code == CLIENT_IS_ELSEWHERE) {
+                    return self.another_core_is_this_client();
+                }
                 if matches!(error, RestError::NotFound { .. }) {
                     // The office does not know this client (any more): joining makes it known.
                     self.join();
@@ -163,7 +175,8 @@ impl EventLoop {
         }
     }
 
-    /// The database is of an earlier version. From now on it is not told what is known, which an earlier one takes, too;
+    /// The database is of an earlier version. From now on it is not told what is known, nor from which folder we work,
+    /// which an earlier one takes, too;
     /// where it does not, it is tried again with every poll.
     fn cannot_claim(&mut self) {
         let message = "the office's database does not know `claim_commands` as this program calls it";
@@ -178,6 +191,7 @@ impl EventLoop {
     /// Writes down what was claimed, in the office's order, and does with each what the rules say. What the journal does
     /// not take is tried again at the next tick; nothing behind it is begun before.
     pub(super) fn write_down_claimed(&mut self) {
+        let (folder, account) = (self.ground.identity.folder_key(), self.served());
         while let Some(row) = self.desk.next_unwritten(self.moment()) {
             let note = NewCommand {
                 id: row.id,
@@ -188,9 +202,15 @@ impl EventLoop {
                 args: row.args.clone(),
                 attempt: i64::from(row.attempt),
                 lease_token: row.lease_token,
-                claimed: claimed_value(row),
+                claimed: claimed_value(row, folder, &account),
             };
-            let received = match self.ground.journal.receive(&note, self.now()) {
+            let begun = row.begun;
+            let (journal, now) = (&self.ground.journal, self.now());
+            let received = match begun {
+                true => journal.receive_begun(&note, &End::unknown().result(), now),
+                false => journal.receive(&note, now),
+            };
+            let received = match received {
                 Ok(received) => received,
                 Err(error) => {
                     let hint = "No new command is begun until the journal can be written.";

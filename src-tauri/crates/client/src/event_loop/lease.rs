@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::finish::End;
 use super::{Event, EventLoop, Stage, Work};
 use crate::recovery::Deed;
-use crate::rules::lease::{BeginStep, LEASE_S, Means};
+use crate::rules::lease::{BeginStep, Means};
 use crate::rules::moment::Moment;
 
 impl Work {
@@ -41,10 +41,14 @@ impl EventLoop {
     }
 
     pub(super) fn renew_leases(&mut self) {
+        if !self.speaks_as_itself() {
+            return;
+        }
+        let lease_s = self.desk.lease_s();
         for (command, token) in self.desk.renew(self.moment()) {
             let rest = self.ground.rest.clone();
             self.start(async move {
-                let result = rest.renew_lease(command, token, LEASE_S).await;
+                let result = rest.renew_lease(command, token, lease_s).await;
                 Event::Renewed {
                     command,
                     token,
@@ -71,13 +75,23 @@ impl EventLoop {
             self.wait_for_start(id, session);
             return false;
         }
+        if self.office_lets_begin(id) {
+            return true;
+        }
+        let is_open = |work: &Work| work.stage != Stage::Ended;
+        if self.work.get(&id).is_some_and(is_open) {
+            self.wait_for_start(id, session);
+        }
+        false
+    }
+
+    /// Whether the office's word is here that this command may be begun. If not, it is asked, or its answer is awaited;
+    /// a command whose time is over ends.
+    pub(super) fn office_lets_begin(&mut self, id: CommandId) -> bool {
         match self.desk.begin(id, self.moment()) {
             BeginStep::Go => return true,
-            BeginStep::Ask { token } => {
-                self.wait_for_start(id, session);
-                self.ask_to_begin(id, token);
-            }
-            BeginStep::Wait => self.wait_for_start(id, session),
+            BeginStep::Ask { token } => self.ask_to_begin(id, token),
+            BeginStep::Wait => {}
             BeginStep::Expired => self.end_expired(id),
         }
         false
@@ -86,52 +100,36 @@ impl EventLoop {
     /// Before a session is made for the command that asks for one: the same. Without the office's word it stays in line.
     /// With it, it is noted as begun: lost from here on, it is not let go as if it had never come.
     pub(super) fn may_make_session(&mut self, id: CommandId) -> bool {
-        match self.desk.begin(id, self.moment()) {
-            BeginStep::Go => {
-                let began_before = self.work.get(&id).is_some_and(|work| work.started_at.is_some());
-                return began_before || self.mark_started(id);
-            }
-            BeginStep::Ask { token } => self.ask_to_begin(id, token),
-            BeginStep::Wait => {}
-            BeginStep::Expired => self.end_expired(id),
+        if !self.office_lets_begin(id) {
+            return false;
         }
-        false
+        let began_before = self.work.get(&id).is_some_and(|work| work.started_at.is_some());
+        began_before || self.mark_started(id)
     }
 
     /// Carries out what had to wait for its session to be found: what has an effect at once only behind the office's
     /// word, since it may be expired by now, or somebody else's. A prompt asks for itself, and reading does no harm.
     pub(super) fn carry_out_late(&mut self, id: CommandId) {
         let Some(work) = self.work.get(&id) else { return };
-        let step = match Deed::of(&work.command) {
-            Deed::Prompt | Deed::Read => BeginStep::Go,
-            Deed::Create | Deed::Terminate | Deed::CancelCommand | Deed::CancelTurn | Deed::Keys => {
-                self.desk.begin(id, self.moment())
-            }
+        let asks = match Deed::of(&work.command) {
+            Deed::Prompt | Deed::Read => false,
+            Deed::Create | Deed::Terminate | Deed::CancelCommand | Deed::CancelTurn | Deed::Keys => true,
         };
-        match step {
-            BeginStep::Go => {
-                self.wait_for(id, Stage::InLine);
-                self.carry_out(id);
-            }
-            BeginStep::Ask { token } => self.ask_to_begin(id, token),
-            BeginStep::Wait => {}
-            BeginStep::Expired => self.end_expired(id),
+        if !asks || self.office_lets_begin(id) {
+            self.wait_for(id, Stage::InLine);
+            self.carry_out(id);
         }
     }
 
     /// Asks early, while the session is looked at.
     pub(super) fn ask_to_begin_early(&mut self, id: CommandId) {
-        match self.desk.begin(id, self.moment()) {
-            BeginStep::Ask { token } => self.ask_to_begin(id, token),
-            BeginStep::Expired => self.end_expired(id),
-            BeginStep::Go | BeginStep::Wait => {}
-        }
+        self.office_lets_begin(id);
     }
 
     pub(super) fn ask_to_begin(&mut self, command: CommandId, token: Uuid) {
-        let rest = self.ground.rest.clone();
+        let (rest, folder, lease_s) = (self.ground.rest.clone(), self.folder(), self.desk.lease_s());
         self.start(async move {
-            let result = rest.begin_command(command, token, LEASE_S).await;
+            let result = rest.begin_command(command, token, lease_s, folder).await;
             Event::BeginAnswered {
                 command,
                 token,
@@ -257,6 +255,12 @@ impl EventLoop {
             tracing::warn!(%command, ?let_go, "the lease is lost for good");
             match let_go {
                 Ok(true) => self.let_go(command),
+                // It stands begun in the journal, and here it waits: whoever has it now knows more.
+                Ok(false) if self.waits_begun(command) => {
+                    let why = "its lease was lost after it had been begun; what came of it is not known here";
+                    self.leftovers.forget(command);
+                    self.end(command, End::unknown_because(why));
+                }
                 Ok(false) => {
                     self.cancel_work(command, json!({ "way": "lease_lost" }));
                     self.lease_is_not_ours(command);
@@ -265,6 +269,22 @@ impl EventLoop {
                 Err(error) => self.problem("journal", error.to_string(), ""),
             }
         }
+    }
+
+    /// Nothing of it is under way here, where it waits for its turn or for its session.
+    fn waits_begun(&self, id: CommandId) -> bool {
+        self.work.get(&id).is_some_and(|work| match work.stage {
+            Stage::InLine | Stage::Starting { .. } | Stage::UntilSettled { .. } | Stage::UntilLetBegin => {
+                true
+            }
+            Stage::Recovering => self.has_had_no_effect(id),
+            Stage::Turn { .. }
+            | Stage::UntilEnded { .. }
+            | Stage::Asking
+            | Stage::Answering
+            | Stage::UntilGone { .. }
+            | Stage::Ended => false,
+        })
     }
 
     /// It is out of our hands, as if it had never come.

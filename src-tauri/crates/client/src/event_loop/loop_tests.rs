@@ -162,3 +162,149 @@ async fn an_office_of_an_earlier_version_is_asked_once_more_without_what_it_does
     core.claimed(here, "test", Ok(Vec::new()));
     assert!(!core.problems.contains_key("office_claims"));
 }
+
+/// The data folder in which a core of these tests works.
+fn in_folder(core: &mut EventLoop, key: u128) {
+    let folder = json!({ "path": "/data", "device": 1, "inode": 2, "key": id(key) });
+    let identity = json!({ "client": Uuid::nil(), "folder": folder });
+    core.ground.identity = serde_json::from_value(identity).unwrap();
+}
+
+/// The command was claimed from this data folder.
+fn claimed_from(journal: &Journal, command: CommandId, key: u128) {
+    let mut row = journal.command(command).unwrap().unwrap().command;
+    row.claimed["folder"] = json!(id(key));
+    journal.receive(&row, NOW).unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_while_the_core_turns_to_another_office_is_left_to_the_office_that_gave_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = journal_in(&dir.path().join("elsewhere"));
+    let journal = journal_in(dir.path());
+    let given = received(&elsewhere, 10, "send_prompt", json!({ "prompt": "later" }));
+    let row = || claimed_row(&elsewhere.command(given).unwrap().unwrap()).unwrap();
+    let mut core = core(dir.path(), &journal);
+    core.program_looked_for = true;
+    core.office = Some(office(900_001));
+    core.claim("test");
+    core.profile.leaving = true;
+    core.claimed(OfficeId(id(900_001)), "test", Ok(vec![row()]));
+    assert!(journal.command(given).unwrap().is_none() && core.work.is_empty());
+    assert_eq!(core.desk.held().count(), 0);
+    // The turn has not come about: it is given again, and taken.
+    core.profile.leaving = false;
+    core.claim("test");
+    core.claimed(OfficeId(id(900_001)), "test", Ok(vec![row()]));
+    assert!(journal.command(given).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_office_that_was_picked_is_found_again_after_a_sign_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    core.office = Some(office(900_001));
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    core.profile_step(crate::event_loop::profile::Step::SignedOut {
+        result: Ok(()),
+        reply,
+    });
+    assert!(answer.await.unwrap().is_ok() && core.office.is_none());
+    assert_eq!(core.office_wanted, Some(OfficeId(id(900_001))));
+}
+
+#[tokio::test]
+async fn what_was_claimed_from_another_data_folder_is_left_to_its_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let prompt = || json!({ "prompt": "later" });
+    let own = received(&journal, 10, "send_prompt", prompt());
+    let new = received(&journal, 11, "send_prompt", prompt());
+    let begun = started(&journal, 12, "send_prompt", prompt());
+    claimed_from(&journal, own, 5);
+    claimed_from(&journal, new, 6);
+    claimed_from(&journal, begun, 6);
+    let mut core = core(dir.path(), &journal);
+    in_folder(&mut core, 5);
+    core.recover();
+    assert_eq!(core.work.keys().copied().collect::<Vec<_>>(), [own]);
+    assert!(
+        journal.command(new).unwrap().is_none(),
+        "new, when it comes again"
+    );
+    assert_eq!(outcome(&journal, begun).0, journal::Phase::Finished);
+    assert!(
+        journal.due(None, NOW, 9).unwrap().is_empty(),
+        "whoever has it may live, and tells it"
+    );
+    let held: Vec<_> = core.desk.held().collect();
+    assert_eq!(held, [own], "no lease of theirs is kept");
+}
+
+#[tokio::test]
+async fn a_core_whose_client_another_core_is_ends_itself_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let session = session_row(&journal, 1, json!({ "secret": "s" }));
+    let mut core = core(dir.path(), &journal);
+    in_folder(&mut core, 5);
+    core.program_looked_for = true;
+    core.office = Some(office(900_001));
+    assert_eq!(core.folder(), Some(id(5)));
+    core.claim("test");
+    let elsewhere = RestError::Conflict {
+        attempted: "call claim_commands".to_owned(),
+        code: "PT409".to_owned(),
+        message: "another core works as this client".to_owned(),
+    };
+    core.claimed(OfficeId(id(900_001)), "test", Err(elsewhere));
+    assert!(core.is_stopping() && core.may_end());
+    let problem = &core.problems[crate::view::TAKEN_OVER];
+    assert!(problem.message.contains("copy"), "{}", problem.message);
+    core.shut_down().await;
+    assert_eq!(journal.session(session).unwrap().unwrap().ended_at, None);
+}
+
+#[tokio::test]
+async fn work_that_stands_begun_and_waits_is_told_as_unknown_when_its_lease_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    let prompt = started(&journal, 10, "send_prompt", json!({ "prompt": "later" }));
+    core.recover();
+    in_hand(&mut core, &journal, prompt);
+    let row = claimed_row(&journal.command(prompt).unwrap().unwrap()).unwrap();
+    core.desk.hold_again(&row, core.moment());
+    let due = core.desk.renew(core.moment());
+    let lost = supabase::Renewal {
+        held: false,
+        cancel: true,
+    };
+    core.desk.renewed(due[0].0, due[0].1, Some(lost), core.moment());
+    core.stop_lost_work();
+    assert_eq!(outcome(&journal, prompt).2.as_deref(), Some("unconfirmed"));
+}
+
+#[tokio::test]
+async fn whoever_ends_a_session_that_stood_ready_does_not_get_the_next_one_at_once() {
+    for (number, ahead) in [(1, true), (2, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal_in(dir.path());
+        let session = session_row(&journal, number, json!({ "secret": "s", "warm": ahead }));
+        let mut core = core(dir.path(), &journal);
+        core.recover();
+        let live = core.sessions.get_mut(&session).unwrap();
+        // A line at its keyboard, seen as a turn.
+        (live.warm, live.was_ready, live.rested) = (false, true, true);
+        let exit = session::SessionExit {
+            code: Some(0),
+            signal: None,
+            wanted: false,
+            words: None,
+            conversation: None,
+        };
+        core.program_ended(session, exit);
+        assert_eq!(core.pool.warm_again_at.is_some(), ahead);
+    }
+}

@@ -2,8 +2,8 @@
 //! started on the task tracker and comes back as an event. Nobody else moves this state.
 //!
 //! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
-//! `line` (who gets which session), `carry` (what each command does), `asks`, `answers` and `ask_news` (what agents ask
-//! of people), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is kept ready, limits,
+//! `profile` (signing in and out, turning to another hub), `line` (who gets which session), `carry` (what each command does), `asks`, `answers` and `ask_news` (what agents ask
+//! of people), `copied` (a copy of our data folder), `elsewhere` (work of an account that is not served now), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is kept ready, limits,
 //! memory), `finish` (ends and their record), `stop` (the ways to end), `lease`, `requests` and `preserved` (people at windows), `publish` (what
 //! windows see).
 
@@ -12,7 +12,9 @@ mod answers;
 mod ask_news;
 mod asks;
 mod carry;
+mod copied;
 mod detail;
+mod elsewhere;
 mod ending;
 mod finish;
 mod intake;
@@ -21,6 +23,7 @@ mod line;
 mod office;
 mod opening;
 mod preserved;
+mod profile;
 mod publish;
 mod recover;
 mod requests;
@@ -31,7 +34,7 @@ mod stop;
 mod take_up;
 mod warm;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +44,8 @@ use journal::{Acknowledgement, Journal};
 use provider::detect::{DetectorFault, Detectors, OfficePatterns};
 use session::SessionNote;
 use supabase::{
-    Auth, BeginAnswer, CancelAnswer, ClaimedCommand, ConnectionState, Project, RealtimeEvent, RealtimeHandle,
-    Renewal, Rest, RestError, SessionDraft,
+    Auth, BeginAnswer, CancelAnswer, ClaimedCommand, ConnectionState, KeptTokens, Project, RealtimeEvent,
+    RealtimeHandle, Renewal, Rest, RestError, SessionDraft,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -52,11 +55,12 @@ use uuid::Uuid;
 
 use crate::detectors::{self, DetectorWatch};
 use crate::directory::Directory;
-use crate::identity::{Account, Identity};
+use crate::identity::{Account, Identity, Original};
 use crate::paths::Paths;
 use crate::request::{Answer, Request, RequestError};
 use crate::rules::desk::Desk;
 use crate::settings::Settings;
+use crate::settings_file::Choice;
 use crate::start::{FirstOffice, Machine};
 use crate::stopping::StopHow;
 use crate::view::{Problem, ProfileView, State};
@@ -88,10 +92,10 @@ pub(crate) enum Event {
         request: Request,
         reply: oneshot::Sender<Result<Answer, RequestError>>,
     },
-    /// Signed in, office chosen, everything read.
-    Joined(Box<OfficeData>),
+    /// Signed in, office chosen, everything read; by which join.
+    Joined(Box<OfficeData>, u32),
     /// One of these steps failed.
-    NotJoined(Trouble),
+    NotJoined(Trouble, u32),
     /// The office was read anew.
     Refreshed {
         office: OfficeId,
@@ -172,6 +176,8 @@ pub(crate) enum Event {
     },
     /// The agent program was looked for.
     ProgramChecked(Result<opening::FoundProgram, Problem>),
+    /// A step of signing in or out, or of turning to another profile.
+    Profile(Box<profile::Step>),
     /// The owner's detectors were read.
     DetectorsRead {
         detectors: Detectors,
@@ -189,9 +195,16 @@ pub(crate) struct Ground {
     pub profile: ProfileView,
     pub account: Account,
     pub identity: Identity,
+    /// Of what this data folder was found to be a copy at this start.
+    pub copied_from: Option<Original>,
     pub machine: Machine,
-    pub first_office: Option<FirstOffice>,
+    pub first_office: FirstOffice,
+    pub remark: Option<Problem>,
     pub auth: Auth,
+    /// Where the sign-in to a project is kept; none on this machine.
+    pub team_tokens: Option<Arc<KeptTokens>>,
+    /// For whoever composes the program: see [`crate::Client::chosen`].
+    pub choose: watch::Sender<Option<Choice>>,
     pub rest: Rest,
     pub hook_url: String,
     pub environment: Vec<(String, String)>,
@@ -279,6 +292,8 @@ pub(crate) struct EventLoop {
 
     office: Option<OfficeData>,
     joining: bool,
+    /// The offices that know from which data folder we work.
+    placed: HashSet<OfficeId>,
     /// The office that a person has picked, until it is joined.
     office_wanted: Option<OfficeId>,
     join_again_at: Option<Instant>,
@@ -314,7 +329,9 @@ pub(crate) struct EventLoop {
     program_looked_for: bool,
     problems: BTreeMap<&'static str, Problem>,
 
+    profile: profile::Turning,
     leftovers: recover::Leftovers,
+    elsewhere: elsewhere::Elsewhere,
     /// The wish to end, as it is put from outside.
     wish: watch::Receiver<Option<StopHow>>,
     /// The end that is under way: nothing new is taken.
@@ -345,6 +362,7 @@ impl EventLoop {
             outbox_bell,
             office: None,
             joining: false,
+            placed: HashSet::new(),
             office_wanted: None,
             join_again_at: None,
             join_failures: 0,
@@ -370,7 +388,9 @@ impl EventLoop {
             program: None,
             program_looked_for: false,
             problems: BTreeMap::new(),
+            profile: profile::Turning::default(),
             leftovers: recover::Leftovers::none(),
+            elsewhere: elsewhere::Elsewhere::default(),
             wish,
             stopping: None,
             view,
@@ -385,6 +405,8 @@ impl EventLoop {
         self.recover();
         self.check_program();
         self.follow_detectors();
+        self.show_remark();
+        self.tell_of_copy();
         self.join();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -411,14 +433,15 @@ impl EventLoop {
         self.changed = true;
         match event {
             Event::Asked { request, reply } => self.answer(request, reply),
-            Event::Joined(data) => {
+            Event::Joined(_, which) | Event::NotJoined(_, which) if which != self.this_join() => {}
+            Event::Joined(data, _) => {
                 self.joined(*data);
                 self.office_was_read();
                 self.renew_patterns();
                 self.resume_those_that_wait();
                 self.go_on_with_what_is_ours();
             }
-            Event::NotJoined(trouble) => self.not_joined(trouble),
+            Event::NotJoined(trouble, _) => self.not_joined(trouble),
             Event::Refreshed { office, data } => {
                 self.refreshed(office, data);
                 self.office_was_read();
@@ -461,6 +484,7 @@ impl EventLoop {
             Event::AskTold { ask, result } => self.ask_told(ask, result),
             Event::Reported { command, how } => self.reported(command, how),
             Event::ProgramChecked(result) => self.program_checked(result),
+            Event::Profile(step) => self.profile_step(*step),
             Event::DetectorsRead { detectors, faults } => self.detectors_read(detectors, &faults),
         }
     }
@@ -478,6 +502,7 @@ impl EventLoop {
             self.claim(intake::POLL);
             self.refresh();
             self.tell_next();
+            self.look_at_the_sign_in();
         }
         self.withdraw_asks_of_gone_sessions();
         self.tell_asks();

@@ -1,6 +1,6 @@
 //! Signing in, choosing the office, reading it, hearing its doorbells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use domain::{ClientId, CommandId, OfficeId, UserId};
 use rand::Rng;
 use serde_json::json;
 use supabase::{
-    AgentDraft, AgentRow, AskRow, AuthError, CommandRow, ConnectionState, OfficeRow, Realtime, RealtimeEvent,
-    Rest, RestError, ResultRow, ResultStatus, Topic,
+    AgentDraft, AgentRow, AskRow, AuthError, CommandRow, ConnectionState, NO_SUCH_FUNCTION, OfficeRow,
+    Realtime, RealtimeEvent, Registration, Rest, RestError, ResultRow, ResultStatus, StoreError, Topic,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Event, EventLoop};
 use crate::identity::{Account, Identity};
+use crate::settings::Profile;
 use crate::start::{FirstOffice, Machine};
 
 /// Commands that are read and shown.
@@ -62,6 +63,13 @@ pub(crate) enum AsksFault {
     Unreadable(usize),
 }
 
+impl OfficeData {
+    /// Whether the account that is served belongs to this office: to no other one is anything told about it.
+    pub(super) fn knows(&self, office: OfficeId) -> bool {
+        self.office.id == office || self.offices.iter().any(|row| row.id == office)
+    }
+}
+
 /// Why an office was not joined.
 pub(crate) struct Trouble {
     code: &'static str,
@@ -78,6 +86,8 @@ struct Join {
     account: Account,
     machine: Machine,
     identity: Identity,
+    /// The offices that know already from which data folder we work.
+    placed: HashSet<OfficeId>,
     wanted: Option<OfficeId>,
     first_office: Option<FirstOffice>,
 }
@@ -104,13 +114,16 @@ impl EventLoop {
             account: self.ground.account.clone(),
             machine: self.ground.machine.clone(),
             identity: self.ground.identity.clone(),
+            placed: self.placed.clone(),
             wanted,
-            first_office: self.ground.first_office.clone(),
+            first_office: (self.ground.settings.profile == Profile::ThisMachine)
+                .then(|| self.ground.first_office.clone()),
         };
+        let which = self.this_join();
         self.start(async move {
             match join.run().await {
-                Ok(data) => Event::Joined(Box::new(data)),
-                Err(trouble) => Event::NotJoined(trouble),
+                Ok(data) => Event::Joined(Box::new(data), which),
+                Err(trouble) => Event::NotJoined(trouble, which),
             }
         });
     }
@@ -124,9 +137,17 @@ impl EventLoop {
             return;
         }
         self.office_wanted = None;
-        for code in ["office_unreachable", "sign_in", "office"] {
+        self.placed.insert(data.office.id);
+        for code in [
+            "office_unreachable",
+            "sign_in",
+            "office",
+            "keychain",
+            "sign_in_store",
+        ] {
             self.solved(code);
         }
+        self.look_where_the_sign_in_is();
         let changed = self.office.as_ref().map(|old| old.office.id) != Some(data.office.id);
         tracing::info!(office = %data.office.id, name = %data.office.name, "joined the office");
         if changed || self.realtime.is_none() {
@@ -141,6 +162,7 @@ impl EventLoop {
         self.claims_plainly = false;
         self.poll_at = Instant::now() + self.poll_interval();
         self.claim("joined");
+        self.outbox_bell.notify_one();
         self.tell_next();
         self.asks_were_read();
     }
@@ -325,21 +347,11 @@ impl Join {
         if offices.is_empty()
             && let Some(first) = &self.first_office
         {
-            offices.push(self.make_first_office(first).await.map_err(trouble)?);
+            offices.push(make_office(&self.rest, first).await.map_err(trouble)?);
         }
         let office = self.choose(&offices)?;
-        let machine = &self.machine;
         let client = client_in(&self.identity, office.id, self.auth.user());
-        self.rest
-            .register_client(
-                office.id,
-                client,
-                &machine.name,
-                &machine.platform,
-                &machine.version,
-            )
-            .await
-            .map_err(trouble)?;
+        self.register(office.id, client).await.map_err(trouble)?;
         let rows = read(&self.rest, office.id, Results::new())
             .await
             .map_err(trouble)?;
@@ -349,6 +361,37 @@ impl Join {
             client,
             rows,
         })
+    }
+
+    /// Makes us known, the first time with the data folder from which we work: from then on whoever works as this client
+    /// from another one is refused. Later times must not take that from a core that has come since.
+    async fn register(&self, office: OfficeId, client: ClientId) -> Result<(), RestError> {
+        let machine = &self.machine;
+        let registration = Registration {
+            office,
+            client,
+            name: &machine.name,
+            platform: &machine.platform,
+            version: &machine.version,
+            folder: self
+                .identity
+                .folder_key()
+                .filter(|_| !self.placed.contains(&office)),
+        };
+        let registered = match self.rest.register(&registration).await {
+            // A database of before; the claim tells it to people.
+            Err(RestError::NotFound { code, .. })
+                if code == NO_SUCH_FUNCTION && registration.folder.is_some() =>
+            {
+                let plain = Registration {
+                    folder: None,
+                    ..registration
+                };
+                self.rest.register(&plain).await
+            }
+            registered => registered,
+        };
+        registered.map(|_| ())
     }
 
     /// Uses the stored sign-in when it is this account's and still good, else the password.
@@ -374,19 +417,21 @@ impl Join {
             (Err(error), _) => error,
         };
         let permanent = !error.is_passing();
+        let (code, hint) = match &error {
+            AuthError::Store {
+                source: StoreError::Keychain { .. },
+            } => ("keychain", "It is tried again by itself."),
+            AuthError::Store { .. } => ("sign_in_store", "It is tried again by itself."),
+            _ if permanent => (
+                "sign_in",
+                "Sign in here or with `semo login`; a machine that nobody sits at gets the password as SEMO_PASSWORD.",
+            ),
+            _ => ("office_unreachable", "It is tried again by itself."),
+        };
         Err(Trouble {
-            code: if permanent {
-                "sign_in"
-            } else {
-                "office_unreachable"
-            },
+            code,
             message: format!("{} is not signed in: {error}", self.account.email),
-            hint: if permanent {
-                "Sign in with `semo login` and look again; or give the account's password as SEMO_PASSWORD and start again."
-                    .to_owned()
-            } else {
-                "It is tried again by itself.".to_owned()
-            },
+            hint: hint.to_owned(),
             permanent,
         })
     }
@@ -401,23 +446,6 @@ impl Join {
         AuthError::SignedOut {
             reason: "somebody else has signed in on this machine".to_owned(),
         }
-    }
-
-    async fn make_first_office(&self, first: &FirstOffice) -> Result<OfficeRow, RestError> {
-        let office = self.rest.create_office(&first.name).await?;
-        for agent in &first.agents {
-            let draft = AgentDraft {
-                // The same agent of the same office always has the same id: a crash in between makes no twins.
-                agent: Uuid::new_v5(&office.id.0, agent.role.as_bytes()).into(),
-                role: agent.role.clone(),
-                name: agent.name.clone(),
-                prompt: agent.prompt.clone(),
-                scope_patterns: agent.scope_patterns.clone(),
-                core_skills: agent.core_skills.clone(),
-            };
-            self.rest.upsert_agent(office.id, &draft).await?;
-        }
-        Ok(office)
     }
 
     fn choose(&self, offices: &[OfficeRow]) -> Result<OfficeRow, Trouble> {
@@ -435,6 +463,24 @@ impl Join {
             permanent: true,
         })
     }
+}
+
+/// Makes an office with its first agents.
+pub(super) async fn make_office(rest: &Rest, first: &FirstOffice) -> Result<OfficeRow, RestError> {
+    let office = rest.create_office(&first.name).await?;
+    for agent in &first.agents {
+        let draft = AgentDraft {
+            // The same agent of the same office always has the same id: a crash in between makes no twins.
+            agent: Uuid::new_v5(&office.id.0, agent.role.as_bytes()).into(),
+            role: agent.role.clone(),
+            name: agent.name.clone(),
+            prompt: agent.prompt.clone(),
+            scope_patterns: agent.scope_patterns.clone(),
+            core_skills: agent.core_skills.clone(),
+        };
+        rest.upsert_agent(office.id, &draft).await?;
+    }
+    Ok(office)
 }
 
 /// Reads the office. A final result never changes: those in `known` are not asked for again.

@@ -163,7 +163,14 @@ impl EventLoop {
     /// Starts a session for `agent` ahead of need.
     pub(super) fn start_warm(&mut self, agent: AgentId) {
         match self.plan_session(agent, None, None) {
-            Ok((live, opening)) => self.open(Live { warm: true, ..live }, opening),
+            Ok((live, opening)) => {
+                let live = Live {
+                    warm: true,
+                    ahead: true,
+                    ..live
+                };
+                self.open(live, opening)
+            }
             Err(fault) => self.warm_start_failed(&fault.message),
         }
     }

@@ -22,7 +22,7 @@ use super::seats::{Hold, Live};
 use super::settle::Judged;
 use super::take_up::{Found, TakeUp};
 use super::{Event, EventLoop, Stage, Work};
-use crate::recovery::{Deed, Fate, Interrupted, Whereabouts, claimed_row, resumes};
+use crate::recovery::{Deed, Fate, Interrupted, Whereabouts, claimed_row, is_of_another_folder, resumes};
 use crate::view::LaunchView;
 
 /// How long nothing is claimed while sessions are looked for: a little more than one look takes.
@@ -160,7 +160,7 @@ impl EventLoop {
 
     /// Whether nothing new may be asked of the office: at the start, and when the core ends.
     pub(super) fn takes_nothing_new(&self) -> bool {
-        self.is_stopping() || self.is_recovering()
+        self.is_stopping() || self.is_recovering() || self.is_turning()
     }
 
     /// Whether this session is still being looked for.
@@ -268,7 +268,7 @@ impl EventLoop {
         Some(TakeUp {
             spec: self.spec_of_left(row.id, live),
             holders: self.ground.holders.clone(),
-            repository: self.ground.settings.repositories.get(&row.repository).cloned(),
+            repository: self.repository_of(&row.repository),
             row,
             turns,
             directory: self.directory.clone(),
@@ -282,6 +282,12 @@ impl EventLoop {
     /// Takes a journalled command into our hands again; it goes on when its session is settled and its lease is ours.
     fn take_over(&mut self, row: InboxRow, turns: &[TurnRow]) {
         let id = row.command.id;
+        if is_of_another_folder(&row, self.ground.identity.folder_key()) {
+            return self.leave_to_its_lease(&row);
+        }
+        if self.leave_to_its_account(&row, turns) {
+            return;
+        }
         let Some(claimed) = claimed_row(&row) else {
             // Of a version that kept less: what had begun cannot be followed, what had not comes with a claim.
             if row.phase == Phase::Started {
@@ -378,10 +384,12 @@ impl EventLoop {
             Found::Attached {
                 session,
                 place,
-                judged,
+                mut judged,
             } => {
                 let (turns, notes) = self.settled(id);
                 self.attached(id, session, place);
+                self.keep_what_was_judged_elsewhere(id, &mut judged);
+                self.hold_for_elsewhere(id);
                 let goes_on = self.sessions.get(&id).is_some_and(|live| live.taken_up);
                 tracing::info!(session = %id, goes_on, "a session of an earlier core was found");
                 self.leftovers.taken_up += u32::from(goes_on);
@@ -392,8 +400,13 @@ impl EventLoop {
                     self.take_note(note);
                 }
             }
-            Found::Gone { why, place, judged } => {
+            Found::Gone {
+                why,
+                place,
+                mut judged,
+            } => {
                 let (turns, _) = self.settled(id);
+                self.keep_what_was_judged_elsewhere(id, &mut judged);
                 tracing::warn!(session = %id, why, "a session of an earlier core is over");
                 self.leftovers.ended_meanwhile += 1;
                 self.directory.remove(id);

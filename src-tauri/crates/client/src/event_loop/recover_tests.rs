@@ -12,7 +12,7 @@ use journal::{Journal, NewCommand, NewTurn};
 use serde_json::{Value, json};
 use supabase::{Auth, MemoryTokenStore, Project, Rest};
 use terminal::Holders;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -25,10 +25,12 @@ use crate::identity::{Account, Identity};
 use crate::paths::Paths;
 use crate::recovery::claimed_value;
 use crate::settings::Settings;
-use crate::start::Machine;
+use crate::start::{FirstOffice, Machine};
 use crate::stopping::StopWish;
 use crate::view::{CommandStatus, Problem, ProfileKind, ProfileView};
 
+#[path = "elsewhere_tests.rs"]
+mod elsewhere_tests;
 #[path = "loop_tests.rs"]
 mod loop_tests;
 
@@ -64,6 +66,9 @@ fn ground(dir: &Path, journal: Arc<Journal>) -> Ground {
             name: "This machine".to_owned(),
             kind: ProfileKind::ThisMachine,
             url: String::new(),
+            kept: None,
+            team: None,
+            changing: false,
         },
         account: Account {
             email: "a@b.c".to_owned(),
@@ -75,7 +80,14 @@ fn ground(dir: &Path, journal: Arc<Journal>) -> Ground {
             platform: "linux".to_owned(),
             version: "0".to_owned(),
         },
-        first_office: None,
+        first_office: FirstOffice {
+            name: "here".to_owned(),
+            agents: Vec::new(),
+        },
+        remark: None,
+        copied_from: None,
+        team_tokens: None,
+        choose: watch::Sender::new(None),
         auth,
         hook_url: "http://127.0.0.1:9/hooks".to_owned(),
         environment: vec![("HOME".to_owned(), dir.display().to_string())],
@@ -152,7 +164,7 @@ fn received(journal: &Journal, number: u128, kind: &str, args: Value) -> Command
         args: claimed.args.clone(),
         attempt: 1,
         lease_token: claimed.lease_token,
-        claimed: claimed_value(&claimed),
+        claimed: claimed_value(&claimed, None, "this-machine"),
     };
     journal.receive(&command, NOW).unwrap();
     claimed.id
@@ -220,7 +232,7 @@ async fn settle(core: &mut EventLoop) {
 
 fn outcome(journal: &Journal, id: CommandId) -> (journal::Phase, Option<Recovery>, Option<String>) {
     let row = journal.command(id).unwrap().expect("a row");
-    let due = journal.due(NOW, 100).unwrap();
+    let due = journal.due(None, NOW, 100).unwrap();
     let result = due.into_iter().find(|row| row.command == id);
     (
         row.phase,

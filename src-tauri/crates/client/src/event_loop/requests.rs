@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{EventLoop, Stage, Work};
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 
-type Reply = oneshot::Sender<Result<Answer, RequestError>>;
+pub(super) type Reply = oneshot::Sender<Result<Answer, RequestError>>;
 
 impl EventLoop {
     pub(super) fn answer(&mut self, request: Request, reply: Reply) {
@@ -71,8 +71,13 @@ impl EventLoop {
                 name,
                 to_branch,
             } => self.restore_preserved(repository, name, to_branch, reply),
+            Request::SignIn { .. }
+            | Request::SignOut {}
+            | Request::UseProfile { .. }
+            | Request::MakeOffice { .. } => self.answer_of_profile(request, reply),
             Request::Refresh {} => {
                 self.check_program();
+                self.solved("profile");
                 // Joining reads everything anew, the list of offices too.
                 self.join();
                 if let Some((realtime, _, _)) = &self.realtime {
@@ -222,7 +227,7 @@ async fn explanation(session: &Session) -> Result<Answer, RequestError> {
 }
 
 /// Whoever asked may have gone; that is no fault.
-fn say(reply: Reply, answer: Result<Answer, RequestError>) {
+pub(super) fn say(reply: Reply, answer: Result<Answer, RequestError>) {
     let _ = reply.send(answer);
 }
 
@@ -237,7 +242,7 @@ fn without_nulls(mut args: Value) -> Value {
     args
 }
 
-fn refused(error: RestError) -> RequestError {
+pub(super) fn refused(error: RestError) -> RequestError {
     let (code, hint) = match &error {
         RestError::Unauthorized { .. } => (ErrorCode::Unauthorized, "Sign in again."),
         RestError::Forbidden { .. } => (

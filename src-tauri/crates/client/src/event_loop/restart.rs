@@ -13,6 +13,7 @@ use super::ending::After;
 use super::seats::Live;
 use super::{Event, EventLoop, Work};
 use crate::stopping::StopHow;
+use crate::view::TAKEN_OVER;
 
 /// How long the old program may take to be proven gone and to send its last reports.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +45,10 @@ impl EventLoop {
         let how = match (exit.code, exit.signal.as_deref()) {
             (Some(code), _) => format!("the agent program ended with code {code}"),
             (None, Some(signal)) => format!("the agent program was ended by {}", signal_words(signal)),
-            (None, None) => "the agent program ended".to_owned(),
+            (None, None) => exit
+                .words
+                .clone()
+                .unwrap_or_else(|| "the agent program ended".to_owned()),
         };
         live.conversation = exit.conversation;
         let (agent, was_ready, warm, asked) =
@@ -52,6 +56,8 @@ impl EventLoop {
         // Code 0 at rest: somebody at the keyboard has told it to end.
         let by_hand = exit.code == Some(0) && live.rested && was_ready;
         let over = asked || by_hand;
+        // Whoever ends what stands ready does not want it to stand there again at once.
+        let unwanted = by_hand && live.ahead && !warm;
         let resumed = live.unchecked && !was_ready;
         let unexpected = !over && !exit.wanted;
         let again = !over && was_ready && !warm && live.place.is_some();
@@ -74,6 +80,8 @@ impl EventLoop {
             }
             if warm && !asked {
                 self.warm_session_failed(id);
+            } else if unwanted && !asked {
+                self.warm_start_failed("somebody has ended the one that stood ready");
             }
             self.end_process(id, After::ClearAway);
             self.advance_line();
@@ -92,8 +100,13 @@ impl EventLoop {
         self.leftovers.leave(id);
         self.untold.remove(&id);
         self.directory.remove(id);
-        let hint = "Another core works in this data folder, and its agents go on there. This one ends; use the other one.";
-        self.problem("taken_over", format!("session {title} ({id}): {words}"), hint);
+        tracing::warn!(session = %id, title, words, "another core holds a session of ours");
+        let message = format!(
+            "another SEMO Office on this computer took over {}; its sessions go on there",
+            self.ground.paths.data_dir.display()
+        );
+        let hint = "Use that one: `semo status` shows where it is. This one has ended.";
+        self.problem(TAKEN_OVER, message, hint);
         self.leave_now();
         let its = |(command, work): (&CommandId, &Work)| {
             (work.stage.session() == Some(id) || self.leftovers.is_about(*command, id)).then_some(*command)

@@ -51,6 +51,8 @@ pub(crate) struct Live {
     pub secret: String,
     /// It was started ahead of need, and nobody has used it yet: the office does not know of it.
     pub warm: bool,
+    /// It was started ahead of need, and no command has had it yet, though a person may have typed into it.
+    pub ahead: bool,
     /// The hash of the persona that it was started with.
     pub persona_hash: String,
     /// Its agent has another persona now.
@@ -143,6 +145,7 @@ impl Live {
             unproven: None,
             secret,
             warm: false,
+            ahead: false,
             persona_hash: persona_hash(&agent.persona().render()),
             stale: false,
             orphaned: false,
@@ -189,6 +192,7 @@ impl Live {
             unproven: None,
             secret: detail.secret.clone(),
             warm: detail.warm,
+            ahead: detail.warm,
             persona_hash: detail.persona_hash.clone(),
             stale: detail.stale,
             orphaned: false,
@@ -451,7 +455,11 @@ impl EventLoop {
                 self.goes_back(command, session, turn);
             }
             Some(command) => self.end(command, End::of_turn(report, session)),
-            None => tracing::warn!(%session, %turn, "a turn ended that no command waits for"),
+            None => {
+                if self.keep_if_elsewhere(session, report).is_some() {
+                    tracing::warn!(%session, %turn, "a turn ended that no command waits for");
+                }
+            }
         }
         self.renew_if_stale(session);
     }
@@ -501,12 +509,15 @@ impl EventLoop {
         self.tell_next();
     }
 
-    /// Tells the next piece of news, unless one is on its way or no office is joined.
+    /// Tells the next piece of news, unless one is on its way or no office is joined. What is about an office that the
+    /// present account does not have is nobody's business there.
     pub(super) fn tell_next(&mut self) {
-        if self.telling || self.office.is_none() {
+        let Some(data) = self.office.as_ref().filter(|_| !self.telling) else {
             return;
-        }
-        let Some((_, mut draft)) = self.untold.pop_first() else {
+        };
+        let mut all = self.untold.iter();
+        let next = all.find_map(|(id, draft)| data.knows(draft.office).then_some(*id));
+        let Some(mut draft) = next.and_then(|id| self.untold.remove(&id)) else {
             return;
         };
         self.telling = true;

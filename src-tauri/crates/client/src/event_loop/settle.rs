@@ -12,9 +12,8 @@ use session::{LeftJudgement, NEVER_ENTERED, TurnReport, WhichTurn};
 
 use super::finish::End;
 use super::recover::LeftCommand;
-use super::{EventLoop, Stage};
+use super::{EventLoop, Stage, Work};
 use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate};
-use crate::rules::lease::BeginStep;
 
 /// What the transcript said of the turns of a session.
 pub(crate) type Judged = HashMap<TurnId, LeftJudgement>;
@@ -235,7 +234,7 @@ impl EventLoop {
             // A prompt asks before it is submitted; reading does no harm.
             Deed::Prompt | Deed::Read => {}
             Deed::Create | Deed::Terminate | Deed::CancelCommand | Deed::CancelTurn | Deed::Keys => {
-                if !self.office_lets_begin(id, left) {
+                if !self.left_may_begin(id, left) {
                     return;
                 }
             }
@@ -254,19 +253,14 @@ impl EventLoop {
 
     /// Whether the office has said that this command may be begun now: it knows whether it has expired, or is somebody
     /// else's. If not, it is asked, and the command goes on with the answer.
-    fn office_lets_begin(&mut self, id: CommandId, left: &LeftCommand) -> bool {
-        match self.desk.begin(id, self.moment()) {
-            BeginStep::Go => return true,
-            BeginStep::Expired => self.end_expired(id),
-            BeginStep::Ask { token } => {
-                self.leftovers.commands.insert(id, left.clone());
-                self.ask_to_begin(id, token);
-            }
-            BeginStep::Wait => {
-                self.leftovers.commands.insert(id, left.clone());
-            }
+    fn left_may_begin(&mut self, id: CommandId, left: &LeftCommand) -> bool {
+        self.leftovers.commands.insert(id, left.clone());
+        let may = self.office_lets_begin(id);
+        let is_open = |work: &Work| work.stage != Stage::Ended;
+        if may || !self.work.get(&id).is_some_and(is_open) {
+            self.leftovers.commands.remove(&id);
         }
-        false
+        may
     }
 
     /// Whether a turn turned out not to have reached the agent, so that it can be begun anew: one of an earlier core, or
@@ -384,12 +378,13 @@ impl EventLoop {
         }
     }
 
-    /// Turns of nobody's command. One of a command that is in our hands ends with it: closed before, it would make a
+    /// Turns of nobody's command. One of a command that is in our hands, or waits for its account, ends with it: closed before, it would make a
     /// prompt whose end the journal has not taken yet look like one that was never entered.
     pub(super) fn close_turns(&mut self, turns: &[TurnRow]) {
         let is_ours = |turn: &&TurnRow| {
             let command = turn.turn.command;
-            command.is_some_and(|command| self.work.contains_key(&command))
+            let waits = self.elsewhere.has(turn.turn.id);
+            waits || command.is_some_and(|command| self.work.contains_key(&command))
         };
         let over: Vec<TurnRow> = turns.iter().filter(|turn| !is_ours(turn)).cloned().collect();
         for turn in over {
@@ -438,7 +433,7 @@ impl EventLoop {
     }
 }
 
-fn never_entered(turn: TurnId) -> TurnEnd {
+pub(super) fn never_entered(turn: TurnId) -> TurnEnd {
     TurnEnd {
         turn,
         outcome: TurnOutcome::Failed {

@@ -58,7 +58,7 @@ impl EventLoop {
         if self.stopping != Some(how) {
             tracing::error!(
                 ?how,
-                "another core works in this data folder; this one ends, and agents go on"
+                "another core has taken over; this one ends, and agents go on"
             );
             self.stopping = Some(how);
             self.changed = true;
@@ -72,7 +72,9 @@ impl EventLoop {
             Some(StopHow::Leave | StopHow::Now) => true,
             // What cannot be read is for the next start.
             Some(StopHow::Finish) => {
-                self.running().next().is_none() && (self.leftovers.unread || !self.is_recovering())
+                let elsewhere = self.sessions.keys().any(|id| self.runs_elsewhere(*id));
+                let runs = self.running().next().is_some() || elsewhere;
+                !runs && (self.leftovers.unread || !self.is_recovering())
             }
         }
     }
@@ -112,7 +114,7 @@ impl EventLoop {
             .sessions
             .keys()
             .copied()
-            .filter(|id| !busy.contains(id))
+            .filter(|id| !busy.contains(id) && !self.runs_elsewhere(*id))
             .collect();
         for id in resting {
             self.give_up(id, "the core is ending");

@@ -29,7 +29,7 @@ pub(super) struct PoolState {
     pub(super) pressure: Pressure,
     measuring: bool,
     measure_at: Instant,
-    warm_again_at: Option<Instant>,
+    pub(super) warm_again_at: Option<Instant>,
     breakers: BTreeMap<AgentId, Breaker>,
     /// When each agent was last served from the line, as a count of placements; forgotten when nobody waits.
     pub(super) served: HashMap<AgentId, u64>,

@@ -14,30 +14,99 @@ use super::intake::{Intake, intake};
 use super::lease::{BeginStep, LEASE_S, Lease, Means, begin_within};
 use super::moment::Moment;
 
-/// How long a claimed command waits for the journal: well inside its lease. After that the office gives it out again.
-const UNWRITTEN_MAX: Duration = Duration::from_secs(LEASE_S as u64 - 15);
+/// How much of its lease a claimed command must have left when the journal takes it. After that the office gives it out
+/// again.
+const LEFT_MIN_S: u32 = 15;
+/// Length of the lease that is asked for on a line on which the answer to a claim takes nearly as long as an ordinary
+/// lease: there one command at a time is asked for, and may be on its way for long.
+pub(crate) const LATE_LEASE_S: u32 = 300;
+
+/// From here on claims on a line that was slow are ordinary ones again.
+const SLOW_MAX: u32 = 16;
+
+/// A claim that is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asking {
+    pub wanted: Wanted,
+    /// Length of the leases that are asked for.
+    pub lease_s: u32,
+}
+
+/// When a claim was sent, and for how long its commands are leased.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    at: Moment,
+    lease_s: u32,
+}
+
+impl Sent {
+    /// Too much of its leases has passed.
+    fn is_too_old(self, now: Moment) -> bool {
+        self.is_past(self.lease_s, now)
+    }
+
+    /// Too much of an ordinary lease would have passed.
+    fn is_slow(self, now: Moment) -> bool {
+        self.is_past(LEASE_S, now)
+    }
+
+    fn is_past(self, lease_s: u32, now: Moment) -> bool {
+        let span = Duration::from_secs(u64::from(lease_s.saturating_sub(LEFT_MIN_S)));
+        now.is_past(self.at, span)
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     leases: BTreeMap<CommandId, Lease>,
     claims: Claims,
-    /// When the claim was sent that is under way.
-    claim_sent: Option<Moment>,
-    /// Claimed, in the office's order, and not in the journal yet, with the moment of their claim. Nothing more is
-    /// claimed meanwhile, and none is begun before those in front of it.
-    unwritten: VecDeque<(ClaimedCommand, Moment)>,
+    /// The claim that is under way.
+    claim_sent: Option<Sent>,
+    /// The line was slow: how many commands a claim asks for at most. Grows with answers that come in time.
+    slow_max: Option<u32>,
+    /// Claimed, in the office's order, and not in the journal yet, with their claim. Nothing more is claimed meanwhile,
+    /// and none is begun before those in front of it.
+    unwritten: VecDeque<(ClaimedCommand, Sent)>,
 }
 
 impl Desk {
     /// Somebody has a reason for a claim. What is given back is to be asked for at once; otherwise the wish is kept.
-    pub fn wish_claim(&mut self, ready: bool, room: Room, now: Moment) -> Option<Wanted> {
+    pub fn wish_claim(&mut self, ready: bool, room: Room, now: Moment) -> Option<Asking> {
         let may_be_sent = ready && self.unwritten.is_empty() && self.allows_claim(now);
         if !self.claims.wish(may_be_sent) {
             return None;
         }
-        self.claim_sent = Some(now);
-        Some(room.wanted())
+        let lease_s = self.lease_s();
+        self.claim_sent = Some(Sent { at: now, lease_s });
+        let most = self.slow_max.unwrap_or(u32::MAX);
+        let wanted = match room.wanted() {
+            Wanted::Any { limit } => Wanted::Any {
+                limit: limit.min(most),
+            },
+            Wanted::Urgent { limit } => Wanted::Urgent {
+                limit: limit.min(most),
+            },
+        };
+        Some(Asking { wanted, lease_s })
+    }
+
+    /// Length of the leases that are asked for now.
+    pub fn lease_s(&self) -> u32 {
+        match self.slow_max {
+            Some(_) => LATE_LEASE_S,
+            None => LEASE_S,
+        }
+    }
+
+    /// What the time that a claim took says about the line. That nothing came says little.
+    fn judge_line(&mut self, is_slow: bool, brought: usize) {
+        self.slow_max = match self.slow_max {
+            None if is_slow && brought > 0 => Some(1),
+            Some(_) if is_slow => Some(1),
+            Some(most) if brought > 0 => Some(most * 2).filter(|most| *most < SLOW_MAX),
+            before => before,
+        };
     }
 
     /// A claim that could not be sent when it was wished may be sent now.
@@ -62,14 +131,27 @@ impl Desk {
     /// The claim was answered with these commands, or, with none, it failed.
     pub fn claimed(&mut self, rows: Vec<ClaimedCommand>, now: Moment) {
         self.claims.answered();
-        let sent = self.claim_sent.take().unwrap_or(now);
+        let sent = self.claim_sent.take().unwrap_or(Sent {
+            at: now,
+            lease_s: LEASE_S,
+        });
+        self.judge_line(sent.is_slow(now), rows.len());
+        if sent.is_too_old(now) && !rows.is_empty() {
+            tracing::warn!(
+                commands = rows.len(),
+                "the answer to a claim came too late; less is asked for, with more time"
+            );
+            // Those that were claimed are given again.
+            self.claims.wish(false);
+            return;
+        }
         self.unwritten.extend(rows.into_iter().map(|row| (row, sent)));
     }
 
     /// The next command for the journal. Those that waited for too long are left to the office.
     pub fn next_unwritten(&mut self, now: Moment) -> Option<&ClaimedCommand> {
         while let Some((row, sent)) = self.unwritten.front()
-            && now.is_past(*sent, UNWRITTEN_MAX)
+            && sent.is_too_old(now)
         {
             tracing::warn!(command = %row.id, "the journal took it too late; the office will give it out again");
             self.unwritten.pop_front();
@@ -83,13 +165,13 @@ impl Desk {
         let intake = intake(self.leases.contains_key(&row.id), received, row.begun);
         match intake {
             Intake::Begin | Intake::Unknown => {
-                let begin_within = begin_within(row.expires_at, row.lease_until);
-                let lease = Lease::taken(row.lease_token, begin_within, sent);
+                let begin_within = begin_within(row.expires_at, row.lease_until, sent.lease_s);
+                let lease = Lease::taken(row.lease_token, begin_within, sent.at);
                 self.leases.insert(row.id, lease);
             }
             Intake::GoOn => {
                 if let Some(lease) = self.leases.get_mut(&row.id) {
-                    lease.taken_again(row.lease_token, sent);
+                    lease.taken_again(row.lease_token, sent.at);
                 }
             }
             Intake::ReportAgain => {}
@@ -241,6 +323,104 @@ mod tests {
         assert_eq!(desk.next_unwritten(moment(44)).unwrap().seq, 2);
         assert_eq!(desk.next_unwritten(moment(45)), None, "its lease is nearly over");
         assert!(desk.claims.is_wished(), "the wish was kept");
+    }
+
+    #[test]
+    fn a_line_on_which_claims_are_answered_too_late_gets_its_work_one_by_one_until_it_is_quick_again() {
+        let mut desk = Desk::default();
+        let asks = |desk: &mut Desk, at: u64| {
+            let Asking { wanted, lease_s } = desk.wish_claim(true, ROOM, moment(at)).unwrap();
+            let Wanted::Any { limit } = wanted else {
+                panic!("{wanted:?}")
+            };
+            (limit, lease_s)
+        };
+        assert_eq!(asks(&mut desk, 0), (10, LEASE_S));
+        desk.claimed(vec![row(1, 11), row(2, 12)], moment(46));
+        assert_eq!(
+            desk.next_unwritten(moment(46)),
+            None,
+            "their leases are nearly over"
+        );
+        assert!(
+            desk.claim_is_due(moment(46)),
+            "at once, and not with the next poll"
+        );
+        let expiring = ClaimedCommand {
+            expires_at: Some(Timestamp(900_000)),
+            lease_until: Timestamp(400_000),
+            ..row(1, 11)
+        };
+        assert_eq!(asks(&mut desk, 100), (1, LATE_LEASE_S));
+        desk.claimed(vec![expiring], moment(100 + 284));
+        assert_eq!(
+            desk.next_unwritten(moment(384)).unwrap().seq,
+            1,
+            "this one is taken"
+        );
+        assert_eq!(desk.written(Received::New).unwrap().1, Intake::Begin);
+        assert!(
+            !desk.is_expired(row(1, 11).id, moment(899)),
+            "claimed at 100, to be begun by 900"
+        );
+        assert!(desk.is_expired(row(1, 11).id, moment(900)));
+        desk.release(row(1, 11).id);
+        for (number, limit) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 10)] {
+            let at = 1_000 * number;
+            assert_eq!(asks(&mut desk, at).0, limit, "after {} timely ones", number - 1);
+            desk.claimed(vec![row(u128::from(number), 11)], moment(at + 1));
+            desk.next_unwritten(moment(at + 1));
+            desk.written(Received::New);
+            desk.release(row(u128::from(number), 11).id);
+        }
+        assert_eq!(asks(&mut desk, 9_000), (10, LEASE_S));
+    }
+
+    /// Every answer takes fifty seconds, half of them on the way there.
+    #[test]
+    fn on_a_line_that_is_slow_for_ever_every_command_is_done_within_two_attempts() {
+        use crate::sim::office::{By, Office, State};
+        let (mut office, mut desk) = (Office::default(), Desk::default());
+        let by = By {
+            client: Uuid::from_u128(1),
+            folder: None,
+        };
+        for number in 0..10 {
+            office.enqueue(Uuid::from_u128(number), "list_sessions", None, 0, 3_600_000);
+        }
+        for round in 0..40 {
+            let (sent, back) = (moment(round * 50), moment(round * 50 + 50));
+            let Some(Asking { wanted, lease_s }) = desk.wish_claim(true, ROOM, sent) else {
+                panic!("nothing is in our hands");
+            };
+            let Wanted::Any { limit } = wanted else {
+                panic!("{wanted:?}")
+            };
+            office.now = i64::try_from(round).unwrap() * 50_000 + 25_000;
+            let lease_ms = i64::from(lease_s) * 1_000;
+            let claimed = office
+                .claim(by, limit as usize, lease_ms, None, Some(&[]))
+                .unwrap();
+            let rows = claimed.iter().map(|given| ClaimedCommand {
+                attempt: given.row.attempt,
+                ..row(given.row.id.as_u128(), given.token.as_u128())
+            });
+            desk.claimed(rows.collect(), back);
+            while desk.next_unwritten(back).is_some() {
+                let (row, _) = desk.written(Received::New).unwrap();
+                desk.release(row.id);
+                let (id, token, result) = (
+                    row.id.0,
+                    row.lease_token,
+                    Uuid::from_u128(9_000 + row.id.0.as_u128()),
+                );
+                let said = office.complete(id, token, result, Some(State::Succeeded));
+                assert_eq!(said, Ok(crate::sim::office::Completed::Recorded));
+            }
+        }
+        for row in office.rows.values() {
+            assert!(row.state == State::Succeeded && row.attempt <= 2, "{row:?}");
+        }
     }
 
     #[test]

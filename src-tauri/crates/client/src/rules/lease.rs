@@ -267,9 +267,13 @@ impl Lease {
 }
 
 /// How long after its claim a command may be begun. Both times are the database's: it gave the lease at `lease_until`
-/// less its length.
-pub(crate) fn begin_within(expires_at: Option<Timestamp>, lease_until: Timestamp) -> Option<Duration> {
-    let claimed_at = lease_until.plus_ms(-i64::from(LEASE_S) * 1_000);
+/// less its length, `lease_s`.
+pub(crate) fn begin_within(
+    expires_at: Option<Timestamp>,
+    lease_until: Timestamp,
+    lease_s: u32,
+) -> Option<Duration> {
+    let claimed_at = lease_until.plus_ms(-i64::from(lease_s) * 1_000);
     expires_at.map(|at| Duration::from_millis(at.ms_since(claimed_at)))
 }
 
@@ -397,9 +401,12 @@ mod tests {
     #[test]
     fn it_expires_by_the_offices_clock_whatever_ours_says() {
         let until = Timestamp(60_000);
-        assert_eq!(begin_within(None, until), None);
-        assert_eq!(begin_within(Some(Timestamp(-5)), until), Some(Duration::ZERO));
-        let span = begin_within(Some(Timestamp(10_000)), until);
+        assert_eq!(begin_within(None, until, LEASE_S), None);
+        assert_eq!(
+            begin_within(Some(Timestamp(-5)), until, LEASE_S),
+            Some(Duration::ZERO)
+        );
+        let span = begin_within(Some(Timestamp(10_000)), until, LEASE_S);
         assert_eq!(span, Some(Duration::from_secs(10)));
         let t0 = start();
         let mut lease = Lease::taken(token(1), span, t0);

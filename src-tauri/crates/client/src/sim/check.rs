@@ -48,6 +48,24 @@ impl World {
         self.effects.contains_key(&id)
     }
 
+    /// Whoever knows of the effect has ended itself, since another core is the client that it was, and has not been started
+    /// since: what it knows is in its journal.
+    fn is_left_untold(&self, id: CommandId) -> bool {
+        let by = self.effects.get(&id).map(Vec::as_slice).unwrap_or_default();
+        by.iter().all(|(who, _)| self.stations[*who].retired)
+    }
+
+    /// A known limit: what has its effect at once, without the office's word, is not known to a copy of the data folder
+    /// that claims it after its lease, when the original has not told it.
+    fn is_unseen_from(&self, who: Who, id: CommandId) -> bool {
+        let (client, folder) = (self.stations[who].client, self.stations[who].folder);
+        let of_it = self.office.leases.values().filter(|lease| lease.command == id.0);
+        let mut begun_from = of_it.filter_map(|lease| lease.begun_from);
+        let is_original = |other: Who| other != who && self.stations[other].client == client;
+        let by = self.effects.get(&id).map(Vec::as_slice).unwrap_or_default();
+        !begun_from.any(|from| from != folder) && by.iter().all(|(other, _)| is_original(*other))
+    }
+
     /// A command takes effect.
     pub fn effect(&mut self, who: Who, id: CommandId, session: Option<Uuid>) {
         self.tell(|| format!("EFFECT of {id} at {who}"));
@@ -101,15 +119,20 @@ impl World {
 
     /// Work is about to be stopped because its lease is lost.
     pub fn check_loss(&mut self, who: Who, id: CommandId) {
-        let client = self.stations[who].client;
+        let station = &self.stations[who];
         let Some(row) = self.office.rows.get(&id.0) else {
             return;
         };
+        let of_it = self.office.leases.values().filter(|lease| lease.command == id.0);
+        let newest = of_it.max_by_key(|lease| lease.attempt);
+        let is_its = newest
+            .is_some_and(|newest| (newest.client, newest.folder) == (station.client, Some(station.folder)))
+            && self.is_in_force(station);
         let runs = self
             .agents
             .values()
             .any(|agent| agent.who == who && agent.turn.is_some_and(|(its, _)| its == id));
-        if runs && row.state == State::Leased && row.client == Some(client) && !row.cancel_wanted {
+        if runs && row.state == State::Leased && is_its && !row.cancel_wanted {
             self.wrong(Violation::NeedlesslyStopped(id));
         }
     }
@@ -120,7 +143,7 @@ impl World {
             let station = self
                 .stations
                 .iter()
-                .find(|station| Some(station.client) == row.client);
+                .find(|station| Some(station.client) == row.client && self.is_in_force(station));
             let known = |station: &Workstation| {
                 let id = CommandId(row.id);
                 station.desk.held().any(|held| held == id) || station.paper.entries.contains_key(&id)
@@ -129,7 +152,7 @@ impl World {
             // What has been given too often waits for the end of its lease.
             let may_be_given = row
                 .client
-                .and_then(|its| self.office.given_again(its, Some(&[]), row));
+                .and_then(|_| self.office.given_again(station?.by(), Some(&[]), row));
             may_be_given.is_some()
                 && !row.cancel_wanted
                 && row.expires_at > self.now()
@@ -142,15 +165,25 @@ impl World {
         }
     }
 
+    /// It is the client that it goes by, and no copy has taken its place.
+    fn is_in_force(&self, station: &Workstation) -> bool {
+        let by = station.by();
+        !self.office.is_elsewhere(by.client, by.folder)
+    }
+
     pub fn has_settled(&self) -> bool {
         let all_final = self.office.rows.values().all(|row| row.state.is_final());
         all_final
-            && self.stations.iter().all(|station| {
-                station.is_up
-                    && station.work.is_empty()
-                    && station.endings.is_empty()
-                    && station.paper.waiting().next().is_none()
-            })
+            && self
+                .stations
+                .iter()
+                .filter(|station| !station.retired)
+                .all(|station| {
+                    station.is_up
+                        && station.work.is_empty()
+                        && station.endings.is_empty()
+                        && station.paper.waiting().next().is_none()
+                })
     }
 
     pub fn has_taken_too_long(&self) -> bool {
@@ -183,16 +216,17 @@ impl World {
             [] => {
                 // Ended by the office: nobody had begun it, or nobody who had has ever come back to say more.
                 let unheard = matches!(row.state, State::Cancelled | State::Expired | State::Dead);
-                return (!unheard || self.had_effect(id)).then_some(Violation::NoResult(id));
+                let untold = self.had_effect(id) && !self.is_left_untold(id);
+                return (!unheard || untold).then_some(Violation::NoResult(id));
             }
             [(result, state)] if *state == row.state => *result,
             _ => return Some(Violation::TwoResults(id)),
         };
         // What the workstation wrote down is what counts, and it is true.
-        let written = self.stations.iter().find_map(|station| {
+        let (by, written) = self.stations.iter().enumerate().find_map(|(who, station)| {
             let outgoing = station.paper.entries.get(&id)?.result.as_ref()?;
             (outgoing.id == counted || outgoing.acknowledged == Some(Acknowledgement::Recorded))
-                .then_some(outgoing.end)
+                .then_some((who, outgoing.end))
         })?;
         let how = self.agents.values().find_map(|agent| agent.transcript.get(&id));
         let is_prompt = row.kind == "send_prompt";
@@ -212,7 +246,8 @@ impl World {
                 || self.office.reaped.contains(&id.0))
             && match (written.says, self.had_effect(id)) {
                 (Says::Unknown, _) | (Says::NoEffect, false) => true,
-                (Says::NoEffect, true) | (Says::Effect, false) => false,
+                (Says::NoEffect, true) => self.is_unseen_from(by, id),
+                (Says::Effect, false) => false,
                 (Says::Effect, true) => match (row.state, how) {
                     (State::Succeeded, Some(how)) => *how == Ended::Done,
                     (State::Succeeded, None) => !is_prompt,

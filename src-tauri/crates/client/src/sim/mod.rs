@@ -60,6 +60,8 @@ pub(crate) enum Breach {
     LateIsBegunUnasked,
     /// A claim does not say what is known, so that a lost answer costs a lease.
     LostIsLeftToItsLease,
+    /// A copy of a data folder goes on as the original does, and nobody knows which is which.
+    CopiesAreNotToldApart,
 }
 
 thread_local! {
@@ -163,6 +165,7 @@ fn each_planted_breach_is_found() {
         Breach::LostIsLeftToItsLease,
         Breach::CreatedUnasked,
         Breach::LateIsBegunUnasked,
+        Breach::CopiesAreNotToldApart,
     ] {
         let found = first_broken(FOUND_WITHIN, Some(breach));
         let seed = found.unwrap_or_else(|| panic!("{breach:?} is not found"));

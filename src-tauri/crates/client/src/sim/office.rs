@@ -1,4 +1,4 @@
-//! The office as a model: what `claim_commands`, `begin_command`, `renew_lease`, `complete_command`, `cancel_command` and
+//! The office as a model: what `register_client`, `claim_commands`, `begin_command`, `renew_lease`, `complete_command`, `cancel_command` and
 //! the reaper of `migrations/supabase/0003_functions.sql` do, rule by rule, on a clock of its own.
 //!
 //! Knows nothing but the standard library and `uuid`, because `hub/tests/office_model.rs` takes this file too: there the
@@ -59,6 +59,9 @@ pub struct LeaseRow {
     pub attempt: i32,
     pub client: Uuid,
     pub given: u32,
+    /// From which data folder it was taken, and its command begun under it.
+    pub folder: Option<Uuid>,
+    pub begun_from: Option<Uuid>,
 }
 
 /// What a result row is.
@@ -79,6 +82,13 @@ pub struct ResultRow {
     pub attempt: i32,
     pub kept: Kept,
     pub at: i64,
+}
+
+/// Who asks: a client, and from which data folder, where that is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct By {
+    pub client: Uuid,
+    pub folder: Option<Uuid>,
 }
 
 /// A command as a claim brings it.
@@ -124,6 +134,12 @@ pub enum Gap {
     GivenAgainToAnybody,
     /// Nothing is given again before its lease is over.
     NothingGivenAgain,
+    /// What was taken from one data folder is given again to its copy.
+    GivenAgainToCopies,
+    /// A copy of a data folder claims beside the original.
+    CopiesClaim,
+    /// A copy of a data folder begins what the original has begun.
+    CopiesBegin,
 }
 
 /// The office.
@@ -136,6 +152,8 @@ pub struct Office {
     pub results: Vec<ResultRow>,
     /// Which client has which session.
     pub sessions: BTreeMap<Uuid, Uuid>,
+    /// From which data folder each client works.
+    pub folders: BTreeMap<Uuid, Uuid>,
     pub gap: Option<Gap>,
     /// What the reaper has ended.
     pub reaped: Vec<Uuid>,
@@ -169,6 +187,19 @@ impl Office {
         };
         self.rows.insert(id, row);
         self.seqs
+    }
+
+    /// `register_client`, as far as it matters here.
+    pub fn register(&mut self, client: Uuid, folder: Option<Uuid>) {
+        if let Some(folder) = folder {
+            self.folders.insert(client, folder);
+        }
+    }
+
+    /// `private.is_elsewhere`.
+    pub fn is_elsewhere(&self, client: Uuid, folder: Option<Uuid>) -> bool {
+        let its = self.folders.get(&client);
+        its.zip(folder).is_some_and(|(its, folder)| *its != folder)
     }
 
     /// `private.is_begun`, not counting `but`.
@@ -220,7 +251,8 @@ impl Office {
     }
 
     /// The token under which a command is given again that this client has, but does not know.
-    pub fn given_again(&self, client: Uuid, known: Option<&[Uuid]>, row: &Row) -> Option<Uuid> {
+    pub fn given_again(&self, by: By, known: Option<&[Uuid]>, row: &Row) -> Option<Uuid> {
+        let By { client, folder } = by;
         let its = row.client == Some(client) || self.gap == Some(Gap::GivenAgainToAnybody);
         let unknown = known.is_some_and(|known| !known.contains(&row.id));
         let leased = row.state == State::Leased && row.lease_until.is_some_and(|until| until > self.now);
@@ -233,13 +265,20 @@ impl Office {
             return None;
         }
         let of_now = |lease: &LeaseRow| {
-            lease.command == row.id && lease.attempt == row.attempt && lease.given < GIVEN_MAX
+            lease.command == row.id
+                && lease.attempt == row.attempt
+                && lease.given < GIVEN_MAX
+                && (lease.folder == folder
+                    || [Gap::GivenAgainToCopies, Gap::GivenAgainToAnybody]
+                        .map(Some)
+                        .contains(&self.gap))
         };
         let found = self.leases.iter().find(|(_, lease)| of_now(lease));
         found.map(|(token, _)| *token)
     }
 
-    pub fn may_claim(&self, client: Uuid, kinds: Option<&[&str]>, known: Option<&[Uuid]>, row: &Row) -> bool {
+    pub fn may_claim(&self, by: By, kinds: Option<&[&str]>, known: Option<&[Uuid]>, row: &Row) -> bool {
+        let client = by.client;
         let begun_by_any = self.is_begun(row.id, None);
         let elsewhere = self.is_begun(row.id, Some(client)) && self.gap != Some(Gap::BegunGoesToAnybody);
         let free = match row.state {
@@ -248,7 +287,7 @@ impl Office {
                 let is_over = row.lease_until.is_some_and(|until| until <= self.now)
                     && !elsewhere
                     && (row.attempt < row.max_attempts || begun_by_any);
-                is_over || self.given_again(client, known, row).is_some()
+                is_over || self.given_again(by, known, row).is_some()
             }
             _ => false,
         };
@@ -277,27 +316,25 @@ impl Office {
             && self.rows.values().any(before)
     }
 
+    /// Nothing: another core works as this client.
     pub fn claim(
         &mut self,
-        client: Uuid,
+        by: By,
         limit: usize,
         lease_ms: i64,
         kinds: Option<&[&str]>,
         known: Option<&[Uuid]>,
-    ) -> Vec<Claimed> {
+    ) -> Option<Vec<Claimed>> {
+        let By { client, folder } = by;
+        if self.is_elsewhere(client, folder) && self.gap != Some(Gap::CopiesClaim) {
+            return None;
+        }
         self.reap();
         let mut picked: Vec<_> = self
             .rows
             .values()
-            .filter(|row| self.may_claim(client, kinds, known, row))
-            .map(|row| {
-                (
-                    -row.priority,
-                    row.seq,
-                    row.id,
-                    self.given_again(client, known, row),
-                )
-            })
+            .filter(|row| self.may_claim(by, kinds, known, row))
+            .map(|row| (-row.priority, row.seq, row.id, self.given_again(by, known, row)))
             .collect();
         picked.sort_unstable();
         picked.truncate(limit.clamp(1, CLAIM_MAX));
@@ -320,6 +357,8 @@ impl Office {
                 attempt: row.attempt,
                 client,
                 given: 0,
+                folder,
+                begun_from: None,
             };
             self.leases.entry(token).or_insert(first).given += 1;
             claimed.push(Claimed {
@@ -328,14 +367,19 @@ impl Office {
                 begun,
             });
         }
-        claimed
+        Some(claimed)
     }
 
-    /// The lease of this token, when it is in force: the newest of its command, or an earlier one of the same client.
+    /// The lease of this token, when it is in force: the newest of its command, or an earlier one of the same client in
+    /// the same data folder.
     fn fence(&self, command: Uuid, token: Uuid) -> Option<LeaseRow> {
         let lease = self.leases.get(&token).filter(|lease| lease.command == command)?;
         let row = self.rows.get(&command)?;
-        let its = lease.attempt == row.attempt || Some(lease.client) == row.client;
+        let newest = |other: &&LeaseRow| other.command == command && other.attempt == row.attempt;
+        let newest = self.leases.values().find(newest);
+        let its = lease.attempt == row.attempt
+            || (Some(lease.client) == row.client
+                && newest.is_some_and(|newest| newest.folder == lease.folder));
         (its || self.gap == Some(Gap::NoFence)).then_some(*lease)
     }
 
@@ -352,8 +396,31 @@ impl Office {
         }
     }
 
-    pub fn begin(&mut self, command: Uuid, token: Uuid, result: Uuid, lease_ms: i64) -> Begin {
+    pub fn begin(
+        &mut self,
+        command: Uuid,
+        token: Uuid,
+        folder: Option<Uuid>,
+        result: Uuid,
+        lease_ms: i64,
+    ) -> Begin {
         let lease = self.fence(command, token);
+        let differs = |from: Option<Uuid>| from.zip(folder).is_some_and(|(from, folder)| from != folder);
+        let begun_elsewhere = self
+            .leases
+            .values()
+            .any(|lease| lease.command == command && differs(lease.begun_from));
+        let is_copy = lease.is_some_and(|lease| self.is_elsewhere(lease.client, folder)) || begun_elsewhere;
+        // Whoever is given what another has begun must not be stopped here either, or the gap would not be seen.
+        let gaps = [
+            Gap::CopiesBegin,
+            Gap::BegunGoesToAnybody,
+            Gap::GivenAgainToAnybody,
+        ];
+        let lets = gaps.map(Some).contains(&self.gap);
+        if is_copy && !lets {
+            return Begin::Lost;
+        }
         let (now, begun) = (self.now, self.is_begun(command, None));
         let Some((row, lease)) = self.rows.get_mut(&command).zip(lease) else {
             return Begin::Lost;
@@ -369,6 +436,9 @@ impl Office {
         if !begun {
             let (client, attempt) = (lease.client, row.attempt);
             self.keep(result, command, client, attempt, Kept::Begun);
+        }
+        if let Some(lease) = self.leases.get_mut(&token) {
+            lease.begun_from = folder.or(lease.begun_from);
         }
         Begin::Begun
     }

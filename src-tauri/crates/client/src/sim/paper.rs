@@ -15,6 +15,8 @@ use super::office::State;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub place: u64,
+    /// The key of the data folder that claimed it.
+    pub folder: Uuid,
     pub row: ClaimedCommand,
     pub phase: Phase,
     /// Of its turn, and in which session that is.
@@ -71,15 +73,22 @@ impl Paper {
         if self.broken { Err(Broken) } else { Ok(()) }
     }
 
-    pub fn receive(&mut self, row: &ClaimedCommand) -> Result<Received, Broken> {
+    pub fn receive(
+        &mut self,
+        row: &ClaimedCommand,
+        folder: Uuid,
+        now: Timestamp,
+    ) -> Result<Received, Broken> {
         self.writable()?;
         if let Some(entry) = self.entries.get_mut(&row.id) {
             entry.row = row.clone();
+            entry.folder = folder;
             return Ok(Received::Known { phase: entry.phase });
         }
         self.places += 1;
         let entry = Entry {
             place: self.places,
+            folder,
             row: row.clone(),
             phase: Phase::Received,
             turn: None,
@@ -87,6 +96,13 @@ impl Paper {
             result: None,
         };
         self.entries.insert(row.id, entry);
+        if row.begun {
+            let unknown = End {
+                status: State::Unconfirmed,
+                says: Says::Unknown,
+            };
+            self.finish(row.id, unknown, folder, now)?;
+        }
         Ok(Received::New)
     }
 
@@ -161,6 +177,25 @@ impl Paper {
                 next_try_at: now,
                 acknowledged: None,
             };
+        }
+        Ok(())
+    }
+
+    /// What another data folder has claimed is left to its lease.
+    pub fn leave_to_their_leases(&mut self, own: Uuid, now: Timestamp) -> Result<(), Broken> {
+        for entry in self.unfinished().into_iter().filter(|entry| entry.folder != own) {
+            let id = entry.row.id;
+            if self.let_go(id)? {
+                continue;
+            }
+            let unknown = End {
+                status: State::Unconfirmed,
+                says: Says::Unknown,
+            };
+            self.finish(id, unknown, own, now)?;
+            if let Some(outgoing) = self.entries.get_mut(&id).and_then(|entry| entry.result.as_mut()) {
+                outgoing.acknowledged = Some(Acknowledgement::Late);
+            }
         }
         Ok(())
     }

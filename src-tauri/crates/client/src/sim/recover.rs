@@ -5,11 +5,11 @@ use domain::turn::TurnStage;
 use journal::Phase;
 use uuid::Uuid;
 
-use super::Breach;
 use super::office::State;
 use super::paper::{End, Entry, Says};
 use super::workstation::{Seat, Stage, Workstation, deed_of, end};
-use super::world::{Ended, Event, Question, Who, World};
+use super::world::{Agent, Ended, Event, Question, Who, World};
+use super::{Breach, planted};
 use crate::recovery::{Deed, Fate, Left, Said, Whereabouts, fate};
 use crate::rules::lease::BeginStep;
 
@@ -35,7 +35,7 @@ impl World {
     pub fn recover(&mut self, who: Who) {
         let sessions: Vec<_> = self.stations[who].paper.sessions.iter().copied().collect();
         for session in sessions {
-            match self.whereabouts(session) {
+            match self.whereabouts(who, session) {
                 Whereabouts::Gone => {
                     self.stations[who].paper.sessions.remove(&session);
                 }
@@ -46,7 +46,16 @@ impl World {
                 Whereabouts::Silent => {}
             }
         }
-        let (left, now) = (self.stations[who].paper.unfinished(), self.moment(who));
+        let wall = self.wall(who);
+        let station = &mut self.stations[who];
+        let own = station.folder;
+        let mut left = station.paper.unfinished();
+        if !planted(Breach::CopiesAreNotToldApart) {
+            // Where the disk refuses, nothing of it is touched either.
+            let _ = station.paper.leave_to_their_leases(own, wall);
+            left.retain(|entry| entry.folder == own);
+        }
+        let now = self.moment(who);
         for entry in &left {
             self.stations[who].desk.hold_again(&entry.row, now);
         }
@@ -58,12 +67,17 @@ impl World {
         }
     }
 
-    fn whereabouts(&self, session: Uuid) -> Whereabouts {
-        match self.agents.get(&session) {
+    fn whereabouts(&self, who: Who, session: Uuid) -> Whereabouts {
+        match self.agent_at(who, session) {
             Some(agent) if agent.silent_until > self.now() => Whereabouts::Silent,
             Some(agent) if agent.alive => Whereabouts::Attached,
             Some(_) | None => Whereabouts::Gone,
         }
+    }
+
+    /// Holders are found by the folder in which they are: a copy has none of the original's.
+    fn agent_at(&self, who: Who, session: Uuid) -> Option<&Agent> {
+        self.agents.get(&session).filter(|agent| agent.who == who)
     }
 
     /// What is known of a command, as the loop gathers it.
@@ -71,7 +85,7 @@ impl World {
         let named = entry.row.session_id.map(|session| session.0);
         let session = entry.turn.map(|(_, session)| session).or(entry.made).or(named);
         let ended = session
-            .and_then(|session| self.agents.get(&session))
+            .and_then(|session| self.agent_at(who, session))
             .and_then(|agent| agent.transcript.get(&entry.row.id));
         let deed = deed_of(&entry.row);
         let in_session = |stage| matches!(stage, Stage::Turn { session: its, .. } if Some(its) == session);
@@ -82,7 +96,7 @@ impl World {
                 Deed::CancelTurn => self.at_stage(who, in_session).first().map(|_| TurnStage::Taken),
                 _ => entry.turn.map(|(stage, _)| stage),
             },
-            session: session.map_or(Whereabouts::Gone, |session| self.whereabouts(session)),
+            session: session.map_or(Whereabouts::Gone, |session| self.whereabouts(who, session)),
             said: match ended {
                 Some(Ended::Done | Ended::Interrupted) => Said::Ended,
                 // It breaks off: nothing in it decides.
@@ -237,7 +251,7 @@ impl World {
         let held: Vec<_> = self.stations[who].paper.sessions.iter().copied().collect();
         for session in held {
             let known = self.stations[who].seats.contains_key(&session);
-            if !known && self.whereabouts(session) != Whereabouts::Silent && self.stations[who].is_up {
+            if !known && self.whereabouts(who, session) != Whereabouts::Silent && self.stations[who].is_up {
                 self.stations[who].seats.insert(session, Seat::Ready);
                 self.after(10, Event::SessionReady { who, launch, session });
                 self.go_on_with_those_that_waited(who, session);

@@ -133,7 +133,7 @@ impl World {
             1 => dice.between(15_000, 90_000),
             _ => dice.between(60_000, 200_000),
         };
-        match dice.between(0, 14) {
+        match dice.between(0, 15) {
             0..=2 => Fault::Crash { down_ms: span(dice) },
             3 => Fault::PowerCut { down_ms: span(dice) },
             4..=5 => Fault::Sleep { ms: span(dice) },
@@ -145,7 +145,8 @@ impl World {
                 by_ms: dice.one_of(&[-86_400_000, -3_600_000, -70_000, 70_000, 3_600_000]),
             },
             11..=12 => Fault::DiskFull { ms: span(dice) },
-            _ => Fault::HolderSilent { ms: span(dice) },
+            13 => Fault::HolderSilent { ms: span(dice) },
+            _ => Fault::Copied { start_ms: span(dice) },
         }
     }
 }

@@ -14,13 +14,13 @@ use supabase::{BeginAnswer, ClaimedCommand, Completion, Renewal, RestError};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Breach;
-use super::office::{Begin, Claimed, Completed, State};
+use super::office::{Begin, By, Claimed, Completed, State};
 use super::paper::{Broken, End, Outgoing, Paper, Says};
 use super::world::{Answer, Event, Question, Who, World};
+use super::{Breach, planted};
 use crate::recovery::Deed;
 use crate::rules::claims::{Room, known};
-use crate::rules::desk::Desk;
+use crate::rules::desk::{Asking, Desk};
 use crate::rules::intake::{Intake, Opening, opening};
 use crate::rules::lease::Means;
 use crate::rules::moment::Moment;
@@ -97,6 +97,10 @@ pub(super) enum Seat {
 
 pub(super) struct Workstation {
     pub client: Uuid,
+    /// The key of its data folder: a copy has another one.
+    pub folder: Uuid,
+    /// Another core works as this client: it has ended itself.
+    pub retired: bool,
     pub launch: u32,
     pub is_up: bool,
     pub skew_ms: i64,
@@ -116,6 +120,8 @@ impl Workstation {
     pub fn new(who: Who) -> Workstation {
         Workstation {
             client: Uuid::from_u128(who as u128 + 1),
+            folder: Uuid::from_u128(0xf000 + who as u128),
+            retired: false,
             launch: 0,
             is_up: false,
             skew_ms: 0,
@@ -129,6 +135,25 @@ impl Workstation {
             seats: BTreeMap::new(),
             poll_at: 0,
             reporting: false,
+        }
+    }
+
+    /// A copy of its data folder, with a key of its own, in which a core of the same client can be started beside it.
+    pub fn copied(&self, who: Who) -> Workstation {
+        Workstation {
+            client: self.client,
+            skew_ms: self.skew_ms,
+            slept_ms: self.slept_ms,
+            paper: self.paper.clone(),
+            ..Workstation::new(who)
+        }
+    }
+
+    /// As who it asks the office.
+    pub fn by(&self) -> By {
+        By {
+            client: self.client,
+            folder: (!planted(Breach::CopiesAreNotToldApart)).then_some(self.folder),
         }
     }
 
@@ -231,11 +256,13 @@ impl World {
         if asleep_until > now {
             return self.after(asleep_until - now, Event::Start { who });
         }
-        if self.stations[who].is_up {
+        if self.stations[who].is_up || self.stations[who].retired {
             return;
         }
         self.stations[who].forget();
         self.stations[who].is_up = true;
+        let By { client, folder } = self.stations[who].by();
+        self.office.register(client, folder);
         let launch = self.stations[who].launch;
         self.tell(|| format!("{who} starts, launch {launch}"));
         self.recover(who);
@@ -319,7 +346,7 @@ impl World {
                 .office
                 .rows
                 .values()
-                .any(|row| self.office.may_claim(station.client, None, Some(&known), row))
+                .any(|row| self.office.may_claim(station.by(), None, Some(&known), row))
     }
 
     fn room(&self, who: Who) -> Room {
@@ -334,9 +361,14 @@ impl World {
 
     fn claim(&mut self, who: Who) {
         let (room, now) = (self.room(who), self.moment(who));
-        if let Some(wanted) = self.stations[who].desk.wish_claim(true, room, now) {
+        if let Some(Asking { wanted, lease_s }) = self.stations[who].desk.wish_claim(true, room, now) {
             let known = self.known(who);
-            self.ask(who, Question::Claim { wanted, known });
+            let question = Question::Claim {
+                wanted,
+                lease_s,
+                known,
+            };
+            self.ask(who, question);
         }
     }
 
@@ -379,6 +411,12 @@ impl World {
                 } else {
                     self.claim_what_was_wished(who);
                 }
+            }
+            // It ends itself, and leaves its agents.
+            Answer::AnotherIsThisClient => {
+                self.tell(|| format!("{who} ends itself: another core is this client"));
+                self.stations[who].forget();
+                self.stations[who].retired = true;
             }
             Answer::Renew(command, token, said) => {
                 let said = said.map(|(held, cancel)| Renewal { held, cancel });
@@ -433,6 +471,10 @@ impl World {
                     self.stations[who].work.remove(&command);
                     self.stations[who].desk.release(command);
                 }
+                // It stands begun in the journal, and here it waits: whoever has it now knows more.
+                Ok(false) if self.waits_begun(who, command) => {
+                    self.end(who, command, end(State::Unconfirmed, Says::Unknown));
+                }
                 Ok(false) => {
                     self.cancel_work(who, command);
                     if self.is_at(who, command, Stage::LeftCancel) {
@@ -445,14 +487,29 @@ impl World {
         }
     }
 
+    fn waits_begun(&self, who: Who, id: CommandId) -> bool {
+        let work = self.stations[who].work.get(&id);
+        !self.is(Breach::LostIsCancelled)
+            && work.is_some_and(|work| {
+                matches!(
+                    work.stage,
+                    Stage::InLine
+                        | Stage::Left
+                        | Stage::UntilSettled { .. }
+                        | Stage::UntilLetBegin
+                        | Stage::Starting { .. }
+                )
+            })
+    }
+
     fn write_down_claimed(&mut self, who: Who) {
         loop {
-            let now = self.moment(who);
+            let (now, wall) = (self.moment(who), self.wall(who));
             let station = &mut self.stations[who];
             let Some(row) = station.desk.next_unwritten(now).cloned() else {
                 return;
             };
-            let Ok(received) = station.paper.receive(&row) else {
+            let Ok(received) = station.paper.receive(&row, station.folder, wall) else {
                 return;
             };
             let Some((row, mut intake)) = station.desk.written(received) else {
@@ -487,7 +544,7 @@ impl World {
                 self.end(who, id, end(State::Unconfirmed, Says::Unknown));
             }
             Intake::ReportAgain => {
-                let (maker, wall) = (self.stations[who].client, self.wall(who));
+                let (maker, wall) = (self.stations[who].folder, self.wall(who));
                 // The office gives it out again if even this is not written down.
                 let _ = self.stations[who].paper.report_again(id, maker, wall);
                 self.report(who);
@@ -556,7 +613,7 @@ impl World {
 
     fn write_endings(&mut self, who: Who) {
         while let Some((id, end)) = self.stations[who].endings.front().copied() {
-            let (maker, wall) = (self.stations[who].client, self.wall(who));
+            let (maker, wall) = (self.stations[who].folder, self.wall(who));
             let station = &mut self.stations[who];
             if station.paper.finish(id, end, maker, wall).is_err() {
                 return;

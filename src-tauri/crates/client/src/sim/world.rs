@@ -21,6 +21,8 @@ pub(super) const LEASE_MS: i64 = 60_000;
 /// When everything has been well for so long, a workstation has all that is leased to it: a lost answer has cost it the
 /// time until it gave it up, and a poll, but no lease.
 pub(super) const FOUND_AGAIN_AFTER_MS: i64 = 45_000;
+/// Workstations and copies of their folders.
+const STATIONS_MAX: usize = 6;
 /// Events of one schedule; far above what any takes.
 const EVENTS_MAX: u64 = 200_000;
 
@@ -32,6 +34,7 @@ pub(super) type Who = usize;
 pub(super) enum Question {
     Claim {
         wanted: Wanted,
+        lease_s: u32,
         known: Option<Vec<Uuid>>,
     },
     Renew {
@@ -59,6 +62,8 @@ pub(super) enum Question {
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     Claim(Option<Vec<Claimed>>),
+    /// To a claim: a core that came later works as this client, from another data folder.
+    AnotherIsThisClient,
     Renew(CommandId, Uuid, Option<(bool, bool)>),
     Begin(CommandId, Uuid, Option<Begin>),
     Report(CommandId, Uuid, Option<Result<Completed, &'static str>>),
@@ -168,6 +173,10 @@ pub(super) enum Fault {
     /// A holder does not answer for a while.
     HolderSilent {
         ms: i64,
+    },
+    /// The data folder is copied, and a core is started in the copy, which cannot see the original.
+    Copied {
+        start_ms: i64,
     },
 }
 
@@ -447,17 +456,28 @@ impl World {
 
     /// What the office says to a question, at the moment at which it arrives.
     fn answer(&mut self, who: Who, question: Question) -> Answer {
-        let client = self.stations[who].client;
+        let by = self.stations[who].by();
         let answer = match question {
-            Question::Claim { wanted, known } => {
+            Question::Claim {
+                wanted,
+                lease_s,
+                known,
+            } => {
                 let (limit, kinds) = match wanted {
                     Wanted::Any { limit } => (limit, None),
                     Wanted::Urgent { limit } => (limit, Some(URGENT_KINDS.as_slice())),
                 };
-                let claimed = self
-                    .office
-                    .claim(client, limit as usize, LEASE_MS, kinds, known.as_deref());
-                Answer::Claim(Some(claimed))
+                let claimed = self.office.claim(
+                    by,
+                    limit as usize,
+                    i64::from(lease_s) * 1_000,
+                    kinds,
+                    known.as_deref(),
+                );
+                match claimed {
+                    Some(claimed) => Answer::Claim(Some(claimed)),
+                    None => Answer::AnotherIsThisClient,
+                }
             }
             Question::Renew { command, token } => Answer::Renew(
                 command,
@@ -467,7 +487,7 @@ impl World {
             Question::Begin { command, token } => {
                 self.next += 1;
                 let note = Uuid::from_u128(u128::from(self.next) << 100);
-                let said = self.office.begin(command.0, token, note, LEASE_MS);
+                let said = self.office.begin(command.0, token, by.folder, note, LEASE_MS);
                 Answer::Begin(command, token, Some(said))
             }
             Question::Report {
@@ -597,6 +617,13 @@ impl World {
             Fault::DiskFull { ms } => {
                 self.stations[who].paper.broken = true;
                 self.after(ms, Event::JournalWorks { who });
+            }
+            Fault::Copied { start_ms } => {
+                let copy = self.stations.len();
+                if copy < STATIONS_MAX {
+                    self.stations.push(self.stations[who].copied(copy));
+                    self.after(start_ms, Event::Start { who: copy });
+                }
             }
             Fault::HolderSilent { ms } => {
                 for agent in self.agents.values_mut().filter(|agent| agent.who == who) {

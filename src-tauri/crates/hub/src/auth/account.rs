@@ -1,6 +1,7 @@
 //! What a signed-in user does with himself: `GET` and `PUT /user`, `POST /logout`.
 //!
-//! Never lets a user write his `app_metadata` or role. Called by `routes`.
+//! Never lets a user write his `app_metadata` or role. A new address counts at once, as at GoTrue with autoconfirm, but
+//! needs the password of now and proves nothing: nobody is admitted to an office by it. Called by `routes`.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use super::call::{Body, Call, SignedIn, read};
 use super::error::AuthError;
 use super::passwords::{self, Look};
-use super::users::{self, Metadata};
+use super::users::{self, Metadata, Word};
 
 /// `GET /user`.
 pub(crate) async fn user(call: Call) -> Response {
@@ -44,9 +45,13 @@ async fn changed(call: &Call, body: Body) -> Result<Value, AuthError> {
         .sign_in(call.ip, call.shared.clock.now())?;
     let changes: Changes = read(body)?;
     let email = checked(call, &who, &changes)?;
+    let given = changes.current_password.filter(|current| !current.is_empty());
+    if given.is_some() || email.is_some() {
+        check_current(call, &who, given).await?;
+    }
     let hash = match changes.password.filter(|password| !password.is_empty()) {
         None => None,
-        Some(password) => Some(new_hash(call, &who, password, changes.current_password).await?),
+        Some(password) => Some(new_hash(&who, password).await?),
     };
     let id = who.account.id;
     let fault = AuthError::database(ATTEMPT);
@@ -59,7 +64,7 @@ async fn changed(call: &Call, body: Body) -> Result<Value, AuthError> {
         users::change_metadata(&transaction, id, Metadata::User, data).await?;
     }
     if let Some(email) = email {
-        users::set_email(&transaction, id, &email, true).await?;
+        users::set_email(&transaction, id, &email, true, Word::Himself).await?;
     }
     let now = users::by_id(&transaction, id).await?;
     transaction.commit().await.map_err(fault)?;
@@ -103,32 +108,40 @@ fn checked(call: &Call, who: &SignedIn, changes: &Changes) -> Result<Option<Stri
     Ok(email)
 }
 
-/// The hash of a new password, which must be another than the one of now. The one of now is checked if it is given.
-async fn new_hash(
-    call: &Call,
-    who: &SignedIn,
-    password: String,
-    current: Option<String>,
-) -> Result<String, AuthError> {
-    if let Some(hash) = &who.account.hash {
-        if let Some(current) = current.filter(|current| !current.is_empty()) {
-            // A stolen token is no way to guess the password.
-            let (limits, now) = (&call.shared.auth.limits, call.shared.clock.now());
-            limits.try_password(who.account.email.as_deref().unwrap_or_default(), call.ip, now)?;
-            if passwords::look(current, Some(hash.clone())).await? == Look::Wrong {
-                return Err(AuthError::new(
-                    StatusCode::BAD_REQUEST,
-                    "current_password_invalid",
-                    "Current password required when setting new password.",
-                ));
-            }
-        }
-        if passwords::look(password.clone(), Some(hash.clone())).await? != Look::Wrong {
-            return Err(AuthError::unprocessable(
-                "same_password",
-                "New password should be different from the old password.",
-            ));
-        }
+/// The password of now, where it is given or needed: for another address, so that a token alone does not give the account
+/// away. Who has none (an anonymous user) has nothing to show.
+async fn check_current(call: &Call, who: &SignedIn, given: Option<String>) -> Result<(), AuthError> {
+    let Some(hash) = &who.account.hash else {
+        return Ok(());
+    };
+    let refuse = |code, message: &str| Err(AuthError::new(StatusCode::BAD_REQUEST, code, message));
+    let Some(given) = given else {
+        return refuse(
+            "current_password_required",
+            "Current password required when setting a new email address.",
+        );
+    };
+    // A stolen token is no way to guess the password.
+    let (limits, now) = (&call.shared.auth.limits, call.shared.clock.now());
+    limits.try_password(who.account.email.as_deref().unwrap_or_default(), call.ip, now)?;
+    if passwords::look(given, Some(hash.clone())).await? == Look::Wrong {
+        return refuse(
+            "current_password_invalid",
+            "Current password required when setting new password.",
+        );
+    }
+    Ok(())
+}
+
+/// The hash of a new password, which must be another than the one of now.
+async fn new_hash(who: &SignedIn, password: String) -> Result<String, AuthError> {
+    if let Some(hash) = &who.account.hash
+        && passwords::look(password.clone(), Some(hash.clone())).await? != Look::Wrong
+    {
+        return Err(AuthError::unprocessable(
+            "same_password",
+            "New password should be different from the old password.",
+        ));
     }
     passwords::hashed(password).await
 }

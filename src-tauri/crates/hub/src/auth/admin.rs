@@ -15,7 +15,7 @@ use super::call::{Body, Call, read};
 use super::duration;
 use super::error::AuthError;
 use super::passwords;
-use super::users::{self, Account, Metadata};
+use super::users::{self, Account, Metadata, Word};
 use crate::jwt::ROLES;
 
 /// Users per page when nothing is said, as at GoTrue.
@@ -136,6 +136,7 @@ async fn created(call: &Call, body: Body) -> Result<Value, AuthError> {
         email: Some(email),
         hash,
         confirmed: params.email_confirm == Some(true),
+        word: Word::Owner,
         role: checked.role.unwrap_or_else(|| "authenticated".to_owned()),
         data: params.user_metadata.unwrap_or_default(),
         app: params.app_metadata.unwrap_or_default(),
@@ -219,7 +220,7 @@ async fn changed(call: &Call, id: &str, body: Body) -> Result<Value, AuthError> 
         users::set_hash(&transaction, id, Some(&hash), None).await?;
     }
     if let Some(email) = checked.email {
-        users::set_email(&transaction, id, &email, confirm).await?;
+        users::set_email(&transaction, id, &email, confirm, Word::Owner).await?;
     }
     if confirm {
         confirm_email(&transaction, id).await?;
@@ -242,6 +243,7 @@ async fn confirm_email(client: &impl GenericClient, id: Uuid) -> Result<(), Auth
     client
         .execute(
             "update auth.users set email_confirmed_at = coalesce(email_confirmed_at, now()), updated_at = now(),
+                    hub_vouched = true,
                     raw_user_meta_data = coalesce(raw_user_meta_data, '{}') || '{\"email_verified\": true}'
               where id = $1",
             &[&id],

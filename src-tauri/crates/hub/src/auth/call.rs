@@ -64,6 +64,20 @@ fn no_token() -> AuthError {
     )
 }
 
+/// The address of the caller alone, for others than Auth.
+pub(crate) struct Caller(pub IpAddr);
+
+impl FromRequestParts<Arc<Shared>> for Caller {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Caller, std::convert::Infallible> {
+        Ok(Caller(caller(shared, parts)))
+    }
+}
+
 /// The address of the caller: what a trusted proxy says, else the other end of the connection.
 fn caller(shared: &Shared, parts: &Parts) -> IpAddr {
     let told = shared.auth.settings.client_ip_header.as_deref().and_then(|name| {

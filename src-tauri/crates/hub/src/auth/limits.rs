@@ -93,7 +93,7 @@ impl Limits {
 }
 
 /// One subscriber: an IPv4 address, or the first 64 bits of an IPv6 one.
-fn network(ip: IpAddr) -> IpAddr {
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
         v4 @ IpAddr::V4(_) => v4,

@@ -21,13 +21,16 @@ pub(crate) mod users;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use call::Caller;
 pub use limits::AuthLimits;
+pub(crate) use limits::network;
 pub(crate) use routes::routes;
 
-use crate::Hub;
 use crate::error::HubError;
 use crate::jwt::Tokens;
 use crate::keys::{self, KEY_FILE, Keys};
+use crate::postgres::Cluster;
+use crate::{Hub, HubConfig};
 
 /// Shortest password where nothing else is said, as at GoTrue.
 const PASSWORD_CHARS_MIN: usize = 6;
@@ -82,6 +85,15 @@ impl Auth {
             data_dir: data_dir.to_owned(),
         })
     }
+}
+
+/// Makes all secrets of a hub anew, whose key file somebody else may have seen: the secret key, what tokens are signed
+/// with, the older forms of the keys. Users stay signed in by their refresh tokens, and clients keep the publishable
+/// key; servers must be given the new secret key. Fails while the hub runs.
+pub fn renew_keys(config: &HubConfig) -> Result<Keys, HubError> {
+    // Held for as long as the file is changed: a hub that runs has read it already.
+    let _folder = Cluster::open(&config.data_dir)?;
+    Keys::renew(&config.data_dir, config.clock.now())
 }
 
 impl Hub {

@@ -73,7 +73,8 @@ async fn made(call: &Call, body: Body) -> Result<Value, AuthError> {
     session::begin(call, user, Method::Password, None).await
 }
 
-/// Makes the user; the address counts as confirmed, since there is no mail to confirm it by.
+/// Makes the user. The address counts as confirmed, as at GoTrue with autoconfirm, since there is no mail to confirm it
+/// by: it lets him sign in and nothing else. Nobody is admitted to an office by it.
 async fn insert(
     call: &Call,
     email: Option<String>,
@@ -90,6 +91,7 @@ async fn insert(
     let new = users::New {
         id: Uuid::new_v4(),
         confirmed: email.is_some(),
+        word: users::Word::Himself,
         email,
         hash,
         role: "authenticated".to_owned(),

@@ -24,7 +24,7 @@ macro_rules! columns {
     () => {
         "u.id, coalesce(u.aud, '') as aud, coalesce(u.role, '') as role, u.email, coalesce(u.phone, '') as phone,
     coalesce(u.raw_app_meta_data, '{}') as app, coalesce(u.raw_user_meta_data, '{}') as data, u.is_anonymous,
-    coalesce(u.banned_until > now(), false) as banned, nullif(u.encrypted_password, '') as hash,
+    coalesce(u.banned_until > now(), false) as banned, nullif(u.encrypted_password, '') as hash, u.hub_vouched as vouched,
     auth.hub_time(coalesce(u.created_at, 'epoch')) as created_at,
     auth.hub_time(coalesce(u.updated_at, u.created_at, 'epoch')) as updated_at,
     auth.hub_time(u.email_confirmed_at) as email_confirmed_at, auth.hub_time(u.confirmed_at) as confirmed_at,
@@ -50,16 +50,27 @@ const OPTIONAL_TIMES: [&str; 6] = [
 ];
 
 /// One user.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Account {
     pub id: Uuid,
     pub email: Option<String>,
+    /// Never printed.
     pub hash: Option<String>,
     pub banned: bool,
     pub confirmed: bool,
     pub anonymous: bool,
+    /// Somebody with the right to say so stands for it that the address is his.
+    pub vouched: bool,
     /// What clients are told.
     pub json: Value,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Account {
@@ -90,6 +101,7 @@ impl Account {
             email,
             hash: row.get("hash"),
             banned: row.get("banned"),
+            vouched: row.get("vouched"),
             confirmed: json.get("email_confirmed_at").is_some(),
             anonymous,
             json,
@@ -197,14 +209,24 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
+/// Who says that an address belongs to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// The hub's owner, or a server with the secret key.
+    Owner,
+    /// The user himself: he can sign in with it, but it proves nothing, since the hub sends no mail.
+    Himself,
+}
+
 /// A user to be made.
-#[derive(Debug)]
 pub(crate) struct New {
     pub id: Uuid,
     /// A [`valid_email`]; without one the user is anonymous.
     pub email: Option<String>,
+    /// Never printed.
     pub hash: Option<String>,
     pub confirmed: bool,
+    pub word: Word,
     pub role: String,
     pub data: Map<String, Value>,
     pub app: Map<String, Value>,
@@ -228,8 +250,8 @@ pub(crate) async fn insert(client: &impl GenericClient, new: New) -> Result<Acco
     client
         .execute(
             "insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, raw_app_meta_data,
-               raw_user_meta_data, is_anonymous)
-             values ($1, 'authenticated', $2, $3, $4, case when $5 then now() end, $6, $7, $3::text is null)",
+               raw_user_meta_data, is_anonymous, hub_vouched)
+             values ($1, 'authenticated', $2, $3, $4, case when $5 then now() end, $6, $7, $3::text is null, $8)",
             &[
                 &new.id,
                 &new.role,
@@ -238,6 +260,7 @@ pub(crate) async fn insert(client: &impl GenericClient, new: New) -> Result<Acco
                 &new.confirmed,
                 &Value::Object(app),
                 &Value::Object(data),
+                &(new.word == Word::Owner),
             ],
         )
         .await
@@ -287,17 +310,18 @@ pub(crate) async fn set_email(
     user: Uuid,
     email: &str,
     confirmed: bool,
+    word: Word,
 ) -> Result<(), AuthError> {
     client
         .execute(
-            "update auth.users set email = $2, updated_at = now(),
+            "update auth.users set email = $2, updated_at = now(), hub_vouched = $4,
                     email_confirmed_at = case when $3 then coalesce(email_confirmed_at, now()) else email_confirmed_at end,
                     is_anonymous = is_anonymous and not $3,
                     raw_app_meta_data = coalesce(raw_app_meta_data, '{}')
                       || case when raw_app_meta_data ? 'provider' then '{}'::jsonb
                               else '{\"provider\": \"email\", \"providers\": [\"email\"]}' end
               where id = $1",
-            &[&user, &email, &confirmed],
+            &[&user, &email, &confirmed, &(word == Word::Owner)],
         )
         .await
         .map_err(|error| match error.code() {
@@ -373,7 +397,22 @@ pub(crate) async fn change_metadata(
     }
 }
 
-/// Makes the user or sets the password of the one that is there; a new password ends all sessions.
+/// Takes the address from a user who took it himself, and his sessions: what he has otherwise stays his.
+async fn give_up_address(client: &impl GenericClient, user: Uuid) -> Result<(), AuthError> {
+    let fault = AuthError::database("free the address");
+    for sql in [
+        "update auth.users set email = null, encrypted_password = null, updated_at = now() where id = $1",
+        "delete from auth.identities where user_id = $1 and provider = 'email'",
+        "delete from auth.sessions where user_id = $1",
+    ] {
+        client.execute(sql, &[&user]).await.map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Makes the user or sets the password of the one that is there; a new password ends all sessions. One who took the
+/// address himself loses it to a new user: his tokens, which are good for a while yet, must not open what the new one
+/// is let into.
 pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> Result<Uuid, HubError> {
     let attempt = format!("set up the user {}", normal_email(email));
     let refuse = |error: AuthError| HubError::User {
@@ -385,6 +424,7 @@ pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> 
     let mut client = database.admin(&attempt).await?;
     let known = by_email(&client, email).await.map_err(refuse)?;
     if let Some(known) = &known
+        && known.vouched
         && passwords::look(password.to_owned(), known.hash.clone())
             .await
             .map_err(refuse)?
@@ -399,21 +439,25 @@ pub(crate) async fn ensure(database: &Database, email: &str, password: &str) -> 
     };
     let transaction = client.transaction().await.map_err(fault)?;
     let id = match known {
-        Some(known) => {
+        Some(known) if known.vouched => {
             set_hash(&transaction, known.id, Some(&hash), None)
                 .await
                 .map_err(refuse)?;
-            set_email(&transaction, known.id, email, true)
+            set_email(&transaction, known.id, email, true, Word::Owner)
                 .await
                 .map_err(refuse)?;
             known.id
         }
-        None => {
+        known => {
+            if let Some(known) = known {
+                give_up_address(&transaction, known.id).await.map_err(refuse)?;
+            }
             let new = New {
                 id: Uuid::new_v4(),
                 email: Some(email.clone()),
                 hash: Some(hash),
                 confirmed: true,
+                word: Word::Owner,
                 role: "authenticated".to_owned(),
                 data: Map::new(),
                 app: Map::new(),

@@ -2,7 +2,7 @@
 //!
 //! Never puts anything of a client on a command line. Called by [`crate::backup`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
@@ -63,6 +63,12 @@ pub(crate) async fn run(
     Err(fault(format!("it ended with {}: {}", output.status, said.trim())))
 }
 
+/// The certificates that this system trusts, as the hub's own connections do; libpq 16 knows its way by itself.
+fn trusted() -> PathBuf {
+    let found = openssl_probe::probe().cert_file;
+    found.unwrap_or_else(|| PathBuf::from("system"))
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "the hub may start Postgres's own programs"
@@ -93,11 +99,34 @@ fn command(program: &Path, config: &Config) -> Command {
     if let Some(database) = config.get_dbname() {
         command.env("PGDATABASE", database);
     }
-    let mode = match config.get_ssl_mode() {
-        SslMode::Disable => "disable",
-        SslMode::Require => "require",
-        _ => "prefer",
+    match config.get_ssl_mode() {
+        SslMode::Disable => command.env("PGSSLMODE", "disable"),
+        // As strict as the hub's own connections: libpq would take any certificate.
+        SslMode::Require => command
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", trusted()),
+        _ => command.env("PGSSLMODE", "prefer"),
     };
-    command.env("PGSSLMODE", mode);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_verified_by_the_tools_as_by_the_hub() {
+        let variable = |url: &str, name: &str| {
+            let config = crate::elsewhere::parse(url).unwrap();
+            let command = command(Path::new("/bin/true"), &config);
+            let mut set = command.as_std().get_envs();
+            let found = set.find(|(key, _)| *key == name).and_then(|(_, value)| value);
+            found.map(|value| value.to_string_lossy().into_owned())
+        };
+        let away = "postgresql://semo:x@db.example/semo?sslmode=require";
+        assert_eq!(variable(away, "PGSSLMODE").as_deref(), Some("verify-full"));
+        assert!(variable(away, "PGSSLROOTCERT").is_some());
+        let here = "postgresql://semo:x@127.0.0.1/semo";
+        assert_eq!(variable(here, "PGSSLMODE").as_deref(), Some("prefer"));
+    }
 }

@@ -1,6 +1,6 @@
 //! One channel of a socket: what it may do, and what its pushes bring about.
 //!
-//! Policies are asked when first needed and remembered until the next token. Called by `socket`.
+//! Policies are asked when first needed and remembered until the next token or change of rights. Called by `socket`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,11 @@ use super::meter::{Calls, Meter};
 use super::policy::{self, Extension, Reads, Unanswered};
 use super::replay;
 use super::settings::RealtimeSettings;
-use super::subscription::{self, Wanted};
+use super::subscription::{self, Begin, Wanted};
 use crate::http::Shared;
 use crate::jwt::{Claims, TokenFault};
 
 /// A channel as its socket knows it.
-#[derive(Debug)]
 pub(crate) struct Channel {
     /// Id in the registry.
     pub id: u64,
@@ -29,7 +28,7 @@ pub(crate) struct Channel {
     pub join_ref: Reference,
     pub private: bool,
     pub claims: Arc<Claims>,
-    /// The token last accepted; absent when the socket's key is used.
+    /// The token last accepted; absent when the socket's key is used. Never printed.
     pub token: Option<String>,
     /// When the token was last looked at.
     pub checked: Instant,
@@ -45,6 +44,19 @@ pub(crate) struct Channel {
     pub bindings: Arc<Vec<Binding>>,
     /// Ends the subscription to row changes when dropped.
     pub subscribed: Option<DropGuard>,
+    /// New tokens that were sent.
+    pub tokens: Calls,
+}
+
+/// The token is a secret.
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel")
+            .field("id", &self.id)
+            .field("topic", &self.topic)
+            .field("private", &self.private)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Presence as one channel uses it.
@@ -65,6 +77,17 @@ pub(crate) struct Meters {
     pub joins: Meter,
 }
 
+/// What the policies say about a channel that is joined already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// It may go on.
+    Kept,
+    /// It ends, with this message.
+    Lost(String),
+    /// The database gave no answer.
+    Unknown,
+}
+
 /// What a push brings about at its own channel.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
@@ -74,6 +97,11 @@ pub(crate) enum Outcome {
     /// `system` error with this message, then `phx_close`.
     Expel(String),
 }
+
+/// New tokens a channel may send within [`TOKENS_WINDOW`]: each is checked, and has the policies asked.
+const TOKENS_MAX: u32 = 20;
+/// See [`TOKENS_MAX`].
+const TOKENS_WINDOW: Duration = Duration::from_secs(60);
 
 /// Checks a token as Realtime does: no second of grace.
 pub(crate) fn verify(shared: &Shared, token: &str) -> Result<Claims, TokenFault> {
@@ -86,14 +114,14 @@ pub(crate) fn verify(shared: &Shared, token: &str) -> Result<Claims, TokenFault>
 impl Channel {
     /// Follows row changes from now on, under the claims of now; what was asked before ends. A join that waits for its
     /// row changes sees to them itself.
-    pub fn subscribe(&mut self, shared: &Arc<Shared>) {
+    pub fn subscribe(&mut self, shared: &Arc<Shared>, begin: Begin) {
         if shared.realtime.is_held(self.id) {
             return;
         }
         self.subscribed = None;
         if !self.bindings.is_empty() {
             let ends = CancellationToken::new();
-            subscription::begin(shared, self.wanted(), ends.clone());
+            subscription::begin(shared, self.wanted(), begin, ends.clone());
             self.subscribed = Some(ends.drop_guard());
         }
     }
@@ -103,7 +131,7 @@ impl Channel {
         Wanted {
             id: self.id,
             topic: self.topic.clone(),
-            role: self.claims.role.clone(),
+            claims: self.claims.clone(),
             bindings: self.bindings.clone(),
         }
     }
@@ -120,8 +148,8 @@ impl Channel {
         (Instant::now() + left).min(self.checked + every)
     }
 
-    /// Looks at the token again; an error says why the channel ends.
-    pub fn check_token(&mut self, shared: &Shared, every: Duration) -> Result<(), String> {
+    /// Looks at the token again, and at what the policies say of it; an error says why the channel ends.
+    pub async fn check_token(&mut self, shared: &Shared, every: Duration) -> Result<(), String> {
         let now_s = shared.clock.now().0.div_euclid(1000);
         if let Some(exp) = self.claims.exp.filter(|exp| *exp <= now_s) {
             return Err(TokenFault::Expired { seconds: now_s - exp }.to_string());
@@ -131,8 +159,46 @@ impl Channel {
             if let Some(token) = &self.token {
                 verify(shared, token).map_err(|fault| fault.to_string())?;
             }
+            // Without an answer it lives on until the next look: what changed is told by the database itself.
+            if let Rights::Lost(reason) = self.check_rights(shared).await {
+                return Err(reason);
+            }
         }
         Ok(())
+    }
+
+    /// Asks the policies again under the claims it has. What they let it write is asked anew when it is needed.
+    pub async fn check_rights(&mut self, shared: &Shared) -> Rights {
+        if !self.private {
+            return Rights::Kept;
+        }
+        match self.reads_anew(shared, &self.claims).await {
+            Ok(reads) if reads.lost_since(self.reads) => Rights::Lost(self.no_longer()),
+            Ok(reads) => {
+                self.reads = reads;
+                (self.may_broadcast, self.may_show) = (None, None);
+                let sees = reads.presence == Some(true);
+                shared
+                    .realtime
+                    .set_claims(self.id, self.claims.clone(), reads.broadcast, sees);
+                Rights::Kept
+            }
+            Err(fault) => {
+                tracing::warn!(
+                    ?fault,
+                    topic = self.topic,
+                    "the policies could not be asked again"
+                );
+                Rights::Unknown
+            }
+        }
+    }
+
+    fn no_longer(&self) -> String {
+        format!(
+            "You no longer have permission to read from this Channel topic: {}",
+            self.topic
+        )
     }
 
     /// `access_token`: a new one is checked and everything that hangs on it asked again.
@@ -142,6 +208,9 @@ impl Channel {
         };
         if token.starts_with("sb_") || self.token.as_deref() == Some(token) {
             return Outcome::Nothing;
+        }
+        if !self.tokens.take(TOKENS_MAX, TOKENS_WINDOW, Instant::now()) {
+            return Outcome::Expel("Too many access tokens".to_owned());
         }
         let claims = match verify(shared, token) {
             Ok(claims) => Arc::new(claims),
@@ -155,14 +224,8 @@ impl Channel {
                 return Outcome::Nothing;
             }
         };
-        let lost = |before: Option<bool>, now: Option<bool>| before == Some(true) && now != Some(true);
-        if lost(Some(self.reads.broadcast), Some(reads.broadcast))
-            || lost(self.reads.presence, reads.presence)
-        {
-            return Outcome::Expel(format!(
-                "You no longer have permission to read from this Channel topic: {}",
-                self.topic
-            ));
+        if reads.lost_since(self.reads) {
+            return Outcome::Expel(self.no_longer());
         }
         self.claims = claims.clone();
         self.token = Some(token.to_owned());
@@ -172,7 +235,7 @@ impl Channel {
         self.may_show = None;
         let sees = reads.presence == Some(true);
         shared.realtime.set_claims(self.id, claims, reads.broadcast, sees);
-        self.subscribe(shared);
+        self.subscribe(shared, Begin::Now);
         Outcome::Nothing
     }
 
@@ -256,7 +319,10 @@ impl Channel {
             Extension::Broadcast => &mut self.may_broadcast,
             Extension::Presence => &mut self.may_show,
         };
-        if let Some(known) = known {
+        // What was said before counts no more while the rights may have changed.
+        if let Some(known) = known
+            && shared.realtime.paused(self.id).is_none()
+        {
             return *known;
         }
         let asked = policy::writes(&shared.database, &self.claims, &self.topic, extension).await;

@@ -1,8 +1,9 @@
-//! What the database says: new broadcasts, row changes and a changed schema arrive as notifications.
+//! What the database says: new broadcasts, changed rights, row changes and a changed schema arrive as notifications.
 //!
-//! A notification carries only an id; the row is read and sent on. If the connection is lost, messages may have
-//! been lost with it: all sockets are closed with 1012, so that clients come back and read what they missed.
-//! Started by [`crate::Hub::start`].
+//! A notification carries only an id; the row is read and sent on. Messages and rights are told in the order of their
+//! commits, in a loop of their own; row changes and the schema have another (`changes::Lane`) and never hold them up. If
+//! a connection is lost, messages may have been lost with it: all sockets are closed with 1012, so that clients come back
+//! and read what they missed. Started by [`crate::Hub::start`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::changes;
+use super::changes::{Lane, Wake};
 use super::replay;
 use crate::error::HubError;
 use crate::http::Shared;
@@ -35,17 +36,16 @@ const FORGETTING: Duration = Duration::from_secs(3600);
 /// Batches removed at a time.
 const FORGET_BATCHES_MAX: usize = 20;
 
-/// A connection that listens, and one of its own that reads: it waits for nobody's requests. Not the same one, since
-/// it would stand still while notifications wait.
+/// A connection that listens, and one for each loop that reads: none of them waits for anybody's requests. Not the same
+/// one, since it would stand still while notifications wait.
 pub(crate) struct Feed {
     reader: Client,
     _listener: Client,
     notes: mpsc::Receiver<Notification>,
-    /// What was published when it was looked at last.
-    published: Option<String>,
+    lane: Lane,
 }
 
-/// Opens the two connections. What is announced after this returns is delivered.
+/// Opens the connections. What is announced after this returns is delivered.
 pub(crate) async fn listen(address: &Address, tasks: &TaskTracker) -> Result<Feed, HubError> {
     let fault = |source| HubError::Database {
         attempt: "listen to the database's notifications".to_owned(),
@@ -53,35 +53,39 @@ pub(crate) async fn listen(address: &Address, tasks: &TaskTracker) -> Result<Fee
     };
     let (client, mut connection) = address.connect().await.map_err(fault)?;
     let (sender, notes) = mpsc::channel(NOTES_MAX);
+    let wake = Arc::new(Wake::default());
+    let woken = wake.clone();
     tasks.spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(note) = message
-                && sender.send(note).await.is_err()
-            {
-                return;
+            let AsyncMessage::Notification(note) = message else {
+                continue;
+            };
+            match note.channel() {
+                "hub_changes" => woken.rows(),
+                "pgrst" => woken.schema(),
+                _ => {
+                    if sender.send(note).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     });
     client
-        .batch_execute("listen hub_broadcast; listen hub_changes; listen pgrst")
+        .batch_execute("listen hub_broadcast; listen hub_rights; listen hub_changes; listen pgrst")
         .await
         .map_err(fault)?;
-    let (reader, connection) = address.connect().await.map_err(fault)?;
-    tasks.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the feed's reading connection ended");
-        }
-    });
+    let purpose = "to read what is announced";
     Ok(Feed {
-        reader,
+        reader: address.open(tasks, purpose).await?,
         _listener: client,
         notes,
-        published: None,
+        lane: Lane::new(address.open(tasks, purpose).await?, wake),
     })
 }
 
 impl Feed {
-    /// Delivers until `stop`; connects again whenever the connection is lost.
+    /// Delivers until `stop`; connects again whenever a connection is lost.
     pub async fn run(
         mut self,
         shared: Arc<Shared>,
@@ -90,22 +94,29 @@ impl Feed {
         stop: CancellationToken,
     ) {
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                lost = self.deliver(&shared) => tracing::warn!(reason = lost, "the notification feed is lost"),
-            }
+            let Feed {
+                reader,
+                _listener,
+                mut notes,
+                lane,
+            } = self;
+            let ended = CancellationToken::new();
+            // A task of its own: however much there is to compute for rows, messages go on.
+            let mut rows = tasks.spawn(ended.clone().run_until_cancelled_owned(lane.run(shared.clone())));
+            let lost = tokio::select! {
+                () = stop.cancelled() => None,
+                lost = deliver(&reader, &mut notes, &shared) => Some(lost),
+                lost = &mut rows => Some(lost.ok().flatten().unwrap_or("the loop for row changes ended")),
+            };
+            ended.cancel();
+            let Some(lost) = lost else { return };
+            tracing::warn!(reason = lost, "the notification feed is lost");
             shared.metrics.feed_lost.inc();
             shared.realtime.feed.send_replace(false);
-            self = loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(RECONNECT_PAUSE) => {}
-                }
-                match listen(&address, &tasks).await {
-                    Ok(feed) => break feed,
-                    Err(error) => tracing::warn!(%error, "the notification feed stays away"),
-                }
+            let Some(feed) = again(&address, &tasks, &stop).await else {
+                return;
             };
+            self = feed;
             // After a crash the database has forgotten what was to be captured.
             shared.realtime.forget_settled();
             shared.realtime.feed.send_replace(true);
@@ -113,78 +124,63 @@ impl Feed {
         }
     }
 
-    /// Ends only when one of the connections does.
-    async fn deliver(&mut self, shared: &Shared) -> &'static str {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        while self.notes.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let mut messages: Vec<Uuid> = Vec::new();
-            let mut changed: Vec<i64> = Vec::new();
-            let mut schema = false;
-            for note in batch.drain(..) {
-                match note.channel() {
-                    "hub_broadcast" => messages.extend(note.payload().parse::<Uuid>()),
-                    "hub_changes" => changed.extend(note.payload().parse::<i64>()),
-                    _ => schema = true,
-                }
-            }
-            let done = async {
-                if schema {
-                    shared.schema.reload(&mut self.reader).await?;
-                    self.capture_published().await?;
-                    self.look_at_publication(shared).await?;
-                }
-                if !messages.is_empty() {
-                    broadcast(shared, &self.reader, &messages).await?;
-                }
-                if !changed.is_empty() {
-                    changes::deliver(&self.reader, shared, &changed).await?;
-                }
-                Ok::<(), HubError>(())
-            };
-            if let Err(error) = done.await {
-                tracing::warn!(%error, "announced changes could not be delivered; clients are sent to read again");
-                shared.realtime.restart_all();
-                if self.reader.is_closed() {
-                    return "the reading connection ended";
-                }
-            }
-        }
-        "the connection ended"
-    }
-
-    /// Gives every table of the publication the trigger that captures its changes.
+    /// See [`Lane::capture_published`].
     pub(crate) async fn capture_published(&self) -> Result<(), HubError> {
-        self.reader
-            .batch_execute("select realtime.hub_capture_published()")
-            .await
-            .map_err(|source| HubError::Database {
-                attempt: "capture changes of the published tables".to_owned(),
-                source,
-            })
+        self.lane.capture_published().await
     }
+}
 
-    /// When other tables or columns are published than before, subscriptions are made again.
-    async fn look_at_publication(&mut self, shared: &Shared) -> Result<(), HubError> {
-        let now: Option<String> = self
-            .reader
-            .query_one(
-                "select string_agg(format('%I.%I %s', p.schemaname, p.tablename, p.attnames), ' ' order by 1)
-                 from pg_publication_tables p where p.pubname = 'supabase_realtime'",
-                &[],
-            )
-            .await
-            .map_err(|source| HubError::Database {
-                attempt: "look at what is published".to_owned(),
-                source,
-            })?
-            .get(0);
-        let now = now.unwrap_or_default();
-        if self.published.as_ref().is_none_or(|before| *before != now) {
-            self.published = Some(now);
-            shared.realtime.published_anew();
+/// Tries until the connections are there again; none when it is to stop.
+async fn again(address: &Address, tasks: &TaskTracker, stop: &CancellationToken) -> Option<Feed> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = sleep(RECONNECT_PAUSE) => {}
         }
-        Ok(())
+        let ready = async {
+            let feed = listen(address, tasks).await?;
+            feed.lane.forget().await?;
+            Ok::<Feed, HubError>(feed)
+        };
+        match ready.await {
+            Ok(feed) => return Some(feed),
+            Err(error) => tracing::warn!(%error, "the notification feed stays away"),
+        }
     }
+}
+
+/// Tells messages and rights; ends only when one of the connections does.
+async fn deliver(reader: &Client, notes: &mut mpsc::Receiver<Notification>, shared: &Shared) -> &'static str {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    while notes.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let mut messages: Vec<Uuid> = Vec::new();
+        for note in batch.drain(..) {
+            if note.channel() == "hub_rights" {
+                // In order: what was said before is still for him, what is said after waits for the policies' answer.
+                tell(reader, shared, &mut messages).await;
+                shared.realtime.rights_changed(note.payload().parse().ok());
+            } else {
+                messages.extend(note.payload().parse::<Uuid>());
+            }
+        }
+        tell(reader, shared, &mut messages).await;
+        if reader.is_closed() {
+            return "the reading connection ended";
+        }
+    }
+    "the connection ended"
+}
+
+/// Tells `messages` and empties the list.
+async fn tell(reader: &Client, shared: &Shared, messages: &mut Vec<Uuid>) {
+    if messages.is_empty() {
+        return;
+    }
+    if let Err(error) = broadcast(shared, reader, messages).await {
+        tracing::warn!(%error, "announced messages could not be delivered; clients are sent to read again");
+        shared.realtime.restart_all();
+    }
+    messages.clear();
 }
 
 /// Reads announced messages and sends them to the channels of their topics.
@@ -234,11 +230,12 @@ pub(crate) async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
 
 /// One round; `forget`: also of what was finished long ago, batch by batch.
 async fn tidy(shared: &Shared, forget: bool) -> Result<(), HubError> {
-    // Changes are removed once they are told: what is older was left by a feed that lost its connection.
     const OLD: &str = "
         delete from realtime.messages where inserted_at < now() at time zone 'utc' - interval '72 hours';
-        delete from realtime.hub_changes where at < clock_timestamp() - interval '5 minutes';
         select private.reap_commands()";
+    /// Changes are removed once they are told. What is older waits for a feed that is away or cannot keep up.
+    const UNTOLD: &str =
+        "delete from realtime.hub_changes where at < clock_timestamp() - interval '5 minutes'";
     let attempt = "keep the database tidy";
     let fault = |source| HubError::Database {
         attempt: attempt.to_owned(),
@@ -246,6 +243,14 @@ async fn tidy(shared: &Shared, forget: bool) -> Result<(), HubError> {
     };
     let client = shared.database.admin(attempt).await?;
     client.batch_execute(OLD).await.map_err(fault)?;
+    let untold = client.execute(UNTOLD, &[]).await.map_err(fault)?;
+    if untold > 0 {
+        tracing::warn!(
+            untold,
+            "row changes were too old to be told; who follows them is told to read again"
+        );
+        shared.realtime.all_fall_behind(super::changes::BEHIND);
+    }
     for _ in 0..if forget { FORGET_BATCHES_MAX } else { 0 } {
         let row = client
             .query_one("select private.forget_commands()", &[])

@@ -17,12 +17,11 @@ use super::changes::{self, Binding, Follow, Unsubscribed};
 use super::channel::{self, Channel, Presence};
 use super::codec::{Incoming, Outgoing, Version};
 use super::meter::Calls;
-use super::outbox::Outbox;
 use super::policy::{self, Reads, Unanswered};
-use super::registry::{Member, PREFIX};
+use super::registry::{Line, Member, PREFIX};
 use super::replay::{self, Wish};
 use super::settings::RealtimeSettings;
-use super::subscription::Wanted;
+use super::subscription::{Begin, Wanted};
 use super::{answers, subscription};
 use crate::http::Shared;
 use crate::jwt::{Claims, TokenFault};
@@ -34,7 +33,7 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 /// The socket a join came from.
 pub(crate) struct From<'s> {
     pub shared: &'s Arc<Shared>,
-    pub outbox: &'s Outbox,
+    pub line: &'s Line,
     pub version: Version,
     pub claims: &'s Arc<Claims>,
 }
@@ -90,11 +89,14 @@ pub(crate) async fn join(
 ) -> Result<Joined, String> {
     let shared = from.shared;
     let asked = asked(payload.get("config").unwrap_or(&Value::Null));
+    let rights = shared.realtime.rights();
     let judged = judge(from, allowed, topic, &asked, payload).await?;
-    let (outbox, claims) = (from.outbox.clone(), judged.claims.clone());
-    let mut member = Member::new(outbox, from.version, topic, asked.private, claims);
+    let (line, claims) = (from.line.clone(), judged.claims.clone());
+    let mut member = Member::new(line, from.version, topic, asked.private, claims);
     (member.hears, member.sees) = (judged.reads.broadcast, judged.reads.presence == Some(true));
     let id = shared.realtime.add(member);
+    // Somebody's rights have changed since the policies were asked: they are asked again before anything is told.
+    shared.realtime.pause_if_changed(id, rights);
     let echo = json!({"postgres_changes": asked.echoed});
     let mut first = vec![answers::reply(incoming, "ok", echo)];
     let bindings = asked.bindings.unwrap_or_else(|reason| {
@@ -135,6 +137,7 @@ pub(crate) async fn join(
         },
         bindings: Arc::new(bindings),
         subscribed: None,
+        tokens: Calls::default(),
     };
     let answer = Answer {
         first,
@@ -301,6 +304,9 @@ pub(crate) struct Note {
     pub verdict: Verdict,
 }
 
+/// The way to the socket. Boxed: a queue keeps room for many of them, and most sockets never get one.
+pub(crate) type Notes = mpsc::Sender<Box<Note>>;
+
 /// What is to be done with the channel.
 pub(crate) enum Verdict {
     /// A join with `wait` whose row changes cannot be followed is refused, with this reason.
@@ -311,20 +317,14 @@ pub(crate) enum Verdict {
 
 impl Answer {
     /// Answers the join, now or when its row changes are followed; the socket gets a note when they are not.
-    pub fn give(
-        self,
-        shared: &Arc<Shared>,
-        channel: &mut Channel,
-        incoming: &Incoming,
-        notes: &mpsc::Sender<Note>,
-    ) {
+    pub fn give(self, shared: &Arc<Shared>, channel: &mut Channel, incoming: &Incoming, notes: &Notes) {
         if self.feed {
             word_of_feed(shared, channel.id, incoming.clone(), notes.clone());
         }
         let Some(wait) = self.wait else {
             let (id, presence) = (channel.id, self.presence);
             shared.realtime.release(id, &self.first, self.replayed, presence);
-            channel.subscribe(shared);
+            channel.subscribe(shared, Begin::Now);
             return;
         };
         let ends = CancellationToken::new();
@@ -345,7 +345,7 @@ impl Answer {
                     subscription::live(&shared, &wanted, follows);
                     // From now on the socket looks after it; what it left to this task is done here.
                     if published.has_changed().unwrap_or_default() {
-                        subscription::begin(&shared, wanted, ends);
+                        subscription::begin(&shared, wanted, Begin::Now, ends);
                     }
                 }
                 Err(fault) => {
@@ -362,7 +362,7 @@ impl Answer {
                         verdict,
                     };
                     // Without a socket nobody is left to be told.
-                    notes.send(note).await.ok();
+                    notes.send(Box::new(note)).await.ok();
                 }
             }
         });
@@ -388,7 +388,7 @@ async fn settled(
 }
 
 /// Says when messages of the database arrive; ends the wait with the hub.
-fn word_of_feed(shared: &Arc<Shared>, id: u64, incoming: Incoming, notes: mpsc::Sender<Note>) {
+fn word_of_feed(shared: &Arc<Shared>, id: u64, incoming: Incoming, notes: Notes) {
     let shared = shared.clone();
     let tasks = shared.realtime.tasks.clone();
     let (mut feed, patience) = (
@@ -412,6 +412,6 @@ fn word_of_feed(shared: &Arc<Shared>, id: u64, incoming: Incoming, notes: mpsc::
             incoming,
             verdict: Verdict::Expel(reason),
         };
-        notes.send(note).await.ok();
+        notes.send(Box::new(note)).await.ok();
     });
 }

@@ -9,11 +9,12 @@ mod changes;
 mod channel;
 mod codec;
 mod feed;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod join;
 mod meter;
 mod outbox;
+mod places;
 mod policy;
 mod posts;
 mod presence;

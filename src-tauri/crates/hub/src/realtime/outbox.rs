@@ -54,12 +54,28 @@ impl Outbox {
 
     /// Adds a frame, or marks the socket as too slow.
     pub fn push(&self, frame: Frame) {
-        let length = frame.len();
-        if self.bytes.fetch_add(length, Ordering::AcqRel) + length > BYTES_MAX {
-            self.bytes.fetch_sub(length, Ordering::AcqRel);
-            self.overflow.cancel();
-            return;
+        if self.reserve(frame.len()) {
+            self.push_reserved(frame);
         }
+    }
+
+    /// Room for a frame that is kept elsewhere for this socket, or marks the socket as too slow.
+    pub fn reserve(&self, bytes: usize) -> bool {
+        let fits = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes <= BYTES_MAX;
+        if !fits {
+            self.give_back(bytes);
+            self.overflow.cancel();
+        }
+        fits
+    }
+
+    /// The room of a frame that will not be sent.
+    pub fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Adds a frame that has its room already.
+    pub fn push_reserved(&self, frame: Frame) {
         match self.queue.try_send(frame) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => self.overflow.cancel(),
@@ -109,6 +125,17 @@ mod tests {
             outbox.push(frame(1));
         }
         assert_eq!(std::iter::from_fn(|| waiting.ready()).count(), FRAMES_MAX);
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_counts_until_it_is_given_back() {
+        let (outbox, mut waiting) = Outbox::new();
+        assert!(outbox.reserve(BYTES_MAX - 1));
+        outbox.give_back(BYTES_MAX - 1);
+        assert!(outbox.reserve(BYTES_MAX));
+        assert!(!waiting.overflow.is_cancelled());
+        outbox.push(frame(1));
+        assert!(waiting.overflow.is_cancelled() && waiting.ready().is_none());
     }
 
     #[test]

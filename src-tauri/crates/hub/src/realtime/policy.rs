@@ -45,6 +45,14 @@ pub(crate) struct Reads {
     pub presence: Option<bool>,
 }
 
+impl Reads {
+    /// Whether something may not be read any more that could be before.
+    pub fn lost_since(self, before: Reads) -> bool {
+        (before.broadcast && !self.broadcast)
+            || (before.presence == Some(true) && self.presence != Some(true))
+    }
+}
+
 /// Whether `who` may read broadcasts of the private `topic`, and presence if `presence` is asked.
 pub(crate) async fn reads(
     database: &Database,
@@ -125,7 +133,7 @@ pub(crate) async fn writes(
 
 async fn connection(database: &Database) -> Result<deadpool_postgres::Object, Unanswered> {
     database
-        .admin
+        .policy
         .get()
         .await
         .map_err(|error| Unanswered::NoConnection(db::pool_reason(&error)))

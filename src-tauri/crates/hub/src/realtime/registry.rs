@@ -4,20 +4,22 @@
 //! `feed`, `changes` and `posts`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::changes::Follow;
+use super::answers;
+use super::changes::{Follow, Penalties, Subject};
 use super::codec::{self, Frame, Outgoing, Spoken, Version};
 use super::meter::Meter;
 use super::outbox::{self, Outbox};
+use super::places::Places;
 use super::presence::{Full, Presence};
 use super::settings::RealtimeSettings;
 use crate::jwt::Claims;
@@ -27,11 +29,42 @@ pub(crate) const PREFIX: &str = "realtime:";
 
 /// Handshakes whose refusal may be held back at a time; more are answered at once.
 const HELD_BACK_MAX: usize = 64;
+/// Nudges that may wait for one socket: two for each of its channels, and some. A socket with more is closed.
+pub(crate) const NUDGES_MAX: usize = 256;
+
+/// Something that the socket of a channel has to see to; with the channel's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nudge {
+    /// What its user may do has changed: the policies are to be asked again. It hears nothing until they have answered.
+    Rights(u64),
+    /// The database was too slow to say who may be told of a change: its row changes are to be followed anew.
+    Behind(u64),
+}
+
+/// How a socket is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// What is to be written to it.
+    pub outbox: Outbox,
+    /// What it has to see to.
+    pub nudges: mpsc::Sender<Nudge>,
+}
+
+impl Line {
+    fn nudge(&self, nudge: Nudge) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.nudges.try_send(nudge) {
+            self.outbox.overflow();
+        }
+    }
+}
+
+/// What is kept back for a channel: each frame has its room in the socket's [`Outbox`].
+type Kept = Vec<(Option<Uuid>, Frame)>;
 
 /// One channel of one socket.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub outbox: Outbox,
+    pub line: Line,
     pub version: Version,
     /// Topic without its prefix.
     pub topic: String,
@@ -45,14 +78,20 @@ pub(crate) struct Member {
     pub follows: Arc<Vec<Follow>>,
     replayed: HashSet<Uuid>,
     /// What came before the join was answered.
-    held: Option<Vec<(Option<Uuid>, Frame)>>,
+    held: Option<Kept>,
+    /// What came since the rights of its user may have changed.
+    paused: Option<Kept>,
+    /// How often its user's rights may have changed.
+    rights: u64,
+    /// Its socket has been told that row changes are to be followed anew.
+    behind: bool,
 }
 
 impl Member {
     /// A channel that gets nothing yet: what comes is held until [`Realtime::release`].
-    pub fn new(outbox: Outbox, version: Version, topic: &str, private: bool, claims: Arc<Claims>) -> Member {
+    pub fn new(line: Line, version: Version, topic: &str, private: bool, claims: Arc<Claims>) -> Member {
         Member {
-            outbox,
+            line,
             version,
             topic: topic.to_owned(),
             private,
@@ -62,6 +101,9 @@ impl Member {
             follows: Arc::default(),
             replayed: HashSet::new(),
             held: Some(Vec::new()),
+            paused: None,
+            rights: 0,
+            behind: false,
         }
     }
 
@@ -70,10 +112,32 @@ impl Member {
         if id.is_some_and(|id| self.replayed.contains(&id)) {
             return;
         }
-        match &mut self.held {
-            None => self.outbox.push(frame),
-            Some(held) if held.len() < outbox::FRAMES_MAX => held.push((id, frame)),
-            Some(_) => self.outbox.overflow(),
+        let outbox = &self.line.outbox;
+        match self.held.as_mut().or(self.paused.as_mut()) {
+            None => outbox.push(frame),
+            Some(kept) if kept.len() >= outbox::FRAMES_MAX => outbox.overflow(),
+            Some(kept) => {
+                if outbox.reserve(frame.len()) {
+                    kept.push((id, frame));
+                }
+            }
+        }
+    }
+
+    /// Hears nothing until its socket has asked the policies again.
+    fn pause(&mut self, id: u64) {
+        self.rights += 1;
+        if self.paused.is_none() {
+            self.paused = Some(Kept::new());
+            self.line.nudge(Nudge::Rights(id));
+        }
+    }
+
+    /// Takes what was kept once more, now that it is not kept for that reason any more.
+    fn take_again(&mut self, kept: Kept) {
+        for (id, frame) in kept {
+            self.line.outbox.give_back(frame.len());
+            self.take(id, frame);
         }
     }
 
@@ -90,6 +154,15 @@ pub(crate) struct Follower {
     pub id: u64,
     pub claims: Arc<Claims>,
     pub follows: Arc<Vec<Follow>>,
+}
+
+/// What is kept for a channel that ends is sent to nobody.
+impl Drop for Member {
+    fn drop(&mut self) {
+        for (_, frame) in self.held.iter().chain(&self.paused).flatten() {
+            self.line.outbox.give_back(frame.len());
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +182,8 @@ struct State {
 pub(crate) struct Realtime {
     state: Mutex<State>,
     next: AtomicU64,
-    sockets: Arc<AtomicUsize>,
+    /// Who takes up how much.
+    pub places: Arc<Places>,
     settings: Mutex<Arc<RealtimeSettings>>,
     /// Counts changes of the settings' switches: sockets that see it change end.
     pub switched: watch::Sender<u64>,
@@ -119,24 +193,17 @@ pub(crate) struct Realtime {
     pub feed: watch::Sender<bool>,
     /// Tables whose every change is captured from now on.
     pub settled: Mutex<HashSet<u32>>,
+    /// Whose filters the database compares no more for a while.
+    pub penalties: Penalties,
     /// Handshakes whose refusal is held back.
     pub held_back: Semaphore,
-    joins: Mutex<Meter>,
     posts: Mutex<Meter>,
+    /// Counts what the database says about rights that have changed: a join that began before asks once more.
+    rights: AtomicU64,
     /// Cancelled when the hub stops.
     pub stop: CancellationToken,
     restart: Mutex<CancellationToken>,
     pub tasks: TaskTracker,
-}
-
-/// A place among the sockets; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,15 +216,16 @@ impl Realtime {
         Realtime {
             state: Mutex::default(),
             next: AtomicU64::new(1),
-            sockets: Arc::default(),
+            places: Arc::default(),
             settings: Mutex::default(),
             switched: watch::Sender::new(0),
             published: watch::Sender::new(0),
             feed: watch::Sender::new(true),
             settled: Mutex::default(),
+            penalties: Penalties::default(),
             held_back: Semaphore::new(HELD_BACK_MAX),
-            joins: Mutex::default(),
             posts: Mutex::default(),
+            rights: AtomicU64::new(0),
             restart: Mutex::new(stop.child_token()),
             stop,
             tasks,
@@ -178,23 +246,6 @@ impl Realtime {
         if differs {
             self.switched.send_modify(|count| *count += 1);
         }
-    }
-
-    /// A place for one more socket, if there is one.
-    pub fn take_place(&self) -> Option<Place> {
-        let place = Place(self.sockets.clone());
-        (self.sockets.fetch_add(1, Ordering::AcqRel) < self.settings().sockets_max).then_some(place)
-    }
-
-    /// Counts joins and handshakes of the whole hub; false when there were too many.
-    pub fn may_join(&self, amount: u32) -> bool {
-        let allowed = self.settings();
-        locked(&self.joins).take(
-            amount,
-            allowed.joins_per_second,
-            allowed.rate_window,
-            Instant::now(),
-        )
     }
 
     /// Counts messages that came by HTTP; false when there were too many.
@@ -250,14 +301,16 @@ impl Realtime {
         };
         let held = member.held.take().unwrap_or_default();
         let (reply, rest) = first.split_at(first.len().min(1));
+        // The answer itself says nothing of the topic: it waits for nobody's rights.
+        for frame in reply.iter().filter_map(|one| codec::write(member.version, one)) {
+            member.line.outbox.push(frame);
+        }
         let presence = presence.filter(|_| member.sees);
-        for message in reply.iter().chain(&presence).chain(rest) {
+        for message in presence.iter().chain(rest) {
             member.tell(message);
         }
         member.replayed = replayed;
-        for (id, frame) in held {
-            member.take(id, frame);
-        }
+        member.take_again(held);
     }
 
     /// Whether the join of a channel is not answered yet.
@@ -269,10 +322,10 @@ impl Realtime {
     /// Removes a channel and what it showed.
     pub fn remove(&self, id: u64) {
         let mut state = locked(&self.state);
-        let Some(member) = state.members.remove(&id) else {
+        let Some(mut member) = state.members.remove(&id) else {
             return;
         };
-        let key = (member.topic, member.private);
+        let key = (std::mem::take(&mut member.topic), member.private);
         if let Some(topic) = state.topics.get_mut(&key) {
             topic.members.remove(&id);
             let diff = topic.presence.untrack(id);
@@ -291,6 +344,57 @@ impl Realtime {
         }
     }
 
+    /// How often the database has said so far that rights have changed.
+    pub fn rights(&self) -> u64 {
+        self.rights.load(Ordering::Acquire)
+    }
+
+    /// What `user` may do has changed (nobody: what anybody may do). His private channels hear nothing from now on until
+    /// the policies have been asked again.
+    pub fn rights_changed(&self, user: Option<Uuid>) {
+        let mut state = locked(&self.state);
+        // Under the lock: whoever joins sees either the new count or is found below.
+        self.rights.fetch_add(1, Ordering::AcqRel);
+        for (id, member) in &mut state.members {
+            if member.private && (user.is_none() || user == member.claims.user()) {
+                member.pause(*id);
+            }
+        }
+    }
+
+    /// A channel was let in by policies that were asked when the count was `rights`: if it is another now, they are asked
+    /// again.
+    pub fn pause_if_changed(&self, id: u64, rights: u64) {
+        let mut state = locked(&self.state);
+        if rights != self.rights()
+            && let Some(member) = state.members.get_mut(&id).filter(|member| member.private)
+        {
+            member.pause(id);
+        }
+    }
+
+    /// The count of the changes of rights for one channel, if it waits for an answer about them.
+    pub fn paused(&self, id: u64) -> Option<u64> {
+        let state = locked(&self.state);
+        let member = state.members.get(&id)?;
+        member.paused.as_ref().map(|_| member.rights)
+    }
+
+    /// The policies have said that a channel may go on, asked when its count was `rights`. False when the rights have
+    /// changed again meanwhile: then it waits on.
+    pub fn resume(&self, id: u64, rights: u64) -> bool {
+        let mut state = locked(&self.state);
+        let Some(member) = state.members.get_mut(&id) else {
+            return true;
+        };
+        if member.rights != rights {
+            return false;
+        }
+        let kept = member.paused.take().unwrap_or_default();
+        member.take_again(kept);
+        true
+    }
+
     /// From now on the channel gets presence.
     pub fn set_sees(&self, id: u64, sees: bool) {
         if let Some(member) = locked(&self.state).members.get_mut(&id) {
@@ -302,6 +406,36 @@ impl Realtime {
     pub fn set_follows(&self, id: u64, follows: Arc<Vec<Follow>>) {
         if let Some(member) = locked(&self.state).members.get_mut(&id) {
             member.follows = follows;
+            member.behind = false;
+        }
+    }
+
+    /// Follows no more what `ends` says; the channel is told `message` if there was any such.
+    pub fn end_follows(&self, id: u64, ends: impl Fn(&Follow) -> bool, message: &str) {
+        let mut state = locked(&self.state);
+        let Some(member) = state.members.get_mut(&id) else {
+            return;
+        };
+        let left: Vec<Follow> = member.follows.iter().filter(|one| !ends(one)).cloned().collect();
+        if left.len() < member.follows.len() {
+            member.follows = Arc::new(left);
+            let topic = format!("{PREFIX}{}", member.topic);
+            member.tell(&answers::system(&topic, "postgres_changes", "error", message));
+        }
+    }
+
+    /// A channel has missed row changes, and is told `message`: it follows nothing until its socket has seen to it.
+    pub fn fall_behind(&self, id: u64, message: &str) {
+        let mut state = locked(&self.state);
+        let Some(member) = state.members.get_mut(&id) else {
+            return;
+        };
+        member.follows = Arc::default();
+        if !member.behind {
+            member.behind = true;
+            let topic = format!("{PREFIX}{}", member.topic);
+            member.tell(&answers::system(&topic, "postgres_changes", "error", message));
+            member.line.nudge(Nudge::Behind(id));
         }
     }
 
@@ -376,6 +510,29 @@ impl Realtime {
         if let Some(diff) = topic.and_then(|topic| topic.presence.untrack(id)) {
             state.show(&place, diff);
         }
+    }
+
+    /// All who follow row changes have missed some: see [`Realtime::fall_behind`].
+    pub fn all_fall_behind(&self, message: &str) {
+        let followers: Vec<u64> = {
+            let state = locked(&self.state);
+            let all = state.members.iter();
+            all.filter(|(_, member)| !member.follows.is_empty())
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        for id in followers {
+            self.fall_behind(id, message);
+        }
+    }
+
+    /// How much `subject` follows on all channels but one.
+    pub fn follows_of(&self, subject: &Subject, but: u64) -> usize {
+        let state = locked(&self.state);
+        let members = state.members.iter().filter(|(id, member)| {
+            **id != but && !member.follows.is_empty() && Subject::of(&member.claims) == *subject
+        });
+        members.map(|(_, member)| member.follows.len()).sum()
     }
 
     /// Everybody who follows changes of any of `tables`.
@@ -454,90 +611,4 @@ fn pushed(topic: &str, event: &'static str, payload: Value) -> Outgoing {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::outbox::Waiting;
-    use super::*;
-
-    fn realtime() -> Realtime {
-        Realtime::new(CancellationToken::new(), TaskTracker::new())
-    }
-
-    fn joined(realtime: &Realtime, private: bool) -> (u64, Waiting) {
-        let (outbox, waiting) = Outbox::new();
-        let claims = Arc::new(crate::identity::key_claims("anon"));
-        let id = realtime.add(Member::new(outbox, Version::V2, "t", private, claims));
-        realtime.release(id, &[], HashSet::new(), false);
-        (id, waiting)
-    }
-
-    fn text(words: &str) -> Spoken {
-        Spoken::Text(json!({"event": words}).to_string().into())
-    }
-
-    #[test]
-    fn public_and_private_channels_of_one_name_do_not_hear_each_other() {
-        let realtime = realtime();
-        let (_, mut waiting) = joined(&realtime, false);
-        realtime.broadcast(("t", true), text("a"), None, None);
-        assert!(waiting.ready().is_none());
-        realtime.broadcast(("t", false), text("b"), None, None);
-        assert!(waiting.ready().is_some());
-    }
-
-    #[test]
-    fn what_comes_before_the_answer_waits_and_what_was_replayed_does_not_come_again() {
-        let realtime = realtime();
-        let (outbox, mut waiting) = Outbox::new();
-        let claims = Arc::new(crate::identity::key_claims("anon"));
-        let id = realtime.add(Member::new(outbox, Version::V1, "t", true, claims));
-        let (known, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        for message in [known, new] {
-            realtime.broadcast(("t", true), text(&message.to_string()), Some(message), None);
-        }
-        assert!(waiting.ready().is_none());
-        let answer = pushed("t", "phx_reply", json!({}));
-        realtime.release(id, &[answer], HashSet::from([known]), false);
-        let said: Vec<String> = std::iter::from_fn(|| waiting.ready())
-            .map(|frame| format!("{frame:?}"))
-            .collect();
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].contains("phx_reply") && said[1].contains(&new.to_string()));
-        realtime.broadcast(("t", true), text("again"), Some(known), None);
-        assert!(waiting.ready().is_none());
-    }
-
-    #[test]
-    fn whoever_goes_is_taken_off_the_topic_and_the_others_are_told() {
-        let realtime = realtime();
-        let (one, mut told) = joined(&realtime, true);
-        let (two, _gone) = joined(&realtime, true);
-        realtime.track(two, "k", &Map::new()).unwrap();
-        assert!(
-            told.ready()
-                .is_some_and(|frame| format!("{frame:?}").contains("joins"))
-        );
-        realtime.remove(two);
-        assert!(
-            told.ready()
-                .is_some_and(|frame| format!("{frame:?}").contains("leaves"))
-        );
-        realtime.remove(one);
-        assert!(
-            locked(&realtime.state).topics.is_empty(),
-            "an empty topic is forgotten"
-        );
-    }
-
-    #[test]
-    fn places_are_limited_and_given_back() {
-        let realtime = realtime();
-        let most = realtime.settings().sockets_max;
-        let places: Vec<Place> = (0..most).filter_map(|_| realtime.take_place()).collect();
-        assert_eq!(places.len(), most);
-        assert!(realtime.take_place().is_none());
-        drop(places);
-        assert!(realtime.take_place().is_some());
-    }
-}
+mod tests;

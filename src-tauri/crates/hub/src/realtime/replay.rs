@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::codec::{Body, Spoken};
+use crate::db;
 use crate::error::HubError;
 use crate::http::Shared;
 
@@ -70,7 +71,7 @@ pub(crate) fn spoken(
 /// The newest messages of the private `topic` that were sent since then, oldest first.
 pub(crate) async fn kept(shared: &Shared, topic: &str, wish: Wish) -> Result<Vec<Kept>, HubError> {
     let attempt = "read the messages of a topic again";
-    let client = shared.database.admin(attempt).await?;
+    let client = db::connection(&shared.database.policy, attempt).await?;
     let rows = client
         .query(
             "select m.id, m.event, m.payload::text, m.binary_payload from realtime.messages m
@@ -110,7 +111,7 @@ pub(crate) async fn keep(shared: &Shared, topic: &str, event: &str, body: &Body)
         Body::Json(text) => (std::str::from_utf8(text).ok(), None),
         Body::Opaque(bytes) => (None, Some(bytes)),
     };
-    let mut client = shared.database.admin(attempt).await?;
+    let mut client = db::connection(&shared.database.policy, attempt).await?;
     let transaction = client.transaction().await.map_err(fault)?;
     transaction
         .batch_execute("set local realtime.hub_told = 'true'")

@@ -13,16 +13,19 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::codec::Version;
+use super::places::Crowd;
 use super::{channel, posts, socket};
+use crate::auth::{Caller, network};
 use crate::http::{App, Shared};
 use crate::identity;
 use crate::jwt::{Claims, TokenFault};
 
-/// Largest frame and message from a client, in bytes.
-const FRAME_BYTES_MAX: usize = 5_000_000;
+/// How much longer than the largest payload a frame may be, in bytes: so that what is a little too large can still be
+/// answered.
+const FRAME_BYTES_MORE: usize = 256 * 1024;
 /// What a socket keeps for reading; most messages are small.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// What may wait in the socket itself to be written.
@@ -53,9 +56,10 @@ async fn websocket(
     State(shared): App,
     Query(query): Pairs,
     headers: HeaderMap,
+    Caller(ip): Caller,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let (version, claims) = match admit(&shared, &query, &headers) {
+    let who = match admit(&shared, &query, &headers) {
         Ok(admitted) => admitted,
         Err((status, text)) => return late(&shared, refused(status, text)).await,
     };
@@ -64,26 +68,25 @@ async fn websocket(
         Err(rejection) => return rejection.into_response(),
     };
     let busy = |text: &str| refused(StatusCode::TOO_MANY_REQUESTS, text);
-    let Some(place) = shared.realtime.take_place() else {
-        return late(&shared, busy("Too many connected users")).await;
+    let realtime = &shared.realtime;
+    let taken = realtime
+        .places
+        .take(network(ip), &realtime.settings(), Instant::now());
+    let place = match taken {
+        Ok(place) => place,
+        Err(Crowd::Sockets) => return late(&shared, busy("Too many connected users")).await,
+        Err(Crowd::Handshakes) => return late(&shared, busy("Too many joins per second")).await,
     };
-    if !shared.realtime.may_join(1) {
-        return late(&shared, busy("Too many joins per second")).await;
-    }
     let tasks = shared.realtime.tasks.clone();
+    let frame_bytes_max = realtime.settings().payload_bytes_max + FRAME_BYTES_MORE;
     upgrade
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(frame_bytes_max)
+        .max_message_size(frame_bytes_max)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         // Counted by the hub's tracker, so that stopping waits for the close frame to be written.
-        .on_upgrade(move |wire| {
-            tasks.track_future(async move {
-                socket::serve(shared, wire, version, claims).await;
-                drop(place);
-            })
-        })
+        .on_upgrade(move |wire| tasks.track_future(socket::serve(shared, wire, who, place)))
 }
 
 /// Whose key it is and which serializer is wanted, or why not.
@@ -103,6 +106,10 @@ fn admit(
     let Some(key) = key.filter(|key| !key.is_empty()) else {
         return refusal(StatusCode::UNAUTHORIZED, "API key is missing");
     };
+    if identity::is_secret_in_browser(&shared.keys, headers, key) {
+        let (text, _) = identity::Refusal::SecretInBrowser.text();
+        return Err((StatusCode::UNAUTHORIZED, text));
+    }
     let claims = match channel::verify(shared, key) {
         Ok(claims) => claims,
         Err(TokenFault::Expired { .. }) => return refusal(StatusCode::UNAUTHORIZED, "Token has expired"),

@@ -1,4 +1,5 @@
-//! What Realtime allows, with the defaults of a self-hosted Supabase; may be changed while the hub runs.
+//! What Realtime allows, with the defaults of a self-hosted Supabase where it has them (but for more sockets, since the
+//! quotas of networks and users are ours); may be changed while the hub runs.
 //!
 //! Never holds a secret. Read by every module here; set through [`crate::Hub::set_realtime`].
 
@@ -14,13 +15,19 @@ pub struct RealtimeSettings {
     pub private_only: bool,
     /// Sockets at a time, of the whole hub.
     pub sockets_max: usize,
+    /// Of these from one address on the network (IPv6: from one /64).
+    pub sockets_per_network_max: usize,
+    /// Of these with a channel of one user.
+    pub sockets_per_user_max: usize,
     /// Channels on one socket.
     pub channels_max: usize,
     /// Messages a second that one socket may send, and the whole hub may take by HTTP, as a mean over
     /// [`RealtimeSettings::rate_window`].
     pub messages_per_second: u32,
-    /// Joins a second on one socket, and of the whole hub before handshakes are refused, as the same mean.
+    /// Joins a second on one socket, and handshakes a second of the whole hub, as the same mean.
     pub joins_per_second: u32,
+    /// Handshakes a second from one address on the network, as the same mean.
+    pub handshakes_per_second: u32,
     /// Presence messages a second on one socket, as the same mean.
     pub presence_per_second: u32,
     /// Time over which the means are taken.
@@ -37,9 +44,12 @@ pub struct RealtimeSettings {
     pub idle_max: Duration,
     /// How long a socket may live without a channel.
     pub channelless_max: Duration,
+    /// The same while more than half of all places are taken.
+    pub channelless_crowded_max: Duration,
     /// How long a refused handshake or join waits for its answer, so that eager clients do not hammer.
     pub refusal_delay: Duration,
-    /// A channel's token is looked at again this often, and always when it expires.
+    /// A channel's token is looked at again this often, and always when it expires; so are the policies of a private
+    /// channel, which are also asked whenever a membership changes.
     pub token_check: Duration,
     /// How long a join with `replication_ready` waits for the database's feed.
     pub feed_wait: Duration,
@@ -50,10 +60,13 @@ impl Default for RealtimeSettings {
         RealtimeSettings {
             enabled: true,
             private_only: false,
-            sockets_max: 200,
+            sockets_max: 4000,
+            sockets_per_network_max: 1000,
+            sockets_per_user_max: 100,
             channels_max: 100,
             messages_per_second: 100,
             joins_per_second: 100,
+            handshakes_per_second: 20,
             presence_per_second: 100,
             rate_window: Duration::from_secs(60),
             presence_calls_max: 5,
@@ -62,6 +75,7 @@ impl Default for RealtimeSettings {
             presence_bytes_max: 64 * 1024,
             idle_max: Duration::from_secs(60),
             channelless_max: Duration::from_secs(600),
+            channelless_crowded_max: Duration::from_secs(30),
             refusal_delay: Duration::from_secs(2),
             token_check: Duration::from_secs(300),
             feed_wait: Duration::from_secs(60),

@@ -14,13 +14,16 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
+use uuid::Uuid;
 
 use super::answers::{self, refusal, reply};
-use super::channel::{Channel, Meters, Outcome};
+use super::channel::{Channel, Meters, Outcome, Rights};
 use super::codec::{self, Content, Frame, Incoming, Outgoing, Version};
-use super::join::{self, From, Joined, Note, Verdict};
+use super::join::{self, From, Joined, Note, Notes, Verdict};
 use super::outbox::{Outbox, Waiting};
-use super::registry::PREFIX;
+use super::places::{Place, Seat};
+use super::registry::{Line, NUDGES_MAX, Nudge, PREFIX};
+use super::subscription::Begin;
 use crate::http::Shared;
 use crate::jwt::Claims;
 
@@ -32,6 +35,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 const REFUSALS_MAX: usize = 100;
 /// Notes of a socket's own tasks that may wait.
 const NOTES_MAX: usize = 64;
+/// Users one socket may have channels of.
+const USERS_MAX: usize = 16;
 /// Longest topic with its prefix, in bytes: what the one-byte lengths of binary frames can say.
 pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 /// Largest frame of a join, in bytes.
@@ -57,30 +62,41 @@ struct Socket {
     shared: Arc<Shared>,
     version: Version,
     claims: Arc<Claims>,
-    outbox: Outbox,
+    line: Line,
+    place: Place,
+    /// For whom it counts.
+    seats: HashMap<Uuid, Seat>,
     channels: HashMap<String, Channel>,
     refusals: VecDeque<(Instant, Outgoing)>,
     meters: Meters,
-    notes: mpsc::Sender<Note>,
+    notes: Notes,
     /// Since when there is no channel.
     empty: Instant,
 }
 
 /// What wakes a socket besides its client.
 struct Signals {
-    notes: mpsc::Receiver<Note>,
+    notes: mpsc::Receiver<Box<Note>>,
+    nudges: mpsc::Receiver<Nudge>,
     switched: watch::Receiver<u64>,
     published: watch::Receiver<u64>,
 }
 
 /// Serves one socket until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, wire: WebSocket, version: Version, claims: Claims) {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    wire: WebSocket,
+    (version, claims): (Version, Claims),
+    place: Place,
+) {
     let (mut sink, mut stream) = wire.split();
     let (outbox, mut waiting) = Outbox::new();
     let (notes, received) = mpsc::channel(NOTES_MAX);
+    let (nudges, nudged) = mpsc::channel(NUDGES_MAX);
     let realtime = &shared.realtime;
     let signals = Signals {
         notes: received,
+        nudges: nudged,
         switched: realtime.switched.subscribe(),
         published: realtime.published.subscribe(),
     };
@@ -89,7 +105,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, wire: WebSocket, version: Version
         shared: shared.clone(),
         version,
         claims: Arc::new(claims),
-        outbox,
+        line: Line { outbox, nudges },
+        place,
+        seats: HashMap::new(),
         channels: HashMap::new(),
         refusals: VecDeque::new(),
         meters: Meters::default(),
@@ -177,7 +195,13 @@ impl Socket {
                 .values()
                 .map(|one| one.token_due(&self.shared, every));
             let tokens = tokens.min().unwrap_or(silent);
-            let channelless = self.empty + settings.channelless_max;
+            let crowded = self.shared.realtime.places.is_crowded(&settings);
+            let channelless = self.empty
+                + if crowded {
+                    settings.channelless_crowded_max.min(settings.channelless_max)
+                } else {
+                    settings.channelless_max
+                };
             let step = tokio::select! {
                 frame = stream.next() => {
                     heard = Instant::now();
@@ -187,10 +211,11 @@ impl Socket {
                         None => Err(End::Gone),
                     }
                 }
-                Some(note) = signals.notes.recv() => self.note(note),
+                Some(note) = signals.notes.recv() => self.note(*note),
+                Some(nudge) = signals.nudges.recv() => self.nudged(nudge).await,
                 Ok(()) = signals.switched.changed() => Err(self.switched()),
                 Ok(()) = signals.published.changed() => { self.published(); Ok(()) }
-                () = sleep_until(tokens), if !self.channels.is_empty() => { self.check_tokens(every); Ok(()) }
+                () = sleep_until(tokens), if !self.channels.is_empty() => { self.check_tokens(every).await; Ok(()) }
                 () = sleep_until(refusal), if !self.refusals.is_empty() => { self.refuse_due(); Ok(()) }
                 () = sleep_until(silent) => Err(End::Close(CLOSE_NORMAL, "the client was silent for too long")),
                 () = sleep_until(channelless), if self.channels.is_empty() => {
@@ -205,11 +230,19 @@ impl Socket {
 
     fn say(&self, message: &Outgoing) {
         if let Some(frame) = codec::write(self.version, message) {
-            self.outbox.push(frame);
+            self.line.outbox.push(frame);
         }
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
+        let length = match &message {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) => bytes.len(),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+        };
+        if !self.place.charge(length) {
+            return Err(End::Close(CLOSE_OVERFLOW, "too much comes from this network"));
+        }
         let (size, read) = match message {
             Message::Text(text) => (text.len(), codec::read_text(self.version, text.as_str())),
             Message::Binary(bytes) if self.version == Version::V2 => {
@@ -240,6 +273,10 @@ impl Socket {
             }
             (_, "phx_join", _) => return self.join(incoming).await,
             (_, "phx_leave", _) => self.leave(&incoming),
+            // Whoever has joined nothing has nothing long to say.
+            _ if size > JOIN_BYTES_MAX && self.channels.is_empty() => {
+                return Err(End::Close(CLOSE_TOO_LARGE, "the frame is too large"));
+            }
             _ => self.push(incoming, size).await,
         }
         Ok(())
@@ -248,6 +285,8 @@ impl Socket {
     /// A push to a channel of this socket. A missing or old `join_ref` does not matter.
     async fn push(&mut self, mut incoming: Incoming, size: usize) {
         let shared = &self.shared;
+        // What may ask the policies.
+        let _turn = self.place.turn().await;
         let Some(channel) = self.channels.get_mut(&incoming.topic) else {
             return self.say(&refusal(&incoming, "unmatched topic"));
         };
@@ -260,7 +299,7 @@ impl Socket {
             _ => Outcome::Nothing,
         };
         match outcome {
-            Outcome::Nothing => {}
+            Outcome::Nothing => self.seat(&incoming.topic),
             Outcome::Reply(status, response) => self.say(&reply(&incoming, status, response)),
             Outcome::Expel(reason) => self.expel(&incoming.topic, &reason),
         }
@@ -279,7 +318,6 @@ impl Socket {
         }
         let (shared, allowed) = (self.shared.clone(), self.shared.realtime.settings());
         let (now, rate) = (Instant::now(), allowed.joins_per_second);
-        shared.realtime.may_join(1);
         if !self.meters.joins.take(1, rate, allowed.rate_window, now) {
             let reason = "ClientJoinRateLimitReached: Too many joins per second";
             self.say(&refusal(&incoming, reason));
@@ -294,11 +332,19 @@ impl Socket {
         };
         let from = From {
             shared: &shared,
-            outbox: &self.outbox,
+            line: &self.line,
             version: self.version,
             claims: &self.claims,
         };
-        match join::join(&from, &allowed, &topic, &incoming, &payload).await {
+        let joined = {
+            let _turn = self.place.turn().await;
+            join::join(&from, &allowed, &topic, &incoming, &payload).await
+        };
+        match joined {
+            Ok(Joined { channel, .. }) if !self.has_seat(channel.claims.user()) => {
+                shared.realtime.remove(channel.id);
+                self.refuse(&incoming, "ConnectionRateLimitReached: Too many connected users")
+            }
             Ok(Joined { mut channel, answer }) => {
                 answer.give(&shared, &mut channel, &incoming, &self.notes);
                 self.channels.insert(incoming.topic, channel);
@@ -331,6 +377,27 @@ impl Socket {
         self.say(&reply(incoming, "ok", json!({})));
         if let Some(channel) = self.drop_channel(&incoming.topic) {
             self.say(&answers::closed(&incoming.topic, channel.join_ref));
+        }
+    }
+
+    /// Whether this socket counts, or may count from now on, for `user`.
+    fn has_seat(&mut self, user: Option<Uuid>) -> bool {
+        let Some(user) = user.filter(|user| !self.seats.contains_key(user)) else {
+            return true;
+        };
+        if self.seats.len() >= USERS_MAX {
+            return false;
+        }
+        let realtime = &self.shared.realtime;
+        let seat = realtime.places.seat(user, &realtime.settings());
+        seat.map(|seat| self.seats.insert(user, seat)).is_some()
+    }
+
+    /// After a push that may have brought a channel another user.
+    fn seat(&mut self, topic: &str) {
+        let user = self.channels.get(topic).and_then(|channel| channel.claims.user());
+        if !self.has_seat(user) {
+            self.expel(topic, "Too many connected users");
         }
     }
 
@@ -381,11 +448,42 @@ impl Socket {
         }
     }
 
+    /// The hub has something to see to at one channel.
+    async fn nudged(&mut self, nudge: Nudge) -> Result<(), End> {
+        let (Nudge::Rights(id) | Nudge::Behind(id)) = nudge;
+        let Some((topic, channel)) = self.channels.iter_mut().find(|(_, one)| one.id == id) else {
+            return Ok(());
+        };
+        if let Nudge::Behind(_) = nudge {
+            channel.subscribe(&self.shared, Begin::AfterPause);
+            return Ok(());
+        }
+        let _turn = self.place.turn().await;
+        while let Some(rights) = self.shared.realtime.paused(id) {
+            match channel.check_rights(&self.shared).await {
+                Rights::Kept if self.shared.realtime.resume(id, rights) => break,
+                // They have changed again meanwhile.
+                Rights::Kept => {}
+                Rights::Lost(reason) => {
+                    let topic = topic.clone();
+                    self.expel(&topic, &reason);
+                    break;
+                }
+                // Whoever comes back is judged by a join.
+                Rights::Unknown => {
+                    return Err(End::Close(CLOSE_RESTART, "the policies could not be asked"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the channels whose token has run out or is no longer good.
-    fn check_tokens(&mut self, every: Duration) {
+    async fn check_tokens(&mut self, every: Duration) {
         let mut ended = Vec::new();
         for (topic, channel) in &mut self.channels {
-            if let Err(reason) = channel.check_token(&self.shared, every) {
+            let _turn = self.place.turn().await;
+            if let Err(reason) = channel.check_token(&self.shared, every).await {
                 ended.push((topic.clone(), reason));
             }
         }
@@ -397,7 +495,7 @@ impl Socket {
     /// What is published has changed: what is followed is asked for again.
     fn published(&mut self) {
         for channel in self.channels.values_mut() {
-            channel.subscribe(&self.shared);
+            channel.subscribe(&self.shared, Begin::Now);
         }
     }
 

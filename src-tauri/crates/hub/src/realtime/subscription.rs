@@ -11,14 +11,18 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::answers;
-use super::changes::{self, Binding, Follow, Unsubscribed};
+use super::changes::{self, Binding, Follow, Subject, Unsubscribed};
 use super::registry::PREFIX;
 use crate::http::Shared;
+use crate::jwt::Claims;
 
 /// Longest one attempt may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(20);
 /// Pause before what may work later is tried again: at least, and at most.
 const AGAIN_MS: (u64, u64) = (5_000, 10_000);
+
+/// Tables followed by one user over all his channels, each binding counted; what changes is compared with each of them.
+const FOLLOWS_OF_ONE_MAX: usize = 10_000;
 
 /// What is to be followed for which channel.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub(crate) struct Wanted {
     pub id: u64,
     /// Topic without its prefix.
     pub topic: String,
-    pub role: String,
+    pub claims: Arc<Claims>,
     pub bindings: Arc<Vec<Binding>>,
 }
 
@@ -37,7 +41,17 @@ pub(crate) async fn once(
     wanted: &Wanted,
     patience: Duration,
 ) -> Result<Vec<Follow>, Unsubscribed> {
-    let asked = changes::subscribe(shared, &wanted.role, &wanted.bindings);
+    let asked = async {
+        let subject = Subject::of(&wanted.claims);
+        let _turn = shared.realtime.places.subscription(subject.clone()).await;
+        let follows = changes::subscribe(shared, &wanted.claims, &wanted.bindings).await?;
+        match follows.len() + shared.realtime.follows_of(&subject, wanted.id) {
+            0..=FOLLOWS_OF_ONE_MAX => Ok(follows),
+            _ => Err(Unsubscribed::Never(format!(
+                "Too many tables on all channels of one user. Maximum {FOLLOWS_OF_ONE_MAX}"
+            ))),
+        }
+    };
     match timeout(patience.min(ATTEMPT_MAX), asked).await {
         Ok(answer) => answer,
         Err(_) => Err(Unsubscribed::Later(
@@ -46,12 +60,28 @@ pub(crate) async fn once(
     }
 }
 
+/// When a subscription is tried for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Now,
+    /// After the pause that follows a failure.
+    AfterPause,
+}
+
+async fn pause() {
+    let pause = rand::rng().random_range(AGAIN_MS.0..AGAIN_MS.1);
+    sleep(Duration::from_millis(pause)).await;
+}
+
 /// Follows until it works or never will, or `ends`; the client is told with `system` messages.
-pub(crate) fn begin(shared: &Arc<Shared>, wanted: Wanted, ends: CancellationToken) {
+pub(crate) fn begin(shared: &Arc<Shared>, wanted: Wanted, begin: Begin, ends: CancellationToken) {
     let shared = shared.clone();
     let tasks = shared.realtime.tasks.clone();
     tasks.spawn(async move {
         let following = async {
+            if begin == Begin::AfterPause {
+                pause().await;
+            }
             loop {
                 match once(&shared, &wanted, ATTEMPT_MAX).await {
                     Ok(follows) => return live(&shared, &wanted, follows),
@@ -64,8 +94,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, wanted: Wanted, ends: CancellationToke
                         tell(&shared, &wanted, "error", &reason);
                     }
                 }
-                let pause = rand::rng().random_range(AGAIN_MS.0..AGAIN_MS.1);
-                sleep(Duration::from_millis(pause)).await;
+                pause().await;
             }
         };
         tokio::select! {

@@ -2,6 +2,7 @@
 //!
 //! Pure. Called by `routes`.
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value};
@@ -92,11 +93,12 @@ impl Answer {
         Ok(self)
     }
 
-    pub fn into_response(self) -> Response {
+    /// `body`: what [`Answer::body`] has become.
+    pub fn into_response(self, body: Body) -> Response {
         let mut response = if self.status == StatusCode::NO_CONTENT {
             self.status.into_response()
         } else {
-            (self.status, self.body).into_response()
+            (self.status, body).into_response()
         };
         if !self.headers.contains_key(header::CONTENT_TYPE) {
             response.headers_mut().remove(header::CONTENT_TYPE);
@@ -130,7 +132,7 @@ fn wanted_headers(json: &str) -> Option<Vec<(String, String)>> {
 /// A table or view that was read.
 pub(super) fn of_read(
     rows: Rows,
-    outcome: Outcome,
+    mut outcome: Outcome,
     prefer: &Prefer,
     media: Media,
     profiled: bool,
@@ -141,14 +143,14 @@ pub(super) fn of_read(
         .with("content-range", &range)
         .with("content-location", location)
         .with("preference-applied", &prefer.applied(Of::Read))
-        .showing(outcome.body.clone(), media, profiled)
+        .showing(std::mem::take(&mut outcome.body), media, profiled)
         .overridden(&outcome)
 }
 
 /// What a function gave.
 pub(super) fn of_call(
     rows: Rows,
-    outcome: Outcome,
+    mut outcome: Outcome,
     void: bool,
     prefer: &Prefer,
     media: Media,
@@ -161,7 +163,7 @@ pub(super) fn of_call(
     let answer = if void {
         answer
     } else {
-        answer.showing(outcome.body.clone(), media, profiled)
+        answer.showing(std::mem::take(&mut outcome.body), media, profiled)
     };
     answer.overridden(&outcome)
 }
@@ -170,7 +172,7 @@ pub(super) fn of_call(
 pub(super) fn of_change(
     method: &Method,
     table: &str,
-    outcome: Outcome,
+    mut outcome: Outcome,
     prefer: &Prefer,
     media: Media,
     profiled: bool,
@@ -214,7 +216,7 @@ pub(super) fn of_change(
         answer = answer.with("location", &place);
     }
     if representation {
-        answer = answer.showing(outcome.body.clone(), media, profiled);
+        answer = answer.showing(std::mem::take(&mut outcome.body), media, profiled);
     }
     answer.overridden(&outcome)
 }
@@ -340,7 +342,7 @@ mod tests {
         );
         assert_eq!(
             answer
-                .into_response()
+                .into_response(Body::empty())
                 .headers()
                 .get_all("set-cookie")
                 .iter()

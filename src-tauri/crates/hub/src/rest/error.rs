@@ -103,6 +103,54 @@ impl RestError {
         RestError::bad("PGRST100", format!("the request has more than {most} {what}"))
     }
 
+    /// No connection was free in time.
+    pub fn late() -> RestError {
+        RestError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "PGRST003",
+            "Timed out acquiring connection from connection pool.",
+        )
+    }
+
+    /// No connection can be made.
+    pub fn away() -> RestError {
+        RestError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "PGRST000",
+            "Database connection error. Retrying the connection.",
+        )
+    }
+
+    /// Too many requests of one account.
+    pub fn too_many(most: usize) -> RestError {
+        let message = format!("more than {most} requests of this account wait for the database");
+        RestError::new(StatusCode::TOO_MANY_REQUESTS, "53300", message)
+            .with_hint(Some("Wait for answers before asking for more.".to_owned()))
+            .changed(|coded| coded.headers.push(("retry-after".to_owned(), "1".to_owned())))
+    }
+
+    /// Too many bytes of answers are on their way.
+    pub fn full() -> RestError {
+        let message = "the hub holds as many bytes of answers as it may";
+        RestError::new(StatusCode::SERVICE_UNAVAILABLE, "53200", message)
+            .with_hint(Some(
+                "Read the answers that are on their way, or ask for less at once.".to_owned(),
+            ))
+            .changed(|coded| coded.headers.push(("retry-after".to_owned(), "1".to_owned())))
+    }
+
+    /// An answer that is longer than the hub gives.
+    pub fn too_long(most: usize) -> RestError {
+        RestError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "54000",
+            format!("the answer is longer than {most} bytes"),
+        )
+        .with_hint(Some(
+            "Ask for fewer rows or columns: select, limit and offset, or the Range header.".to_owned(),
+        ))
+    }
+
     /// What the database said, for a caller of `role`.
     pub fn database(error: &tokio_postgres::Error, role: &str) -> RestError {
         let Some(db) = error.as_db_error() else {

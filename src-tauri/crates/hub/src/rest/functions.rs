@@ -11,7 +11,7 @@ use super::parse::{self, Pairs};
 use super::plan::{self, Given, Node, Root};
 use super::request::{Payload, Target, narrowed, negotiate};
 use super::routes::{Request, planned};
-use super::run::{Demands, run};
+use super::run::{Demands, Run, run};
 use super::schema::{Returns, Schema, Volatility};
 use super::sql;
 use crate::db::Access;
@@ -66,12 +66,15 @@ pub(super) async fn on_function(request: &Request<'_>, name: &str) -> Result<Ans
     };
     let (outcome, _) = run(
         request.shared,
-        &request.who,
-        access,
-        &request.asked,
-        &statement,
-        None,
-        demands,
+        Run {
+            who: &request.who,
+            access,
+            asked: &request.asked,
+            statement: &statement,
+            planned: None,
+            demands,
+            room: &request.room,
+        },
     )
     .await?;
     let void = call.function.returns == Returns::Void && !call.function.set;

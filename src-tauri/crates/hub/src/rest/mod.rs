@@ -8,10 +8,11 @@ mod answer;
 mod ast;
 mod error;
 mod functions;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hint;
 mod openapi;
+pub(crate) mod outgoing;
 mod parse;
 mod plan;
 mod request;
@@ -21,5 +22,6 @@ pub(crate) mod schema;
 mod sql;
 mod status;
 mod tables;
+pub(crate) mod turns;
 
 pub(crate) use routes::routes;

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Query as UriQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -18,10 +18,12 @@ use super::answer::Answer;
 use super::error::RestError;
 use super::functions::on_function;
 use super::openapi;
+use super::outgoing::Room;
 use super::request::{Media, Payload, Prefer, Target, payload};
 use super::run::Asked;
 use super::schema::{SCHEMA, Schema};
 use super::tables::on_table;
+use super::turns;
 use crate::http::{App, Shared};
 use crate::identity;
 use crate::jwt::Claims;
@@ -43,6 +45,7 @@ pub(super) struct Request<'r> {
     body: &'r [u8],
     pub prefer: Prefer,
     pub asked: Asked,
+    pub room: Room,
     /// Whether a schema was named.
     pub profiled: bool,
 }
@@ -87,11 +90,8 @@ async fn resource(
     )
 }
 
-fn finish(answer: Result<Answer, RestError>, method: &Method) -> Response {
-    let response = match answer {
-        Ok(answer) => answer.into_response(),
-        Err(error) => error.into_response(),
-    };
+fn finish(response: Result<Response, RestError>, method: &Method) -> Response {
+    let response = response.unwrap_or_else(IntoResponse::into_response);
     if *method == Method::HEAD {
         response.map(|_| Body::empty())
     } else {
@@ -106,7 +106,7 @@ async fn respond(
     uri: &Uri,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Answer, RestError> {
+) -> Result<Response, RestError> {
     let UriQuery(pairs) = UriQuery::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|error| RestError::bad("PGRST100", error.body_text()))?;
     let who = identity::identify(shared, headers, &pairs)?;
@@ -114,17 +114,18 @@ async fn respond(
     let prefer = Prefer::read(headers);
     let request = Request {
         shared,
-        who,
         method,
         headers,
         pairs,
         body: &body,
         asked: asked(method, path, headers, &prefer),
+        room: Room::new(&shared.answers, turns::account(&who)),
+        who,
         prefer,
         profiled: profile(method, headers)?,
     };
     let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
-    match steps.as_slice() {
+    let mut answer = match steps.as_slice() {
         [] => at_root(&request),
         ["rpc", function] => on_function(&request, function).await,
         [table] => on_table(&request, table).await,
@@ -133,7 +134,9 @@ async fn respond(
             "PGRST125",
             "Invalid path specified in request URL",
         )),
-    }
+    }?;
+    let body = request.room.body(std::mem::take(&mut answer.body));
+    Ok(answer.into_response(body))
 }
 
 /// Whether a schema is named; it must be the exposed one.

@@ -4,18 +4,19 @@
 //! back. Called by `routes`.
 
 use axum::http::StatusCode;
-use deadpool_postgres::{Object, PoolError, Transaction};
+use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::error::RestError;
-use super::sql::Statement;
-use crate::db::{self, Access, Text, pool_reason};
+use super::outgoing::Room;
+use super::sql::{Statement, answer_bytes_max};
+use crate::db::{self, Access, Text};
 use crate::http::Shared;
 use crate::jwt::Claims;
 
 /// What functions can read of the request, beside the claims.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub method: String,
     pub path: String,
@@ -23,6 +24,16 @@ pub(super) struct Asked {
     pub headers: String,
     pub cookies: String,
     pub timezone: Option<String>,
+}
+
+/// Headers and cookies carry keys and tokens.
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an answer must be like to be given.
@@ -53,54 +64,61 @@ pub(super) struct Outcome {
     pub inserted: Option<i64>,
 }
 
-/// Runs `statement` as `who`. With `planned`, Postgres also says how many rows it expects.
-pub(super) async fn run(
-    shared: &Shared,
-    who: &Claims,
-    access: Access,
-    asked: &Asked,
-    statement: &Statement,
-    planned: Option<&Statement>,
-    demands: Demands,
-) -> Result<(Outcome, Option<i64>), RestError> {
-    let fault = |error: tokio_postgres::Error| RestError::database(&error, &who.role);
-    let mut client = connection(shared).await?;
-    let transaction = db::begin_as(&mut client, who, access).await.map_err(fault)?;
+/// What is to be run, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'r> {
+    pub who: &'r Claims,
+    pub access: Access,
+    pub asked: &'r Asked,
+    pub statement: &'r Statement,
+    /// With it, Postgres also says how many rows it expects.
+    pub planned: Option<&'r Statement>,
+    pub demands: Demands,
+    /// What the answer takes of the memory for all.
+    pub room: &'r Room,
+}
+
+/// Runs a statement when it is its caller's turn. Dropped, it ends the statement.
+pub(super) async fn run(shared: &Shared, run: Run<'_>) -> Result<(Outcome, Option<i64>), RestError> {
+    let mut held = shared.turns.take(&shared.database, run.who).await?;
+    let done = match held.client() {
+        Some(client) => run_on(client, run).await,
+        None => Err(RestError::away()),
+    };
+    held.done();
+    done
+}
+
+async fn run_on(client: &mut Object, run: Run<'_>) -> Result<(Outcome, Option<i64>), RestError> {
+    let fault = |error: tokio_postgres::Error| RestError::database(&error, &run.who.role);
+    let transaction = db::begin_as(client, run.who, run.access).await.map_err(fault)?;
     // Sent together: the statement never runs when the settings fail, because that ends the transaction.
-    let (settings, row) = tokio::join!(tell(&transaction, asked), one_row(&transaction, statement));
+    let (settings, row) = tokio::join!(
+        tell(&transaction, run.asked),
+        one_row(&transaction, run.statement)
+    );
     settings.map_err(fault)?;
-    let outcome = outcome(&row.map_err(fault)?).map_err(fault)?;
-    if let Err(refused) = check(&outcome, demands) {
-        transaction.rollback().await.map_err(fault)?;
-        return Err(refused);
-    }
-    let expected = match planned {
+    let outcome = outcome(row.map_err(fault)?).map_err(fault)?;
+    let checked = outcome
+        .ok_or_else(|| RestError::too_long(answer_bytes_max(&run.who.role)))
+        .and_then(|outcome| {
+            check(&outcome, run.demands)?;
+            run.room.take(outcome.body.len())?;
+            Ok(outcome)
+        });
+    let outcome = match checked {
+        Ok(outcome) => outcome,
+        Err(refused) => {
+            transaction.rollback().await.map_err(fault)?;
+            return Err(refused);
+        }
+    };
+    let expected = match run.planned {
         Some(planned) => rows_expected(&one_row(&transaction, planned).await.map_err(fault)?),
         None => None,
     };
     transaction.commit().await.map_err(fault)?;
     Ok((outcome, expected))
-}
-
-async fn connection(shared: &Shared) -> Result<Object, RestError> {
-    shared.database.requests.get().await.map_err(|error| {
-        tracing::error!(
-            reason = pool_reason(&error),
-            "no database connection for a request"
-        );
-        match error {
-            PoolError::Timeout(_) => RestError::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "PGRST003",
-                "Timed out acquiring connection from connection pool.",
-            ),
-            _ => RestError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "PGRST000",
-                "Database connection error. Retrying the connection.",
-            ),
-        }
-    })
 }
 
 async fn tell(transaction: &Transaction<'_>, asked: &Asked) -> Result<(), tokio_postgres::Error> {
@@ -127,16 +145,20 @@ async fn one_row(transaction: &Transaction<'_>, statement: &Statement) -> Result
     transaction.query_typed_one(&statement.sql, &parameters).await
 }
 
-fn outcome(row: &Row) -> Result<Outcome, tokio_postgres::Error> {
-    Ok(Outcome {
+/// None when the body is too long.
+fn outcome(row: Row) -> Result<Option<Outcome>, tokio_postgres::Error> {
+    let Some(body) = row.try_get("body")? else {
+        return Ok(None);
+    };
+    Ok(Some(Outcome {
         total: row.try_get("total")?,
         page: row.try_get("page")?,
         place: row.try_get("place")?,
-        body: row.try_get("body")?,
+        body,
         headers: row.try_get("headers")?,
         status: row.try_get("status")?,
         inserted: row.try_get("inserted")?,
-    })
+    }))
 }
 
 fn check(outcome: &Outcome, demands: Demands) -> Result<(), RestError> {
@@ -169,4 +191,25 @@ fn check(outcome: &Outcome, demands: Demands) -> Result<(), RestError> {
 fn rows_expected(row: &Row) -> Option<i64> {
     let plan: serde_json::Value = row.try_get(0).ok()?;
     plan.pointer("/0/Plan/Plan Rows")?.as_i64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_is_printed_without_keys_and_tokens() {
+        let asked = Asked {
+            method: "GET".to_owned(),
+            path: "/offices".to_owned(),
+            headers: "{\"apikey\": \"sb_secret_x\"}".to_owned(),
+            cookies: "{\"sb-token\": \"very-secret\"}".to_owned(),
+            timezone: None,
+        };
+        let printed = format!("{asked:?}");
+        assert!(
+            printed.contains("/offices") && !printed.contains("secret"),
+            "{printed}"
+        );
+    }
 }

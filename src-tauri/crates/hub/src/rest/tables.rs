@@ -10,7 +10,7 @@ use super::parse::{self, Pairs};
 use super::plan::{self, Change, ROWS_MAX, Root, Wanted};
 use super::request::{Count, Prefer, Return, Target, narrowed, negotiate};
 use super::routes::{Request, planned, unsupported};
-use super::run::{Demands, run};
+use super::run::{Demands, Run, run};
 use super::sql;
 use crate::db::Access;
 
@@ -65,12 +65,15 @@ async fn read_table(request: &Request<'_>, name: &str) -> Result<Answer, RestErr
     };
     let (mut outcome, expected) = run(
         request.shared,
-        &request.who,
-        Access::ReadOnly,
-        &request.asked,
-        &statement,
-        expecting.as_ref(),
-        demands,
+        Run {
+            who: &request.who,
+            access: Access::ReadOnly,
+            asked: &request.asked,
+            statement: &statement,
+            planned: expecting.as_ref(),
+            demands,
+            room: &request.room,
+        },
     )
     .await?;
     // A guess is as good as a count only where counting would take too long.
@@ -135,12 +138,15 @@ async fn change_table(request: &Request<'_>, name: &str) -> Result<Answer, RestE
     };
     let (outcome, _) = run(
         request.shared,
-        &request.who,
-        Access::ReadWrite,
-        &request.asked,
-        &statement,
-        None,
-        demands,
+        Run {
+            who: &request.who,
+            access: Access::ReadWrite,
+            asked: &request.asked,
+            statement: &statement,
+            planned: None,
+            demands,
+            room: &request.room,
+        },
     )
     .await?;
     let resolvable = !key.is_empty() || query.on_conflict.is_some();

@@ -50,6 +50,54 @@ fn whoever_has_the_public_keys_can_check_a_token_himself() {
 }
 
 #[test]
+fn after_a_leak_every_secret_is_new_and_people_stay_signed_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = crate::support::config(folder.path().join("hub"));
+    let mut before = None;
+    on_own_hub(
+        |own| *own = config.clone(),
+        async |hub| {
+            let (email, id) = user(&hub).await;
+            let session = sign_in(&hub, &email, PASSWORD).await.ok();
+            let running = hub::renew_keys(&config).unwrap_err().to_string();
+            assert!(running.contains("another"), "{running}");
+            let server = hub.user_token(id, 600);
+            before = Some((session, id, server, hub.hub().keys().clone()));
+        },
+    );
+    let (session, id, server, old) = before.unwrap();
+    let new = hub::renew_keys(&config).unwrap();
+    assert_eq!(new.publishable, old.publishable, "clients need not be told");
+    on_own_hub(
+        |own| *own = config.clone(),
+        async |hub| {
+            for token in [
+                &text(&session["access_token"]),
+                &server,
+                &old.service_role_jwt,
+                &old.anon_jwt,
+            ] {
+                let token = token.clone();
+                let (status, _) = hub.get(&crate::support::Person { id, token }, "offices").await;
+                assert_eq!(status, 401);
+            }
+            for key in [&old.secret, &old.service_role_jwt, &old.anon_jwt] {
+                let ask = hub.http.get(format!("{}/rest/v1/offices", hub.url));
+                let refused = ask.header("apikey", key.as_str()).send().await.unwrap();
+                assert_eq!(refused.status(), 401);
+                let socket = crate::support::socket_status(&hub, key).await;
+                assert_eq!(socket, 401);
+            }
+            let refreshed = crate::wire::refresh(&hub, &session["refresh_token"]).await.ok();
+            get_user(&hub, &refreshed["access_token"]).await.ok();
+            let ask = hub.http.get(format!("{}/rest/v1/offices", hub.url));
+            let asked = ask.header("apikey", &new.secret).send().await.unwrap();
+            assert_eq!(asked.status(), 200);
+        },
+    );
+}
+
+#[test]
 fn after_a_rotation_old_and_new_tokens_are_good_everywhere() {
     on_own_hub(
         |_| {},

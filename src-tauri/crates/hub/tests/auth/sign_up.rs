@@ -3,8 +3,10 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Person, on_hub, on_open_hub};
-use crate::wire::{PASSWORD, address, answer, claims, get_user, post, request, sign_in, signed, text};
+use crate::support::{Person, TestHub, on_hub, on_open_hub, on_own_hub};
+use crate::wire::{
+    PASSWORD, address, answer, claims, get_user, post, refresh, request, sign_in, signed, text, user,
+};
 
 #[test]
 fn nobody_signs_up_where_it_is_off() {
@@ -160,6 +162,84 @@ fn an_anonymous_user_becomes_one_with_a_name_and_keeps_the_id() {
         let later = sign_in(&hub, &email, PASSWORD).await.ok();
         assert_eq!(later["user"]["id"], session["user"]["id"]);
     });
+}
+
+const OWNERS: &str = "the owner's own word";
+
+/// The office of a new owner, by its id.
+async fn office(hub: &TestHub) -> String {
+    let (office, _) = hub.office().await;
+    office.to_string()
+}
+
+fn person(session: &serde_json::Value) -> Person {
+    Person {
+        id: text(&session["user"]["id"]).parse().unwrap(),
+        token: text(&session["access_token"]),
+    }
+}
+
+/// Whoever signs up, or changes his address, may take anybody's.
+#[test]
+fn an_address_that_somebody_took_himself_opens_no_office_and_is_the_owners_to_give() {
+    on_own_hub(
+        |open| open.auth.sign_up = true,
+        async |hub| {
+            let team = hub::Team::open(&hub.config).await.unwrap();
+            let office = office(&hub).await;
+            let (signed_up, changed) = (address(), address());
+            let squatter = post(&hub, "signup", json!({"email": signed_up, "password": PASSWORD}))
+                .await
+                .ok();
+            let (member, _) = user(&hub).await;
+            let session = sign_in(&hub, &member, PASSWORD).await.ok();
+            let body = json!({"email": changed, "current_password": PASSWORD});
+            let token = &session["access_token"];
+            signed(&hub, token, Method::PUT, "user", Some(body)).await.ok();
+            for (email, before) in [(&signed_up, &squatter), (&changed, &session)] {
+                let refused = team.admit(email, &office, "viewer").await.unwrap_err();
+                assert!(refused.to_string().contains("nobody has proven"), "{refused}");
+                // The owner gives the address to whom he means.
+                let id = team.account(email, OWNERS).await.unwrap();
+                assert_ne!(json!(id), before["user"]["id"], "another account");
+                team.admit(email, &office, "viewer").await.unwrap();
+                let now = sign_in(&hub, email, OWNERS).await.ok();
+                let offices = hub.get(&person(&now), "offices?select=id").await.1;
+                assert_eq!(offices, json!([{"id": office}]));
+                // Who had it before has nothing of it, although his token is good for a while.
+                let offices = hub.get(&person(before), "offices?select=id").await.1;
+                assert_eq!(offices, json!([]));
+                assert_eq!(refresh(&hub, &before["refresh_token"]).await.status, 400);
+                assert_eq!(sign_in(&hub, email, PASSWORD).await.status, 400);
+                // A second time nothing is made anew.
+                assert_eq!(team.account(email, OWNERS).await.unwrap(), id);
+            }
+            team.close().await;
+        },
+    );
+}
+
+#[test]
+fn who_was_confirmed_with_the_secret_key_may_be_let_in() {
+    on_own_hub(
+        |open| open.auth.sign_up = true,
+        async |hub| {
+            let team = hub::Team::open(&hub.config).await.unwrap();
+            let office = office(&hub).await;
+            let email = address();
+            let session = post(&hub, "signup", json!({"email": email, "password": PASSWORD}))
+                .await
+                .ok();
+            assert!(team.admit(&email, &office, "viewer").await.is_err());
+            let path = format!("admin/users/{}", text(&session["user"]["id"]));
+            let confirm = Some(json!({"email_confirm": true}));
+            crate::wire::admin(&hub, Method::PUT, &path, confirm).await.ok();
+            team.admit(&email, &office, "viewer").await.unwrap();
+            let offices = hub.get(&person(&session), "offices?select=id").await.1;
+            assert_eq!(offices, json!([{"id": office}]));
+            team.close().await;
+        },
+    );
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn a_new_address_counts_at_once_and_must_be_free() {
     on_hub(async |hub| {
         let (email, session) = session(&hub).await;
         let (taken, _) = user(&hub).await;
-        let refused = put(&hub, &session, json!({"email": taken.to_uppercase()})).await;
+        let body = json!({"email": taken.to_uppercase(), "current_password": PASSWORD});
+        let refused = put(&hub, &session, body).await;
         assert_eq!(refused.fault(), (422, "email_exists"));
         let refused = put(&hub, &session, json!({"email": "no address"})).await;
         assert_eq!(refused.fault(), (400, "validation_failed"));
@@ -87,7 +88,14 @@ fn a_new_address_counts_at_once_and_must_be_free() {
         assert_eq!(refused.fault(), (422, "phone_provider_disabled"));
         put(&hub, &session, json!({"email": email})).await.ok();
         let new = address();
-        let me = put(&hub, &session, json!({"email": new})).await.ok();
+        // A token alone, which somebody may have stolen, does not give the account away.
+        let refused = put(&hub, &session, json!({"email": new})).await;
+        assert_eq!(refused.fault(), (400, "current_password_required"));
+        let body = |password: &str| json!({"email": new, "current_password": password});
+        let refused = put(&hub, &session, body("wrong")).await;
+        assert_eq!(refused.fault(), (400, "current_password_invalid"));
+        sign_in(&hub, &email, PASSWORD).await.ok();
+        let me = put(&hub, &session, body(PASSWORD)).await.ok();
         assert_eq!(me["email"], json!(new));
         assert_eq!(me["identities"][0]["identity_data"]["email"], json!(new));
         sign_in(&hub, &new, PASSWORD).await.ok();

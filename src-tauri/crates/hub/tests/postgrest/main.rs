@@ -11,6 +11,7 @@ mod support;
 mod calls;
 mod changes;
 mod embedding;
+mod limits;
 mod reading;
 mod schema;
 mod table;

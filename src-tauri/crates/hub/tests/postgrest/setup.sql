@@ -79,5 +79,10 @@ create function public.pt_seen() returns json language sql stable as $$ select j
   'claim', current_setting('request.jwt.claims')::json ->> 'role', 'zone', current_setting('timezone'),
   'read_only', current_setting('transaction_read_only')) $$;
 create function public.pt_slow() returns void language sql as 'select pg_sleep(10)';
+create function public.pt_long(bytes int) returns text language sql immutable as $$ select repeat('x', bytes) $$;
+create function public.pt_wait(lock int) returns int language sql volatile as
+  'select 1 from pg_advisory_xact_lock_shared(lock)';
+create function public.pt_nap(ms int) returns int language sql volatile as
+  'select 1 from pg_sleep(ms / 1000.0)';
 create function public.pt_last() returns int language sql immutable as 'select 1';
 commit;

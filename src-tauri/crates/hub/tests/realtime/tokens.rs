@@ -173,9 +173,14 @@ fn the_key_of_a_socket_counts_where_a_join_has_no_token_and_ends_with_it() {
 }
 
 #[test]
-fn settings_have_the_defaults_of_a_self_hosted_supabase() {
+fn settings_have_the_defaults_of_a_self_hosted_supabase_but_for_the_sockets() {
     let settings = RealtimeSettings::default();
-    assert_eq!((settings.sockets_max, settings.channels_max), (200, 100));
+    assert_eq!((settings.sockets_max, settings.channels_max), (4000, 100));
+    assert_eq!(
+        (settings.sockets_per_network_max, settings.sockets_per_user_max),
+        (1000, 100),
+        "several networks are needed to take all places"
+    );
     assert_eq!(
         (settings.messages_per_second, settings.joins_per_second),
         (100, 100)

@@ -64,6 +64,15 @@ impl Socket {
         Socket { wire, v2, count: 5 }
     }
 
+    /// Of a connection that was made otherwise, with serializer 2.0.0.
+    pub fn of(wire: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Socket {
+        Socket {
+            wire,
+            v2: true,
+            count: 5,
+        }
+    }
+
     /// Both serializers.
     pub async fn both(hub: &TestHub) -> [Socket; 2] {
         [Socket::open(hub, false).await, Socket::open(hub, true).await]
@@ -174,14 +183,15 @@ impl Socket {
         }
     }
 
-    /// Nothing of what was done before reaches this socket. Proven without waiting: two messages are sent from the
-    /// database one after the other; the feed works in batches, so the second comes after all that was before the
-    /// first.
+    /// Nothing of what was done before reaches this socket. Proven without waiting: row changes that were captured have
+    /// been told when they are gone, and messages are told in their order, so that two that are sent now come after all
+    /// others.
     pub async fn hears_nothing(&mut self, hub: &TestHub) {
+        all_told(&hub.admin().await).await;
         let name = format!("sentinel-{}", Uuid::new_v4());
         let wire_topic = format!("realtime:{name}");
         let reference = self.send(&wire_topic, "phx_join", json!({})).await;
-        let seen = self.next().await;
+        let seen = self.next_said().await;
         assert_eq!(
             (seen.event.as_str(), &seen.reference),
             ("phx_reply", &reference),
@@ -193,12 +203,22 @@ impl Socket {
                 .execute("select realtime.send('{}', 'sentinel', $1, false)", &[&name])
                 .await
                 .unwrap();
-            let seen = self.next().await;
+            let seen = self.next_said().await;
             assert_eq!(
                 (seen.event.as_str(), &seen.topic),
                 ("broadcast", &wire_topic),
                 "{seen:?}"
             );
+        }
+    }
+
+    /// The next message but the word that row changes are followed, which comes again whenever any story publishes a table.
+    pub async fn next_said(&mut self) -> Seen {
+        loop {
+            let seen = self.next().await;
+            if seen.event != "system" || seen.reason() != "Subscribed to PostgreSQL" {
+                return seen;
+            }
         }
     }
 
@@ -263,6 +283,18 @@ fn ended(event: &str) -> Seen {
         event: event.to_owned(),
         reference: Value::Null,
         payload: Value::Null,
+    }
+}
+
+/// Waits until every row change that was captured has been told.
+pub async fn all_told(admin: &Client) {
+    let newest = "select coalesce(max(id), 0) from realtime.hub_changes";
+    let newest: i64 = admin.query_one(newest, &[]).await.unwrap().get(0);
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    let left = "select exists (select 1 from realtime.hub_changes where id <= $1)";
+    while admin.query_one(left, &[&newest]).await.unwrap().get(0) {
+        assert!(tokio::time::Instant::now() < deadline, "row changes are not told");
+        tokio::task::yield_now().await;
     }
 }
 

@@ -39,6 +39,8 @@ pub struct TestHub {
     pub secret: String,
     pub jwt_secret: String,
     pub database_url: String,
+    /// What it was started with.
+    pub config: HubConfig,
     folder: tempfile::TempDir,
 }
 
@@ -65,8 +67,8 @@ impl TestHub {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path().join("hub"));
         change(&mut config);
-        let hub = runtime.block_on(Hub::start(config)).unwrap();
-        let file = std::fs::read_to_string(folder.path().join("hub").join(hub::KEY_FILE)).unwrap();
+        let hub = runtime.block_on(Hub::start(config.clone())).unwrap();
+        let file = std::fs::read_to_string(config.data_dir.join(hub::KEY_FILE)).unwrap();
         let file: Value = serde_json::from_str(&file).unwrap();
         TestHub {
             url: hub.url().to_owned(),
@@ -77,6 +79,7 @@ impl TestHub {
             hub: Some(hub),
             http: reqwest::Client::new(),
             runtime,
+            config,
             folder,
         }
     }
@@ -255,6 +258,17 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// Status of a WebSocket's handshake with this key.
+pub async fn socket_status(hub: &TestHub, key: &str) -> u16 {
+    let address = hub.url.replace("http://", "ws://");
+    let address = format!("{address}/realtime/v1/websocket?apikey={key}");
+    match tokio_tungstenite::connect_async(address).await {
+        Ok((_, response)) => response.status().as_u16(),
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => response.status().as_u16(),
+        Err(other) => panic!("{other}"),
+    }
 }
 
 pub fn id(value: &Value) -> Uuid {

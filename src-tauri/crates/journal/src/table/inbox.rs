@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::outbox::{self, Finish, NewResult};
 use crate::row::{self, Fault, all, get, json, parsed, parsed_option, time, time_option};
 use crate::{Journal, JournalError};
 
@@ -147,29 +148,30 @@ impl Journal {
     /// Writes a claimed command down. Durable: from here on this machine answers for it.
     pub fn receive(&self, command: &NewCommand, now: Timestamp) -> Result<Received, JournalError> {
         self.write("write down a command", |transaction| {
-            let id = command.id.to_string();
-            let known: Option<String> = transaction
-                .prepare_cached("select phase from inbox where command_id = ?1")?
-                .query_row([&id], |row| row.get(0))
-                .optional()?;
-            let Some(phase) = known else {
-                insert(transaction, command, now)?;
-                return Ok(Received::New);
-            };
-            transaction
-                .prepare_cached(
-                    "update inbox set attempt = ?2, lease_token = ?3, claimed = ?4 where command_id = ?1",
-                )?
-                .execute((
-                    &id,
-                    command.attempt,
-                    command.lease_token.to_string(),
-                    command.claimed.to_string(),
-                ))?;
-            let phase = phase
-                .parse()
-                .map_err(|()| Fault::Malformed(format!("phase `{phase}`")))?;
-            Ok(Received::Known { phase })
+            receive(transaction, command, now)
+        })
+    }
+
+    /// The same of a command that the office knows to be begun by this client. Where this journal has never had it, nobody
+    /// knows what came of it: it ends with `unknown` in the same transaction, so that no crash behind it makes it look
+    /// like one that was not begun.
+    pub fn receive_begun(
+        &self,
+        command: &NewCommand,
+        unknown: &NewResult,
+        now: Timestamp,
+    ) -> Result<Received, JournalError> {
+        self.write("write down a command", |transaction| {
+            let received = receive(transaction, command, now)?;
+            if received == Received::New {
+                let finish = Finish {
+                    command: command.id,
+                    result: unknown.clone(),
+                    turn: None,
+                };
+                outbox::end(transaction, &finish, now)?;
+            }
+            Ok(received)
         })
     }
 
@@ -262,6 +264,36 @@ pub(crate) fn must_exist(connection: &rusqlite::Connection, id: &str) -> Result<
     } else {
         Err(Fault::Unknown(format!("command {id}")))
     }
+}
+
+fn receive(
+    transaction: &rusqlite::Transaction<'_>,
+    command: &NewCommand,
+    now: Timestamp,
+) -> Result<Received, Fault> {
+    let id = command.id.to_string();
+    let known: Option<String> = transaction
+        .prepare_cached("select phase from inbox where command_id = ?1")?
+        .query_row([&id], |row| row.get(0))
+        .optional()?;
+    let Some(phase) = known else {
+        insert(transaction, command, now)?;
+        return Ok(Received::New);
+    };
+    transaction
+        .prepare_cached(
+            "update inbox set attempt = ?2, lease_token = ?3, claimed = ?4 where command_id = ?1",
+        )?
+        .execute((
+            &id,
+            command.attempt,
+            command.lease_token.to_string(),
+            command.claimed.to_string(),
+        ))?;
+    let phase = phase
+        .parse()
+        .map_err(|()| Fault::Malformed(format!("phase `{phase}`")))?;
+    Ok(Received::Known { phase })
 }
 
 fn insert(

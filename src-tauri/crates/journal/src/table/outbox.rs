@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use domain::{CommandId, OfficeId, ResultId, Timestamp};
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -16,6 +16,11 @@ use crate::{Journal, JournalError};
 
 /// Longest error text that is kept of a failed try, in characters.
 const ERROR_CHARS_MAX: usize = 500;
+
+/// The field of [`NewCommand::claimed`](crate::NewCommand::claimed) that says for whom a command was claimed: for which
+/// account of which project. What came of it is that one's alone, whoever is served now; opaque here. Rows of a version
+/// that did not tell have none.
+pub const ACCOUNT: &str = "account";
 
 /// Longest that a result may be put off. What is due later than this from now was written under a clock that has been
 /// set back since: it is due at once.
@@ -168,59 +173,78 @@ impl FromStr for Acknowledgement {
 impl Journal {
     /// Ends a command's work: phase, result and turn in one transaction, durable. The result is due at once.
     pub fn finish(&self, finish: &Finish, now: Timestamp) -> Result<Finished, JournalError> {
+        self.write("write down a result", |transaction| end(transaction, finish, now))
+    }
+
+    /// The same of a command that somebody else may have in hands: the result is sent only when the office gives the
+    /// command out again ([`Journal::report_again`]).
+    pub fn finish_untold(&self, finish: &Finish, now: Timestamp) -> Result<Finished, JournalError> {
         self.write("write down a result", |transaction| {
-            let id = finish.command.to_string();
-            let moved = transaction
-                .prepare_cached(
-                    "update inbox set phase = 'finished', finished_at = ?2
-                      where command_id = ?1 and phase <> 'finished'",
-                )?
-                .execute((&id, now.0))?;
-            if moved == 0 {
-                must_exist(transaction, &id)?;
-                return Ok(Finished::Already);
+            let finished = end(transaction, finish, now)?;
+            if finished == Finished::Recorded {
+                let late = Acknowledgement::Late.as_str();
+                transaction
+                    .prepare_cached(
+                        "update outbox set acknowledged = ?2, acknowledged_at = ?3 where command_id = ?1",
+                    )?
+                    .execute((finish.command.to_string(), late, now.0))?;
             }
-            insert(transaction, &id, &finish.result, now)?;
-            if let Some(turn) = &finish.turn {
-                turns::end(transaction, turn, now)?;
-            }
-            Ok(Finished::Recorded)
+            Ok(finished)
         })
     }
 
     /// The results that are due, the longest waiting first. A clock that was set back puts nothing off for longer than
     /// [`PAUSE_MS_MAX`].
-    pub fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>, JournalError> {
+    ///
+    /// `account`: only those of commands that were claimed for it ([`ACCOUNT`]), and of a version that did not tell;
+    /// `None`: all.
+    pub fn due(
+        &self,
+        account: Option<&str>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, JournalError> {
         self.read("read the results that are due", |connection| {
             let mut statement = connection.prepare_cached(
                 "select o.*, i.office_id from outbox o join inbox i using (command_id)
                   where o.acknowledged is null and (o.next_try_at <= ?1 or o.next_try_at > ?2)
+                    and (?4 is null or coalesce(i.claimed ->> ?5, ?4) = ?4)
                   order by o.next_try_at limit ?3",
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            all(&mut statement, (now.0, now.plus_ms(PAUSE_MS_MAX).0, limit), read)
+            let late = now.plus_ms(PAUSE_MS_MAX).0;
+            all(&mut statement, (now.0, late, limit, account, ACCOUNT), read)
         })
     }
 
     /// When the next result is due by the clock that put it off; `None` while all are acknowledged. Nobody sleeps
-    /// longer than [`PAUSE_MS_MAX`] on it: the clock may have been set back since.
-    pub fn next_due_at(&self) -> Result<Option<Timestamp>, JournalError> {
+    /// longer than [`PAUSE_MS_MAX`] on it: the clock may have been set back since. `account`: see [`Journal::due`].
+    pub fn next_due_at(&self, account: Option<&str>) -> Result<Option<Timestamp>, JournalError> {
         self.read("read when the next result is due", |connection| {
             let at: Option<i64> = connection
-                .prepare_cached("select min(next_try_at) from outbox where acknowledged is null")?
-                .query_row([], |row| row.get(0))?;
+                .prepare_cached(
+                    "select o.next_try_at from outbox o join inbox i using (command_id)
+                      where o.acknowledged is null and (?1 is null or coalesce(i.claimed ->> ?2, ?1) = ?1)
+                      order by o.next_try_at limit 1",
+                )?
+                .query_row((account, ACCOUNT), |row| row.get(0))
+                .optional()?;
             Ok(at.map(Timestamp))
         })
     }
 
     /// The commands whose result the office has not answered yet, at most `limit`: they are leased to us as far as it
-    /// knows.
-    pub fn unanswered(&self, limit: usize) -> Result<Vec<CommandId>, JournalError> {
+    /// knows. `account`: see [`Journal::due`].
+    pub fn unanswered(&self, account: Option<&str>, limit: usize) -> Result<Vec<CommandId>, JournalError> {
         self.read("read which results wait for an answer", |connection| {
-            let mut statement = connection
-                .prepare_cached("select command_id from outbox where acknowledged is null limit ?1")?;
+            let mut statement = connection.prepare_cached(
+                "select command_id from outbox o join inbox i using (command_id)
+                  where o.acknowledged is null and (?1 is null or coalesce(i.claimed ->> ?3, ?1) = ?1) limit ?2",
+            )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            all(&mut statement, [limit], |row| parsed(row, "command_id"))
+            all(&mut statement, (account, limit, ACCOUNT), |row| {
+                parsed(row, "command_id")
+            })
         })
     }
 
@@ -298,6 +322,29 @@ impl Journal {
             Ok(())
         })
     }
+}
+
+pub(super) fn end(
+    transaction: &rusqlite::Transaction<'_>,
+    finish: &Finish,
+    now: Timestamp,
+) -> Result<Finished, Fault> {
+    let id = finish.command.to_string();
+    let moved = transaction
+        .prepare_cached(
+            "update inbox set phase = 'finished', finished_at = ?2
+              where command_id = ?1 and phase <> 'finished'",
+        )?
+        .execute((&id, now.0))?;
+    if moved == 0 {
+        must_exist(transaction, &id)?;
+        return Ok(Finished::Already);
+    }
+    insert(transaction, &id, &finish.result, now)?;
+    if let Some(turn) = &finish.turn {
+        turns::end(transaction, turn, now)?;
+    }
+    Ok(Finished::Recorded)
 }
 
 fn insert(

@@ -105,7 +105,7 @@ fn size_takes_the_oldest_first_and_never_what_somebody_waits_for() {
         "{counts:?}"
     );
     assert_eq!(
-        journal.due(NOW.plus_ms(99), 9).unwrap()[0].command,
+        journal.due(None, NOW.plus_ms(99), 9).unwrap()[0].command,
         CommandId(id(3))
     );
     let size = journal.size().unwrap();

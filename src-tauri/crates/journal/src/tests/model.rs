@@ -503,7 +503,7 @@ impl Run {
         due.sort();
         let mut found: Vec<_> = self
             .journal
-            .due(self.now, 100)
+            .due(None, self.now, 100)
             .unwrap()
             .into_iter()
             .map(|row| (row.result.id.0, row.lease_token, row.tries))

@@ -103,14 +103,60 @@ fn a_clock_set_back_by_a_year_delays_no_report() {
     journal
         .postpone(finish(11).result.id, put_off, "no route to host")
         .unwrap();
-    assert_eq!(journal.due(a_year_ago, 9).unwrap().len(), 2);
+    assert_eq!(journal.due(None, a_year_ago, 9).unwrap().len(), 2);
     let a_little = put_off.plus_ms(-PAUSE_MS_MAX - 1);
-    let due = journal.due(a_little, 9).unwrap();
+    let due = journal.due(None, a_little, 9).unwrap();
     assert!(
         due.iter().any(|row| row.command == CommandId(id(11))),
         "set back by a little more than the longest pause"
     );
-    assert_eq!(journal.due(NOW, 9).unwrap().len(), 1, "an ordinary pause is kept");
+    assert_eq!(
+        journal.due(None, NOW, 9).unwrap().len(),
+        1,
+        "an ordinary pause is kept"
+    );
+}
+
+#[test]
+fn a_result_is_given_out_for_the_account_that_claimed_its_command_and_for_no_other() {
+    let Place { journal, .. } = &place();
+    let of = |n: u128, account: Option<&str>| NewCommand {
+        claimed: account.map_or(serde_json::Value::Null, |account| json!({ ACCOUNT: account })),
+        ..command(n)
+    };
+    for (n, account) in [(10, Some("a")), (11, Some("b")), (12, None)] {
+        journal.receive(&of(n, account), NOW).unwrap();
+        journal
+            .finish(&finish(n), NOW.plus_ms(i64::try_from(n).unwrap()))
+            .unwrap();
+    }
+    let late = NOW.plus_ms(100);
+    let ids = |numbers: &[u128]| numbers.iter().map(|n| CommandId(id(*n))).collect::<Vec<_>>();
+    for (account, theirs, next) in [
+        (None, ids(&[10, 11, 12]), Some(NOW.plus_ms(10))),
+        (Some("a"), ids(&[10, 12]), Some(NOW.plus_ms(10))),
+        (Some("b"), ids(&[11, 12]), Some(NOW.plus_ms(11))),
+        // Of a version that did not tell whose it is.
+        (Some("c"), ids(&[12]), Some(NOW.plus_ms(12))),
+    ] {
+        let due = journal.due(account, late, 9).unwrap();
+        assert_eq!(due.iter().map(|row| row.command).collect::<Vec<_>>(), theirs);
+        let mut waiting = journal.unanswered(account, 9).unwrap();
+        waiting.sort_unstable();
+        assert_eq!(waiting, theirs);
+        assert_eq!(journal.next_due_at(account).unwrap(), next);
+    }
+    journal
+        .acknowledge(finish(12).result.id, Acknowledgement::Recorded, late)
+        .unwrap();
+    assert_eq!(
+        journal.next_due_at(Some("c")).unwrap(),
+        None,
+        "nothing to wake up for"
+    );
+    // Given out again to somebody else, its result is theirs: it leaves under their lease.
+    journal.receive(&of(10, Some("b")), late).unwrap();
+    assert_eq!(journal.unanswered(Some("a"), 9).unwrap(), []);
 }
 
 #[test]
@@ -238,4 +284,63 @@ fn a_journal_of_the_first_version_keeps_its_rows_and_what_was_unknown_stays_unkn
         .query_row("pragma auto_vacuum", [], |row| row.get(0))
         .unwrap();
     assert_eq!(shrinks, 2, "it can give space back from now on");
+}
+
+#[test]
+fn what_was_begun_elsewhere_ends_with_the_writing_that_it_came() {
+    let Place { journal, .. } = &place();
+    let unknown = finish(10).result;
+    let receive = || journal.receive_begun(&command(10), &unknown, NOW).unwrap();
+    assert_eq!(receive(), Received::New);
+    let row = journal.command(CommandId(id(10))).unwrap().unwrap();
+    assert_eq!(row.phase, Phase::Finished, "no start takes it for not begun");
+    assert_eq!(journal.due(None, NOW, 9).unwrap()[0].result, unknown);
+    assert_eq!(
+        receive(),
+        Received::Known {
+            phase: Phase::Finished
+        }
+    );
+    // What this journal has had knows more than the office.
+    journal.receive(&command(11), NOW).unwrap();
+    let received = journal.receive_begun(&command(11), &finish(11).result, NOW);
+    assert_eq!(
+        received.unwrap(),
+        Received::Known {
+            phase: Phase::Received
+        }
+    );
+    let row = journal.command(CommandId(id(11))).unwrap().unwrap();
+    assert_eq!(row.phase, Phase::Received);
+}
+
+#[test]
+fn a_result_that_is_not_to_be_told_is_sent_when_the_office_gives_the_command_out_again() {
+    let Place { journal, .. } = &place();
+    journal.receive(&command(10), NOW).unwrap();
+    journal.mark_started(CommandId(id(10)), NOW).unwrap();
+    assert_eq!(
+        journal.finish_untold(&finish(10), NOW).unwrap(),
+        Finished::Recorded
+    );
+    assert_eq!(
+        journal.finish_untold(&finish(10), NOW).unwrap(),
+        Finished::Already
+    );
+    assert!(journal.due(None, NOW, 9).unwrap().is_empty() && journal.unfinished().unwrap().is_empty());
+    assert!(
+        journal.unanswered(None, 9).unwrap().is_empty(),
+        "the office is not told that it is known"
+    );
+    let again = NewCommand {
+        lease_token: id(77),
+        ..command(10)
+    };
+    let phase = Phase::Finished;
+    assert_eq!(journal.receive(&again, NOW).unwrap(), Received::Known { phase });
+    journal
+        .report_again(CommandId(id(10)), ResultId(id(78)), NOW)
+        .unwrap();
+    let due = journal.due(None, NOW, 9).unwrap();
+    assert_eq!((due[0].lease_token, due[0].result.id), (id(77), ResultId(id(78))));
 }

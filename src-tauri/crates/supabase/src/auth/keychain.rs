@@ -1,213 +1,32 @@
-//! The sign-in in the operating system's keychain, for who asks for it: the Secret Service over D-Bus on Linux, the
-//! Keychain on macOS. Where there is none (a server, a container) the file stays, and whoever asks is told why.
+//! The operating system's keychain: the Secret Service over D-Bus on Linux, the Keychain on macOS. Where there is none (a
+//! server, a container) every call says so.
 //!
-//! Only tokens, never a password. A keychain may ask its owner to unlock it: no call here waits longer than
-//! [`ANSWER_WAIT`], and none keeps other tasks of the program from running meanwhile. Called by [`super::Auth`] through
-//! [`TokenStore`], by `client` to choose the store, by the programs to say which one it is.
+//! Nobody is ever asked to unlock it: a program in the background that puts up a window for a password again and again
+//! would teach its owner to type it into any window. A locked one refuses. No call here waits longer than
+//! [`ANSWER_WAIT`], and none keeps other tasks of the program from running meanwhile. Called by [`super::kept`] alone.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::store::{FileTokenStore, StoreError, StoreLock, TokenStore};
-use super::{Project, Tokens};
-
-/// Longest wait for the keychain: its owner may have to unlock it first.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for the keychain: it does not ask its owner, so it answers at once or hangs.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Calls that wait for it at once; more are refused. One refresher makes one call at a time.
 const WAITING_MAX: usize = 4;
 /// Under which name its entries are shown to their owner.
 const SERVICE: &str = "SEMO Office";
 
-/// Where a sign-in is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokensAt {
-    /// In the keychain of the operating system.
-    Keychain,
-    /// In a file that only its owner can read (0600).
-    File,
-}
-
 /// A keychain. Errors are reasons for people, without any of the secret.
 pub trait Keychain: Send + Sync {
+    /// Whether it is there and can be used without asking its owner for anything; else why not.
+    fn is_open(&self) -> Result<(), String>;
     /// The secret under `name`; `None` when there is none.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, String>;
     /// Replaces the secret under `name`.
     fn write(&self, name: &str, secret: &[u8]) -> Result<(), String>;
     /// Forgets the secret under `name`, if there is one.
     fn remove(&self, name: &str) -> Result<(), String>;
-}
-
-/// The store that was chosen.
-pub struct Kept {
-    /// It.
-    pub store: Arc<dyn TokenStore>,
-    /// Which kind it is.
-    pub at: TokensAt,
-    /// Why it is not the keychain, when that was asked for.
-    pub why_not: Option<String>,
-}
-
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept")
-            .field("at", &self.at)
-            .field("why_not", &self.why_not)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Kept {
-    /// The store for the account `email` of `project`: the keychain where that is `wanted` and answers, else `file`.
-    /// Asks the keychain if it is wanted, which may take [`ANSWER_WAIT`].
-    ///
-    /// Not the keychain wherever there is one: programs that share a data folder (a core without a desktop's session, a
-    /// terminal with one) would find different stores, and the one would take the other's sign-in away.
-    pub fn choose(
-        wanted: Option<TokensAt>,
-        keychain: impl FnOnce() -> Arc<dyn Keychain>,
-        file: &Path,
-        project: &Project,
-        email: &str,
-    ) -> Kept {
-        let in_file = |why_not| Kept {
-            store: Arc::new(FileTokenStore::new(file, project)),
-            at: TokensAt::File,
-            why_not,
-        };
-        if wanted != Some(TokensAt::Keychain) {
-            return in_file(None);
-        }
-        let store = KeychainTokenStore::new(keychain(), file, project, email);
-        if let Err(reason) = store.keychain.read(&store.name) {
-            return in_file(Some(reason));
-        }
-        Kept {
-            store: Arc::new(store),
-            at: TokensAt::Keychain,
-            why_not: None,
-        }
-    }
-}
-
-/// Keeps the session of one account and data folder in a keychain. The lock across processes stays a file. A session that
-/// lies in the file stays there, where another program may be using it, until the next one begins.
-pub struct KeychainTokenStore {
-    keychain: Arc<dyn Keychain>,
-    name: String,
-    email: String,
-    file: FileTokenStore,
-}
-
-impl KeychainTokenStore {
-    /// `file`: where the tokens lay, or would lie, without a keychain. It is part of the entry's name: two data folders
-    /// are two sign-ins, and tokens of one project never reach another one.
-    pub fn new(
-        keychain: Arc<dyn Keychain>,
-        file: &Path,
-        project: &Project,
-        email: &str,
-    ) -> KeychainTokenStore {
-        KeychainTokenStore {
-            keychain,
-            name: format!("{} ({})", project.url, file.display()),
-            email: email.to_owned(),
-            file: FileTokenStore::new(file, project),
-        }
-    }
-
-    /// What a start without the keychain has left in the file, if it is this account's.
-    fn in_file(&self) -> Option<Tokens> {
-        let left = self.file.load().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the sign-in file is left alone");
-            None
-        });
-        left.filter(|tokens| self.is_ours(tokens))
-    }
-
-    fn is_ours(&self, tokens: &Tokens) -> bool {
-        tokens.email.eq_ignore_ascii_case(&self.email)
-    }
-
-    fn in_keychain(&self) -> Result<Option<Tokens>, StoreError> {
-        let Some(secret) = self.keychain.read(&self.name).map_err(refused("read"))? else {
-            return Ok(None);
-        };
-        let tokens = serde_json::from_slice(&secret).map_err(|error| StoreError::Keychain {
-            attempted: "understand",
-            reason: format!(
-                "it is damaged (line {}, column {}), sign in again",
-                error.line(),
-                error.column()
-            ),
-        })?;
-        Ok(Some(tokens))
-    }
-
-    /// The session, and where it lies. Of two that which ends later: whoever was killed between keeping a new pair and
-    /// removing the file has left a spent one there.
-    fn newest(&self) -> Result<Option<(Tokens, TokensAt)>, StoreError> {
-        let in_keychain = self.in_keychain();
-        let Some(left) = self.in_file() else {
-            return Ok(in_keychain?.map(|tokens| (tokens, TokensAt::Keychain)));
-        };
-        Ok(Some(match in_keychain {
-            Ok(Some(kept)) if self.is_ours(&kept) && kept.expires_at >= left.expires_at => {
-                (kept, TokensAt::Keychain)
-            }
-            Ok(_) | Err(_) => (left, TokensAt::File),
-        }))
-    }
-}
-
-fn refused(attempted: &'static str) -> impl FnOnce(String) -> StoreError {
-    move |reason| StoreError::Keychain { attempted, reason }
-}
-
-impl TokenStore for KeychainTokenStore {
-    fn load(&self) -> Result<Option<Tokens>, StoreError> {
-        Ok(self.newest()?.map(|(tokens, _)| tokens))
-    }
-
-    fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
-        match self.newest() {
-            // Another program may know only the file: gone from there it would count as signed out.
-            Ok(Some((_, TokensAt::File))) => self.file.save(tokens),
-            Ok(_) | Err(_) => self.begin(tokens),
-        }
-    }
-
-    fn begin(&self, tokens: &Tokens) -> Result<(), StoreError> {
-        let secret = serde_json::to_vec(tokens).map_err(|error| StoreError::Keychain {
-            attempted: "keep",
-            reason: error.to_string(),
-        })?;
-        self.keychain
-            .write(&self.name, &secret)
-            .map_err(refused("keep"))?;
-        // Only now: a keychain that refuses must not cost the pair that there was. Another account's stays.
-        match self.in_file() {
-            Some(_) => self.file.clear(),
-            None => Ok(()),
-        }
-    }
-
-    fn clear(&self) -> Result<(), StoreError> {
-        let in_file = match self.file.load() {
-            Ok(Some(theirs)) if !self.is_ours(&theirs) => Ok(()),
-            Ok(_) | Err(_) => self.file.clear(),
-        };
-        self.keychain.remove(&self.name).map_err(refused("remove"))?;
-        in_file
-    }
-
-    fn try_lock(&self) -> Result<Option<StoreLock>, StoreError> {
-        self.file.try_lock()
-    }
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -233,16 +52,22 @@ impl SystemKeychain {
         }
     }
 
+    /// Carries `work` out behind whatever was asked for before. What has not begun when nobody waits for it any more is
+    /// left undone, unless it is `certain` to be wanted whenever its turn comes.
     fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&keyring_core::Entry) -> keyring_core::Result<T> + Send + 'static,
-        name: &str,
+        certain: bool,
+        work: impl FnOnce() -> keyring_core::Result<T> + Send + 'static,
     ) -> Result<T, String> {
         let queue = self.queue.as_ref().map_err(String::clone)?;
         let (tell, told) = sync_channel(1);
-        let name = name.to_owned();
+        let given_up = Arc::new(AtomicBool::new(false));
+        let seen = given_up.clone();
         let work = move || {
-            let done = entry(&name).and_then(|entry| work(&entry));
+            if seen.load(Ordering::SeqCst) && !certain {
+                return;
+            }
+            let done = is_unlocked().and_then(|()| work());
             // Nobody listens any more after ANSWER_WAIT.
             let _ = tell.send(done.map_err(|error| in_words(&error)));
         };
@@ -251,10 +76,8 @@ impl SystemKeychain {
             TrySendError::Disconnected(_) => "it has failed; start the program again".to_owned(),
         })?;
         aside(|| told.recv_timeout(ANSWER_WAIT)).unwrap_or_else(|_| {
-            Err(format!(
-                "it did not answer within {} s (does it wait to be unlocked?)",
-                ANSWER_WAIT.as_secs()
-            ))
+            given_up.store(true, Ordering::SeqCst);
+            Err(format!("it did not answer within {} s", ANSWER_WAIT.as_secs()))
         })
     }
 }
@@ -266,25 +89,29 @@ impl Default for SystemKeychain {
 }
 
 impl Keychain for SystemKeychain {
+    fn is_open(&self) -> Result<(), String> {
+        self.call(false, || Ok(()))
+    }
+
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
-        let read = |entry: &keyring_core::Entry| match entry.get_secret() {
+        let name = name.to_owned();
+        self.call(false, move || match entry(&name)?.get_secret() {
             Err(keyring_core::Error::NoEntry) => Ok(None),
             secret => secret.map(Some),
-        };
-        self.call(read, name)
+        })
     }
 
     fn write(&self, name: &str, secret: &[u8]) -> Result<(), String> {
-        let secret = secret.to_vec();
-        self.call(move |entry| entry.set_secret(&secret), name)
+        let (name, secret) = (name.to_owned(), secret.to_vec());
+        self.call(false, move || entry(&name)?.set_secret(&secret))
     }
 
     fn remove(&self, name: &str) -> Result<(), String> {
-        let remove = |entry: &keyring_core::Entry| match entry.delete_credential() {
+        let name = name.to_owned();
+        self.call(true, move || match entry(&name)?.delete_credential() {
             Err(keyring_core::Error::NoEntry) => Ok(()),
             removed => removed,
-        };
-        self.call(remove, name)
+        })
     }
 }
 
@@ -306,6 +133,35 @@ fn in_words(error: &keyring_core::Error) -> String {
     cause.to_string()
 }
 
+/// An error while its owner would have to unlock it. The store itself would ask for that.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn is_unlocked() -> keyring_core::Result<()> {
+    use secret_service::EncryptionType;
+    use secret_service::blocking::SecretService;
+    let failed = |error: secret_service::Error| keyring_core::Error::PlatformFailure(Box::new(error));
+    // Nothing secret goes over this connection.
+    let service = SecretService::connect(EncryptionType::Plain).map_err(|error| {
+        let why = in_words(&failed(error));
+        keyring_core::Error::NoStorageAccess(format!("none answers ({why})").into())
+    })?;
+    let collection = service.get_default_collection().map_err(|error| match error {
+        secret_service::Error::NoResult => {
+            keyring_core::Error::NoStorageAccess("it has no place for passwords yet".into())
+        }
+        error => failed(error),
+    })?;
+    match collection.is_locked().map_err(failed)? {
+        true => Err(keyring_core::Error::NoStorageAccess("it is locked".into())),
+        false => Ok(()),
+    }
+}
+
+/// The system asks by itself where it must; an entry of one's own is read without.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn is_unlocked() -> keyring_core::Result<()> {
+    Ok(())
+}
+
 /// Opened anew for each call: a core may outlive the session of its user, and the bus with it.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn entry(name: &str) -> keyring_core::Result<keyring_core::Entry> {
@@ -325,7 +181,3 @@ fn entry(_name: &str) -> keyring_core::Result<keyring_core::Entry> {
         "no keychain of this system is known".to_owned(),
     ))
 }
-
-#[cfg(test)]
-#[path = "keychain_tests.rs"]
-mod tests;

@@ -8,6 +8,7 @@
 //!
 //! Called by [`crate::rest`] and [`crate::realtime`] for tokens, by the programs for signing in and out.
 
+mod kept;
 mod keychain;
 mod store;
 mod wire;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
-pub use self::keychain::{Kept, Keychain, KeychainTokenStore, SystemKeychain, TokensAt};
+pub use self::kept::{Kept, KeptTokens, TokensAt};
+pub use self::keychain::{Keychain, SystemKeychain};
 pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
 use self::wire::Ask;
 use crate::project::{self, Project, ProjectError, in_between, read_body};
@@ -88,10 +90,15 @@ impl Tokens {
             let path = issuer.strip_prefix(url);
             return path.is_some_and(|path| path.is_empty() || path.starts_with('/'));
         }
-        match (reqwest::Url::parse(&self.project), reqwest::Url::parse(url)) {
-            (Ok(theirs), Ok(ours)) => theirs == ours,
-            (Err(_), _) | (_, Err(_)) => false,
-        }
+        is_same_place(&self.project, url)
+    }
+}
+
+/// Do both addresses mean one project?
+fn is_same_place(one: &str, other: &str) -> bool {
+    match (reqwest::Url::parse(one), reqwest::Url::parse(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        (Err(_), _) | (_, Err(_)) => false,
     }
 }
 
@@ -181,6 +188,11 @@ impl AuthError {
             | AuthError::Client { .. } => false,
         }
     }
+
+    /// Has the server had too many tries?
+    pub fn is_rate_limit(&self) -> bool {
+        matches!(self, AuthError::Unreachable { answered: true, reason, .. } if reason.starts_with(wire::TOO_MANY))
+    }
 }
 
 /// The session of one project. Clones share it.
@@ -211,14 +223,32 @@ struct Inner {
 #[derive(Default)]
 struct State {
     tokens: Option<Tokens>,
-    /// They came from the server but are not on disk yet (disk full): they must be stored before they are used.
-    unsaved: bool,
+    /// They came from the server but are not stored yet (disk full): they must be before they are used. The refresh
+    /// token that they were given for.
+    unsaved: Option<String>,
+    /// Why the store could not be asked or written to, when that was tried last.
+    store_trouble: Option<(String, bool)>,
     /// How the last session ended here.
     ended: Option<Ended>,
     /// No refresh before this, while the token still works.
     pause_until: Option<Instant>,
     /// What the server said to the last refreshes, when it is in trouble.
     trouble: Option<Trouble>,
+}
+
+/// A session that goes on, while what is kept of it can be neither read nor written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreTrouble {
+    /// For people.
+    pub why: String,
+    /// It is the keychain that refuses, not a file.
+    pub is_keychain: bool,
+    /// When the present token ends, by our clock.
+    pub until: Timestamp,
+}
+
+fn in_short(error: &StoreError) -> (String, bool) {
+    (error.to_string(), matches!(error, StoreError::Keychain { .. }))
 }
 
 /// A server that cannot refresh at the moment.
@@ -258,19 +288,27 @@ impl Auth {
         clock: Arc<dyn Clock>,
         store: Arc<dyn TokenStore>,
     ) -> Result<Auth, AuthError> {
+        let auth = Auth::unopened(project, clock, store)?;
+        auth.state().tokens = auth.inner.store.load()?;
+        Ok(auth)
+    }
+
+    /// The same without a look at the store, which may make its owner wait: that comes with the first token that is
+    /// wanted, and until then nobody counts as signed in.
+    pub fn unopened(
+        project: Project,
+        clock: Arc<dyn Clock>,
+        store: Arc<dyn TokenStore>,
+    ) -> Result<Auth, AuthError> {
         let http = project.http().map_err(|source| AuthError::Client { source })?;
         project.headers()?;
-        let state = State {
-            tokens: store.load()?,
-            ..State::default()
-        };
         Ok(Auth {
             inner: Arc::new(Inner {
                 project,
                 http,
                 clock,
                 store,
-                state: Mutex::new(state),
+                state: Mutex::default(),
                 turn: tokio::sync::Mutex::new(()),
             }),
         })
@@ -295,6 +333,19 @@ impl Auth {
         self.state().tokens.as_ref().map(|tokens| tokens.email.clone())
     }
 
+    /// Why the sign-in cannot be renewed though nobody has ended it (its store refuses), and until when the present
+    /// token works.
+    pub fn store_trouble(&self) -> Option<StoreTrouble> {
+        let state = self.state();
+        let until = state.tokens.as_ref()?.expires_at;
+        let (why, is_keychain) = state.store_trouble.clone()?;
+        Some(StoreTrouble {
+            why,
+            is_keychain,
+            until,
+        })
+    }
+
     /// Asks whether the project answers and takes the key, before anybody types a password.
     pub async fn answers(&self) -> Result<(), AuthError> {
         let url = self.inner.project.join("/auth/v1/settings");
@@ -316,8 +367,19 @@ impl Auth {
         let _lock = self.store_lock(Ask::Password).await?;
         let body = json!({"email": email, "password": password, "gotrue_meta_security": {}});
         let tokens = self.token_request(Ask::Password, "password", &body).await?;
-        let saved = self.inner.store.begin(&tokens);
-        self.adopt_saved(tokens, saved)
+        // What cannot be kept is no sign-in: the one of before, if there is one, goes on.
+        self.inner.store.begin(&tokens)?;
+        self.go_on(tokens.clone());
+        Ok(tokens)
+    }
+
+    /// Stores a session that [`Auth::sign_in`] of another [`Auth`] has just begun at the same project.
+    pub async fn take_over(&self, tokens: &Tokens) -> Result<(), AuthError> {
+        let _turn = self.inner.turn.lock().await;
+        let _lock = self.store_lock(Ask::Password).await?;
+        self.inner.store.begin(tokens)?;
+        self.go_on(tokens.clone());
+        Ok(())
     }
 
     /// A token that the server will take. Refreshes when two thirds of its life are over or less than a minute is
@@ -341,10 +403,14 @@ impl Auth {
             ) => {
                 let now = self.inner.clock.now();
                 let mut state = self.state();
+                state.store_trouble = match &error {
+                    AuthError::Store { source } => Some(in_short(source)),
+                    _ => None,
+                };
                 let alive = state
                     .tokens
                     .as_ref()
-                    .filter(|tokens| !state.unsaved && tokens.is_alive(now));
+                    .filter(|tokens| state.unsaved.is_none() && tokens.is_alive(now));
                 let Some(token) = alive.map(|tokens| tokens.access_token.clone()) else {
                     return Err(error);
                 };
@@ -378,7 +444,7 @@ impl Auth {
             let state = self.state();
             if let Some(tokens) = &state.tokens
                 && tokens.access_token != refused
-                && !state.unsaved
+                && state.unsaved.is_none()
             {
                 return Ok(tokens.clone());
             }
@@ -406,11 +472,18 @@ impl Auth {
             };
             tokens
         };
-        self.inner.store.clear()?;
+        let cleared = self.inner.store.clear();
         drop(lock);
-        let Some(tokens) = tokens else {
-            return Ok(());
+        // The project is told whatever the store says: what stays there is worth nothing then.
+        let told = match tokens {
+            Some(tokens) => self.tell_sign_out(&tokens).await,
+            None => Ok(()),
         };
+        cleared?;
+        told
+    }
+
+    async fn tell_sign_out(&self, tokens: &Tokens) -> Result<(), AuthError> {
         let url = self.inner.project.join("/auth/v1/logout?scope=local");
         let request = self.inner.http.post(&url).bearer_auth(&tokens.access_token);
         match self.send(Ask::Logout, &url, request).await {
@@ -432,7 +505,7 @@ impl Auth {
     fn usable_token(&self) -> Option<String> {
         let now = self.inner.clock.now();
         let state = self.state();
-        let tokens = state.tokens.as_ref().filter(|_| !state.unsaved)?;
+        let tokens = state.tokens.as_ref().filter(|_| state.unsaved.is_none())?;
         let paused = state.pause_until.is_some_and(|until| Instant::now() < until);
         let usable = tokens.is_fresh(now) || (paused && tokens.is_alive(now));
         usable.then(|| tokens.access_token.clone())
@@ -442,30 +515,35 @@ impl Auth {
     async fn refresh_locked(&self) -> Result<Tokens, AuthError> {
         let (mine, unsaved) = {
             let state = self.state();
-            (state.tokens.clone(), state.unsaved)
+            (state.tokens.clone(), state.unsaved.clone())
         };
         let Some(mine) = mine else {
             return self.take_up_stored().await;
         };
         let _lock = self.store_lock(Ask::Refresh).await?;
-        if unsaved {
-            return self.adopt(mine);
-        }
+        // What of ours must lie there, unless somebody else has been at it.
+        let lies_there = unsaved.as_ref().unwrap_or(&mine.refresh_token);
         match self.inner.store.load() {
             Ok(Some(stored)) if stored.user != mine.user => {
                 // Going on would be acting as the one and writing over the other's sign-in.
                 return Err(self.end(&mine, "somebody else has signed in on this machine meanwhile"));
             }
             // Another program has refreshed: its pair is ours too, and our token is spent.
-            Ok(Some(stored)) if stored.refresh_token != mine.refresh_token => {
+            Ok(Some(stored)) if stored.refresh_token != *lies_there => {
                 return self.go_on_with(stored).await;
             }
             Ok(Some(_)) => {}
+            // Also of what could not be stored then: nothing comes back after a sign-out.
             Ok(None) => return Err(self.end(&mine, "another program on this machine has signed out")),
+            // A new pair could not be kept, and the old one would be spent.
+            Err(error @ StoreError::Keychain { .. }) => return Err(error.into()),
             // What we hold in memory still works; a damaged file is replaced by the save below.
             Err(error) => tracing::warn!(%error, "the stored sign-in could not be read again"),
         }
-        self.refresh_with(&mine).await
+        match unsaved {
+            Some(replaced) => self.adopt(mine, replaced),
+            None => self.refresh_with(&mine).await,
+        }
     }
 
     async fn refresh_with(&self, old: &Tokens) -> Result<Tokens, AuthError> {
@@ -474,7 +552,7 @@ impl Auth {
         let answer = self.token_request(Ask::Refresh, "refresh_token", &body).await;
         self.note_trouble(&answer);
         match answer {
-            Ok(tokens) => self.adopt(tokens),
+            Ok(tokens) => self.adopt(tokens, old.refresh_token.clone()),
             Err(AuthError::SignedOut { reason }) => {
                 tracing::warn!(%reason, "the session is over");
                 let over = self.end(old, &reason);
@@ -537,22 +615,27 @@ impl Auth {
 
     /// A sign-in that another program has stored since nobody was signed in here.
     async fn take_up_stored(&self) -> Result<Tokens, AuthError> {
-        if !self.stored().is_some_and(|stored| self.may_take_up(&stored)) {
+        if !self.stored()?.is_some_and(|stored| self.may_take_up(&stored)) {
             return Err(self.signed_out());
         }
         let _lock = self.store_lock(Ask::Refresh).await?;
         // Again, since it may have been refreshed or removed while we waited.
-        match self.stored().filter(|stored| self.may_take_up(stored)) {
+        match self.stored()?.filter(|stored| self.may_take_up(stored)) {
             Some(stored) => self.go_on_with(stored).await,
             None => Err(self.signed_out()),
         }
     }
 
-    fn stored(&self) -> Option<Tokens> {
-        self.inner.store.load().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the stored sign-in could not be read");
-            None
-        })
+    fn stored(&self) -> Result<Option<Tokens>, AuthError> {
+        match self.inner.store.load() {
+            Ok(stored) => Ok(stored),
+            // Locked is not signed out.
+            Err(error @ StoreError::Keychain { .. }) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the stored sign-in could not be read");
+                Ok(None)
+            }
+        }
     }
 
     fn may_take_up(&self, stored: &Tokens) -> bool {
@@ -567,11 +650,16 @@ impl Auth {
         if !stored.is_fresh(self.inner.clock.now()) {
             return self.refresh_with(&stored).await;
         }
+        self.go_on(stored.clone());
+        Ok(stored)
+    }
+
+    /// From here on these are ours; they are stored.
+    fn go_on(&self, tokens: Tokens) {
         *self.state() = State {
-            tokens: Some(stored.clone()),
+            tokens: Some(tokens),
             ..State::default()
         };
-        Ok(stored)
     }
 
     /// Forgets the session in memory and gives the error that says so.
@@ -591,21 +679,23 @@ impl Auth {
         }
     }
 
-    /// Stores a pair, and only then lets it be used.
-    fn adopt(&self, tokens: Tokens) -> Result<Tokens, AuthError> {
-        let saved = self.inner.store.save(&tokens);
-        self.adopt_saved(tokens, saved)
-    }
-
-    fn adopt_saved(&self, tokens: Tokens, saved: Result<(), StoreError>) -> Result<Tokens, AuthError> {
-        let unsaved = saved.is_err();
-        *self.state() = State {
-            tokens: Some(tokens.clone()),
-            unsaved,
-            ..State::default()
-        };
-        saved?;
-        Ok(tokens)
+    /// Stores a pair, and only then lets it be used. `replaced`: the refresh token that it was given for.
+    fn adopt(&self, tokens: Tokens, replaced: String) -> Result<Tokens, AuthError> {
+        match self.inner.store.save(&tokens) {
+            Ok(()) => {
+                self.go_on(tokens.clone());
+                Ok(tokens)
+            }
+            Err(error) => {
+                *self.state() = State {
+                    tokens: Some(tokens),
+                    unsaved: Some(replaced),
+                    store_trouble: Some(in_short(&error)),
+                    ..State::default()
+                };
+                Err(error.into())
+            }
+        }
     }
 
     /// The right to refresh and to write the stored session, across processes. `ask`: what it is wanted for.

@@ -8,6 +8,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::{Project, Tokens};
 
 /// A token file larger than this is not one of ours.
@@ -71,21 +74,20 @@ pub enum StoreError {
     },
 }
 
-/// Keeps the session of one project in one file that only its owner can read (0600), replaced as a whole. The file has
-/// room for one: another project's session in it is none, and is left there.
-#[derive(Debug)]
-pub struct FileTokenStore {
+/// A file of ours that only its owner can read (0600), replaced as a whole, with the lock that goes with it.
+#[derive(Debug, Clone)]
+pub(super) struct PrivateFile {
     path: PathBuf,
-    project: String,
 }
 
-impl FileTokenStore {
+impl PrivateFile {
     /// `path`: the file; its folder is made when missing. A lock file of the same name plus `.lock` is put beside it.
-    pub fn new(path: impl Into<PathBuf>, project: &Project) -> FileTokenStore {
-        FileTokenStore {
-            path: path.into(),
-            project: project.url.clone(),
-        }
+    pub(super) fn new(path: impl Into<PathBuf>) -> PrivateFile {
+        PrivateFile { path: path.into() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -94,44 +96,128 @@ impl FileTokenStore {
         name.into()
     }
 
-    fn write_whole(&self, text: &[u8]) -> Result<(), StoreError> {
-        let fail = |attempted, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::File {
-                attempted,
-                path,
-                source,
+    fn failed(&self, attempted: &'static str) -> impl Fn(io::Error) -> StoreError + use<> {
+        let path = self.path.clone();
+        move |source| StoreError::File {
+            attempted,
+            path: path.clone(),
+            source,
+        }
+    }
+
+    /// What is in it, as JSON; `None` when there is none.
+    pub(super) fn read(&self) -> Result<Option<Value>, StoreError> {
+        let fail = self.failed("read");
+        match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+            Ok(about) if about.len() > FILE_BYTES_MAX => {
+                return Err(self.damaged("it is too large".to_owned()));
             }
+            Ok(_) => {}
+        }
+        let text = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(fail)?,
         };
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| self.damaged(format!("line {}, column {}", error.line(), error.column())))?;
+        Ok(Some(value))
+    }
+
+    /// Its content is never told.
+    pub(super) fn damaged(&self, why: String) -> StoreError {
+        StoreError::Damaged {
+            path: self.path.clone(),
+            why,
+        }
+    }
+
+    /// Replaces it as a whole, durably.
+    pub(super) fn write<T: Serialize>(&self, content: &T) -> Result<(), StoreError> {
+        let text =
+            serde_json::to_vec(content).map_err(|error| self.failed("write")(io::Error::other(error)))?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder {
-            fs::create_dir_all(folder).map_err(fail("make the folder of", &self.path))?;
+            fs::create_dir_all(folder).map_err(self.failed("make the folder of"))?;
         }
         let fresh = self.beside(&format!(".{}.new", std::process::id()));
         let write = || -> io::Result<()> {
             let mut file = private_file(&fresh, true)?;
-            file.write_all(text)?;
+            file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&fresh, &self.path)
         };
         if let Err(source) = write() {
             // A half-written file holds tokens: it must not stay. Failing to remove it adds nothing to the story.
             let _ = fs::remove_file(&fresh);
-            return Err(StoreError::File {
-                attempted: "write",
-                path: self.path.clone(),
-                source,
-            });
+            return Err(self.failed("write")(source));
         }
         #[cfg(unix)]
         if let Some(folder) = folder {
             // The rename itself is durable only when the folder is.
             fs::File::open(folder)
                 .and_then(|folder| folder.sync_all())
-                .map_err(fail("write", &self.path))?;
+                .map_err(self.failed("write"))?;
         }
         Ok(())
     }
+
+    /// Removes it, if it is there.
+    pub(super) fn remove(&self) -> Result<(), StoreError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// See [`TokenStore::try_lock`].
+    pub(super) fn try_lock(&self) -> Result<Option<StoreLock>, StoreError> {
+        let path = self.beside(".lock");
+        let fail = PrivateFile::new(path.clone()).failed("lock");
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(&fail)?;
+        }
+        let file = private_file(&path, false).map_err(&fail)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(StoreLock { _file: Some(file) })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(fail(error)),
+        }
+    }
+}
+
+/// Keeps the session of one project in one file that only its owner can read. The file has room for one: another
+/// project's session in it is none, and is left there.
+#[derive(Debug)]
+pub struct FileTokenStore {
+    file: PrivateFile,
+    project: String,
+}
+
+impl FileTokenStore {
+    /// `path`: the file; its folder is made when missing. A lock file of the same name plus `.lock` is put beside it.
+    pub fn new(path: impl Into<PathBuf>, project: &Project) -> FileTokenStore {
+        FileTokenStore {
+            file: PrivateFile::new(path),
+            project: project.url.clone(),
+        }
+    }
+}
+
+/// The tokens in `content`; `None` when they are another project's: whoever runs another project's server must not be
+/// shown them.
+pub(super) fn tokens_in(
+    content: Value,
+    file: &PrivateFile,
+    project: &str,
+) -> Result<Option<Tokens>, StoreError> {
+    let tokens: Tokens = serde_json::from_value(content)
+        .map_err(|_| file.damaged("it has not the form of a sign-in".to_owned()))?;
+    Ok(tokens.are_of(project).then(|| Tokens {
+        project: project.to_owned(),
+        ..tokens
+    }))
 }
 
 /// Opens for writing, for the owner only.
@@ -152,74 +238,26 @@ fn private_file(path: &Path, truncate: bool) -> io::Result<fs::File> {
 
 impl TokenStore for FileTokenStore {
     fn load(&self) -> Result<Option<Tokens>, StoreError> {
-        let fail = |source| StoreError::File {
-            attempted: "read",
-            path: self.path.clone(),
-            source,
-        };
-        match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(error)),
-            Ok(about) if about.len() > FILE_BYTES_MAX => {
-                return Err(StoreError::Damaged {
-                    path: self.path.clone(),
-                    why: "it is too large".to_owned(),
-                });
-            }
-            Ok(_) => {}
+        match self.file.read()? {
+            Some(content) => tokens_in(content, &self.file, &self.project),
+            None => Ok(None),
         }
-        let text = fs::read(&self.path).map_err(fail)?;
-        let tokens: Tokens = serde_json::from_slice(&text).map_err(|error| StoreError::Damaged {
-            path: self.path.clone(),
-            why: format!("line {}, column {}", error.line(), error.column()),
-        })?;
-        // Whoever runs another project's server must not be shown them.
-        Ok(tokens.are_of(&self.project).then(|| Tokens {
-            project: self.project.clone(),
-            ..tokens
-        }))
     }
 
     fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(tokens).map_err(|error| StoreError::File {
-            attempted: "write",
-            path: self.path.clone(),
-            source: io::Error::other(error),
-        })?;
-        self.write_whole(&text)
+        self.file.write(tokens)
     }
 
     fn clear(&self) -> Result<(), StoreError> {
         // What is damaged goes: nobody can use it any more.
-        if matches!(self.load(), Ok(None)) {
-            return Ok(());
-        }
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::File {
-                attempted: "remove",
-                path: self.path.clone(),
-                source: error,
-            }),
-            _ => Ok(()),
+        match self.load() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => self.file.remove(),
         }
     }
 
     fn try_lock(&self) -> Result<Option<StoreLock>, StoreError> {
-        let path = self.beside(".lock");
-        let fail = |source| StoreError::File {
-            attempted: "lock",
-            path: path.clone(),
-            source,
-        };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(fail)?;
-        }
-        let file = private_file(&path, false).map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(StoreLock { _file: Some(file) })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(fail(error)),
-        }
+        self.file.try_lock()
     }
 }
 

@@ -123,6 +123,9 @@ const SIGNED_OUT_CODES: [&str; 7] = [
     "invalid_grant",
 ];
 
+/// How the reason begins of an error that says that there were too many tries.
+pub(super) const TOO_MANY: &str = "it answered 429";
+
 /// What was being asked of Auth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -275,10 +278,10 @@ mod tests {
             ask(500, "unexpected_failure"),
             AuthError::Unreachable { .. }
         ));
-        assert!(matches!(
-            ask(429, "over_request_rate_limit"),
-            AuthError::Unreachable { .. }
-        ));
+        assert!(!ask(500, "unexpected_failure").is_rate_limit());
+        let too_many = ask(429, "over_request_rate_limit");
+        assert!(matches!(too_many, AuthError::Unreachable { .. }));
+        assert!(too_many.is_rate_limit());
         assert!(
             matches!(ask(401, ""), AuthError::Refused { .. }),
             "a wrong key does not end the session"

@@ -94,6 +94,26 @@ pub struct Claim<'a> {
     /// All that this client has: what is leased to it beside that is given again, since an earlier answer was lost.
     /// `None`: that cannot be told, and nothing is given again before its lease is over.
     pub known: Option<&'a [CommandId]>,
+    /// From which data folder this client works ([`Registration::folder`]). `None`: that is not told.
+    pub folder: Option<Uuid>,
+}
+
+/// A client, as it makes itself known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration<'a> {
+    /// In which office.
+    pub office: OfficeId,
+    /// Its id there.
+    pub client: ClientId,
+    /// Its name, for people.
+    pub name: &'a str,
+    /// `linux`, `macos` …
+    pub platform: &'a str,
+    /// Version of the program.
+    pub version: &'a str,
+    /// The key of the data folder from which it works from now on; whoever goes by this client from another folder (a
+    /// copy) is refused from here on. `None`: that stays as it is.
+    pub folder: Option<Uuid>,
 }
 
 /// What came of a command.
@@ -195,9 +215,27 @@ impl Rest {
         platform: &str,
         version: &str,
     ) -> Result<ClientRow, RestError> {
-        let args = json!({
-            "p_office": office, "p_client": client, "p_name": name, "p_platform": platform, "p_version": version,
+        let registration = Registration {
+            office,
+            client,
+            name,
+            platform,
+            version,
+            folder: None,
+        };
+        self.register(&registration).await
+    }
+
+    /// The same, in all that can be told. A database from before `p_folder` is [`RestError::NotFound`] with the code
+    /// [`NO_SUCH_FUNCTION`].
+    pub async fn register(&self, registration: &Registration<'_>) -> Result<ClientRow, RestError> {
+        let mut args = json!({
+            "p_office": registration.office, "p_client": registration.client, "p_name": registration.name,
+            "p_platform": registration.platform, "p_version": registration.version,
         });
+        if let Some(folder) = registration.folder {
+            args["p_folder"] = json!(folder);
+        }
         self.rpc("register_client", &args).await
     }
 
@@ -217,11 +255,13 @@ impl Rest {
             lease_s,
             kinds: None,
             known: None,
+            folder: None,
         };
         self.claim(&claim).await
     }
 
-    /// The same, in all that can be asked for. A database from before that is [`RestError::NotFound`] with the code
+    /// The same, in all that can be asked for. [`RestError::Conflict`]: another core works as this client, from another
+    /// data folder. A database from before that is [`RestError::NotFound`] with the code
     /// [`NO_SUCH_FUNCTION`].
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<Vec<ClaimedCommand>, RestError> {
         let mut args = json!({
@@ -233,6 +273,9 @@ impl Rest {
         }
         if let Some(known) = claim.known {
             args["p_known"] = json!(known);
+        }
+        if let Some(folder) = claim.folder {
+            args["p_folder"] = json!(folder);
         }
         let mut claimed: Vec<ClaimedCommand> = self.rpc("claim_commands", &args).await?;
         // RETURNING has no order.
@@ -256,14 +299,19 @@ impl Rest {
     }
 
     /// Asks whether the first effect of a command may happen now, and keeps its lease. Only [`BeginAnswer::Begun`]
-    /// allows it. A database from before that is [`RestError::NotFound`] with the code [`NO_SUCH_FUNCTION`].
+    /// allows it. `folder`: as in [`Claim::folder`]. A database from before that is [`RestError::NotFound`] with the code
+    /// [`NO_SUCH_FUNCTION`].
     pub async fn begin_command(
         &self,
         command: CommandId,
         token: Uuid,
         lease_s: u32,
+        folder: Option<Uuid>,
     ) -> Result<BeginAnswer, RestError> {
-        let args = json!({"p_command": command, "p_token": token, "p_lease_s": lease_s});
+        let mut args = json!({"p_command": command, "p_token": token, "p_lease_s": lease_s});
+        if let Some(folder) = folder {
+            args["p_folder"] = json!(folder);
+        }
         self.rpc("begin_command", &args).await
     }
 

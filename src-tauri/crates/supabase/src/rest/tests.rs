@@ -417,6 +417,7 @@ async fn only_some_kinds_are_claimed_when_they_are_named() {
         lease_s: 60,
         kinds: Some(&["approve"]),
         known: Some(&known),
+        folder: Some(uuid::Uuid::from_u128(8)),
     };
     let error = rest
         .claim(&claim)
@@ -429,7 +430,9 @@ async fn only_some_kinds_are_claimed_when_they_are_named() {
     let asked = stub.asked();
     assert_eq!(asked[1].body["p_kinds"], json!(["approve"]));
     assert_eq!(asked[1].body["p_known"], json!(known));
+    assert_eq!(asked[1].body["p_folder"], json!(uuid::Uuid::from_u128(8)));
     assert_eq!(asked[0].body.get("p_known"), None);
+    assert_eq!(asked[0].body.get("p_folder"), None);
 }
 
 #[tokio::test]

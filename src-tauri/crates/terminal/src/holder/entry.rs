@@ -98,10 +98,7 @@ fn settle(folder: &Path) -> io::Result<Home> {
 pub(crate) fn serve(mut first: UnixStream, home: io::Result<Option<Home>>) -> io::Result<()> {
     let (hello, plan, frames) = hear_plan(&mut first)?;
     let begun = home
-        .map_err(|error| Refused {
-            kind: Refusal::Own,
-            why: format!("its folder: {error}"),
-        })
+        .map_err(|error| Refused::new(Refusal::Own, format!("its folder: {error}")))
         .and_then(|home| begin(&hello, &plan, home));
     let (program, mut home) = match begun {
         Ok(begun) => begun,
@@ -140,26 +137,22 @@ fn begin(hello: &Hello, plan: &Plan, home: Option<Home>) -> Result<(Program, Opt
         return Err(other_protocol(hello));
     }
     if home.as_ref().is_some_and(|home| home.record.tag != hello.tag) {
-        return Err(Refused {
-            kind: Refusal::Own,
-            why: format!("its folder is not that of {}", hello.tag),
-        });
+        let why = format!("its folder is not that of {}", hello.tag);
+        return Err(Refused::new(Refusal::Own, why));
     }
     Program::start(plan, &hello.tag).map(|program| (program, home))
 }
 
 pub(crate) fn other_protocol(hello: &Hello) -> Refused {
     let version = env!("CARGO_PKG_VERSION");
-    Refused {
-        kind: Refusal::Protocol,
-        why: format!(
-            "the holder is of version {version} and speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}, this program {} to {}; start version \
-             {version} again to go on with this session, or end process {}",
-            hello.lowest,
-            hello.highest,
-            std::process::id()
-        ),
-    }
+    let why = format!(
+        "the holder is of version {version} and speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}, this program {} to {}; start version \
+         {version} again to go on with this session, or end process {}",
+        hello.lowest,
+        hello.highest,
+        std::process::id()
+    );
+    Refused::new(Refusal::Protocol, why)
 }
 
 /// The first frame of the core that started us.

@@ -25,14 +25,8 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it in a new PTY, with its tag in its environment.
     pub(crate) fn start(plan: &Plan, tag: &str) -> Result<Program, Refused> {
-        let open_failed = |why: String| Refused {
-            kind: Refusal::Open,
-            why,
-        };
-        let spawn_failed = |why: String| Refused {
-            kind: Refusal::Spawn,
-            why,
-        };
+        let open_failed = |why: String| Refused::new(Refusal::Open, why);
+        let spawn_failed = |why: String| Refused::new(Refusal::Spawn, why);
         if !plan.cwd.is_dir() {
             return Err(spawn_failed("the working folder does not exist".to_owned()));
         }

@@ -637,22 +637,23 @@ impl Holder {
     }
 
     fn may_hold(&self, hello: &Hello) -> Result<(), Refused> {
-        let refused = |kind, why: String| Err(Refused { kind, why });
         if hello.spoken().is_none() {
             return Err(other_protocol(hello));
         }
         if hello.tag != self.tag || hello.plan.is_some() {
-            return refused(Refusal::Stranger, format!("this is the holder of {}", self.tag));
+            let why = format!("this is the holder of {}", self.tag);
+            return Err(Refused::new(Refusal::Stranger, why));
         }
         let is_taken = self.link.as_ref().is_some_and(|link| hello.epoch <= link.epoch);
         if is_taken || hello.epoch < self.epoch {
-            return refused(
-                Refusal::Taken,
-                format!(
-                    "another core holds it (launch {}, this is {})",
-                    self.epoch, hello.epoch
-                ),
+            let why = format!(
+                "another core holds it (launch {}, this is {})",
+                self.epoch, hello.epoch
             );
+            return Err(Refused {
+                launch: Some(self.epoch),
+                ..Refused::new(Refusal::Taken, why)
+            });
         }
         Ok(())
     }

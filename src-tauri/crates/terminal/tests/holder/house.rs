@@ -173,6 +173,23 @@ pub fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// Cuts the connection between a holder and this process, as if something odd had happened to it; false when there is
+/// none at the moment.
+pub fn cut(holder: u32) -> bool {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let own = rustix::process::getpid();
+    let descriptors = fs::read_dir(format!("/proc/{holder}/fd")).unwrap();
+    let ours = descriptors.flatten().find_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+        (peer.pid == own).then_some(socket)
+    });
+    ours.is_some_and(|socket| rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).is_ok())
+}
+
 /// The number behind `name=` on the screen.
 pub fn number(terminal: &Terminal, name: &str) -> u32 {
     let rows = terminal.screen().rows;

@@ -6,6 +6,7 @@
     reason = "helpers of tests, outside a test function; a core that is killed is a process"
 )]
 
+mod broken;
 mod doors;
 mod faults;
 mod full;

@@ -10,7 +10,7 @@ use crate::house::{GRACE, House, frame, heard, hello, lives, say, shows, until};
 const INPUT_DONE: u8 = 68;
 
 /// Reads nothing before a file is there, and then everything into another.
-fn deaf(house: &House) -> String {
+pub fn deaf(house: &House) -> String {
     format!(
         "stty raw -echo; echo ready; while [ ! -e {} ]; do sleep 0.05; done; exec cat > {}",
         house.file("go").display(),
@@ -24,6 +24,23 @@ fn filler() -> Vec<u8> {
 
 async fn write(terminal: &Terminal, bytes: Vec<u8>) -> TerminalError {
     terminal.write(bytes).await.unwrap_err()
+}
+
+/// Behind what filled the terminal the program has read "this", and nothing that was taken back.
+async fn has_read_this_alone(house: &House) {
+    has_read(house, &[filler(), b"this".to_vec()].concat()).await;
+}
+
+/// The program has read `wanted` and nothing else.
+pub async fn has_read(house: &House, wanted: &[u8]) {
+    until("it has read everything", || {
+        fs::metadata(house.file("heard")).is_ok_and(|heard| heard.len() >= wanted.len() as u64)
+    })
+    .await;
+    assert!(
+        fs::read(house.file("heard")).unwrap() == wanted,
+        "not what was typed"
+    );
 }
 
 #[tokio::test]
@@ -42,16 +59,8 @@ async fn input_that_was_given_up_is_never_typed_and_one_that_was_begun_is_said_t
     let given_up = tokio::time::timeout(Duration::from_millis(50), terminal.write("nor this"));
     assert!(given_up.await.is_err());
     fs::write(house.file("go"), "").unwrap();
-    let wanted = [filler(), b"this".to_vec()].concat();
     terminal.write("this").await.unwrap();
-    until("it has read everything", || {
-        fs::metadata(house.file("heard")).is_ok_and(|heard| heard.len() >= wanted.len() as u64)
-    })
-    .await;
-    assert!(
-        fs::read(house.file("heard")).unwrap() == wanted,
-        "not what was typed"
-    );
+    has_read_this_alone(&house).await;
     assert!(terminal.stop(GRACE).await.unwrap().is_proven());
 }
 
@@ -78,15 +87,7 @@ async fn what_a_core_that_is_gone_had_not_begun_to_type_is_not_typed() {
     assert!(given_up.await.is_err(), "the program has read nothing");
     fs::write(house.file("go"), "").unwrap();
     next.write("this").await.unwrap();
-    let wanted = [filler(), b"this".to_vec()].concat();
-    until("it has read everything", || {
-        fs::metadata(house.file("heard")).is_ok_and(|heard| heard.len() >= wanted.len() as u64)
-    })
-    .await;
-    assert!(
-        fs::read(house.file("heard")).unwrap() == wanted,
-        "not what was typed"
-    );
+    has_read_this_alone(&house).await;
     assert!(lives(next.pid()));
     assert!(next.stop(GRACE).await.unwrap().is_proven());
 }

@@ -91,18 +91,14 @@ impl Follow {
     /// Whether `row` satisfies every condition; `ask` answers what only the database can compare (true, false, or null).
     /// A column that is not there satisfies nothing.
     pub fn holds(&self, row: &Map<String, Value>, ask: impl Fn(&Question) -> Option<bool>) -> bool {
-        self.conditions.iter().all(|check| {
-            let Some(value) = row.get(&check.column) else {
-                return false;
-            };
-            let known = |holds: bool| (!value.is_null()).then_some(holds);
-            let answer = match &check.test {
-                Test::Same(values) => known(values.contains(value)),
-                Test::Distinct(other) => Some(value != other),
-                Test::Is(other) => Some(value == other),
-                Test::Asked(question) => ask(question),
-            };
-            answer.is_some_and(|holds| holds != check.negated)
+        self.conditions.iter().all(|check| check.holds(row, &ask))
+    }
+
+    /// Whether `row` may satisfy every condition, as far as can be said without the database.
+    pub fn may_hold(&self, row: &Map<String, Value>) -> bool {
+        self.conditions.iter().all(|check| match check.test {
+            Test::Asked(_) => row.contains_key(&check.column),
+            Test::Same(_) | Test::Distinct(_) | Test::Is(_) => check.holds(row, |_| None),
         })
     }
 
@@ -112,6 +108,22 @@ impl Follow {
             Test::Asked(question) => Some(question),
             Test::Same(_) | Test::Distinct(_) | Test::Is(_) => None,
         })
+    }
+}
+
+impl Check {
+    fn holds(&self, row: &Map<String, Value>, ask: impl Fn(&Question) -> Option<bool>) -> bool {
+        let Some(value) = row.get(&self.column) else {
+            return false;
+        };
+        let known = |holds: bool| (!value.is_null()).then_some(holds);
+        let answer = match &self.test {
+            Test::Same(values) => known(values.contains(value)),
+            Test::Distinct(other) => Some(value != other),
+            Test::Is(other) => Some(value == other),
+            Test::Asked(question) => ask(question),
+        };
+        answer.is_some_and(|holds| holds != self.negated)
     }
 }
 
@@ -146,6 +158,36 @@ mod tests {
             assert!(!holds(false, same(), row.clone()), "{row}");
             assert!(!holds(true, same(), row.clone()), "{row}");
         }
+    }
+
+    #[test]
+    fn what_the_database_must_compare_is_open_and_the_rest_is_decided_before() {
+        let asked = Check {
+            column: "a".to_owned(),
+            negated: false,
+            test: Test::Asked(Question {
+                column: "a".to_owned(),
+                operator: "~~",
+                type_name: "text".to_owned(),
+                value: "%".to_owned(),
+            }),
+        };
+        let same = Check {
+            column: "b".to_owned(),
+            negated: false,
+            test: Test::Same(vec![json!(1)]),
+        };
+        let follow = Follow {
+            binding: 1,
+            table: 1,
+            event: "*".to_owned(),
+            conditions: vec![asked, same],
+            select: None,
+        };
+        let may = |row: Value| follow.may_hold(row.as_object().unwrap());
+        assert!(may(json!({"a": "x", "b": 1})));
+        assert!(!may(json!({"a": "x", "b": 2})));
+        assert!(!may(json!({"b": 1})), "there is nothing to compare");
     }
 
     #[test]

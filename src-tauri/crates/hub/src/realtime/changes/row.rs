@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Error, Row};
 /// A captured change.
 #[derive(Debug)]
 pub(crate) struct Change {
+    pub id: i64,
     /// Object id of the table.
     pub table: u32,
     /// `INSERT`, `UPDATE` or `DELETE`.
@@ -47,9 +48,9 @@ pub(crate) struct Table {
 }
 
 const CHANGES: &str = "
-  select h.entity, h.type, h.record, h.old_record, h.too_large,
+  select h.id, h.entity, h.type, h.record, h.old_record, h.too_large,
          to_char(h.at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as at
-  from realtime.hub_changes h where h.id = any ($1) order by h.id";
+  from realtime.hub_changes h order by h.id limit $1";
 
 const TABLES: &str = "
   select c.oid, p.schemaname::text as schema, p.tablename::text as name, c.relrowsecurity as row_security,
@@ -69,9 +70,9 @@ const TABLES: &str = "
   join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
   where p.pubname = 'supabase_realtime' and c.oid = any ($1)";
 
-/// Reads captured changes in the order they were made.
-pub(crate) async fn changes(client: &Client, ids: &[i64]) -> Result<Vec<Change>, Error> {
-    let rows = client.query(CHANGES, &[&ids]).await?;
+/// Reads the next captured changes, in the order they were made: of one row that is the order of its commits.
+pub(crate) async fn changes(client: &Client, limit: i64) -> Result<Vec<Change>, Error> {
+    let rows = client.query(CHANGES, &[&limit]).await?;
     Ok(rows.iter().map(change).collect())
 }
 
@@ -81,6 +82,7 @@ fn change(row: &Row) -> Change {
         _ => None,
     };
     Change {
+        id: row.get("id"),
         table: row.get("entity"),
         kind: row.get("type"),
         record: object("record"),
@@ -218,6 +220,7 @@ mod tests {
 
     fn change(kind: &str, record: Option<Map<String, Value>>, old: Option<Map<String, Value>>) -> Change {
         Change {
+            id: 1,
             table: 1,
             kind: kind.to_owned(),
             record,

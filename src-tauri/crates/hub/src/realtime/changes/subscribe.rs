@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Row};
@@ -14,8 +15,11 @@ use tokio_postgres::{Client, Row};
 use super::binding::Binding;
 use super::filter::{Condition, Op};
 use super::follow::{Check, Follow, Question, Test, operator};
+use super::penalty::{PENALTY, Penalties, Subject};
+use crate::db;
 use crate::error::explained;
 use crate::http::Shared;
+use crate::jwt::Claims;
 
 /// How long transactions may go on that began to write before their tables were captured.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -44,6 +48,8 @@ struct Column {
     /// Equal values have equal JSON.
     plain: bool,
     boolean: bool,
+    /// The role may use the type: it compares under its own rights.
+    known: bool,
 }
 
 type Columns = HashMap<String, Column>;
@@ -62,22 +68,25 @@ const TABLES: &str = "
 const COLUMNS: &str = "
   select a.attname::text as name, has_column_privilege($2::text::name, a.attrelid, a.attnum, 'select') as readable,
          format('%I.%I', n.nspname, t.typname) as type, case when e.oid is null then '' else format('%I.%I', n.nspname, e.typname) end as array,
-         t.oid = any ('{16,20,21,23,25,1043,2950}') and a.attcollation in (0, 100) as plain, t.oid = 16 as boolean
+         t.oid = any ('{16,20,21,23,25,1043,2950}') and a.attcollation in (0, 100) as plain, t.oid = 16 as boolean,
+         has_schema_privilege($2::text::name, n.oid, 'usage') and has_type_privilege($2::text::name, t.oid, 'usage') as known
   from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace n on n.oid = t.typnamespace
   left join pg_type e on e.oid = t.typarray
   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped";
 
-/// Checks that `role` may follow what the bindings name, and has the tables captured from now on.
+/// Checks that `who` may follow what the bindings name, and has the tables captured from now on.
 pub(crate) async fn subscribe(
     shared: &Shared,
-    role: &str,
+    who: &Claims,
     bindings: &[Binding],
 ) -> Result<Vec<Follow>, Unsubscribed> {
-    let client = shared
-        .database
-        .admin("subscribe to changes")
-        .await
-        .map_err(|error| Unsubscribed::Later(error.to_string()))?;
+    let role = &who.role;
+    let asker = Asker {
+        client: connection(shared).await?,
+        penalties: &shared.realtime.penalties,
+        subject: Subject::of(who),
+    };
+    let client = &asker.client;
     let mut known: HashMap<u32, Columns> = HashMap::new();
     let mut follows = Vec::new();
     for binding in bindings {
@@ -93,17 +102,17 @@ pub(crate) async fn subscribe(
             )));
         }
         if tables.iter().any(|table| !table.get::<_, bool>(1)) {
-            capture(&client, &tables).await?;
+            capture(client, &tables).await?;
         }
         for table in &tables {
             let table: u32 = table.get(0);
             let columns = match known.entry(table) {
                 std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::hash_map::Entry::Vacant(entry) => {
-                    entry.insert(columns(&client, table, role).await?)
+                    entry.insert(columns(client, table, role).await?)
                 }
             };
-            follows.push(follow(&client, binding, table, columns).await?);
+            follows.push(asker.follow(binding, table, columns).await?);
         }
         if follows.len() > TABLES_MAX {
             return Err(Unsubscribed::Never(format!(
@@ -111,9 +120,16 @@ pub(crate) async fn subscribe(
             )));
         }
     }
+    drop(asker);
     let tables: HashSet<u32> = known.into_keys().collect();
-    settle(shared, &client, tables).await?;
+    settle(shared, tables).await?;
     Ok(follows)
+}
+
+async fn connection(shared: &Shared) -> Result<Object, Unsubscribed> {
+    db::connection(&shared.database.subscriptions, "subscribe to changes")
+        .await
+        .map_err(|error| Unsubscribed::Later(error.to_string()))
 }
 
 fn later(error: tokio_postgres::Error) -> Unsubscribed {
@@ -121,14 +137,6 @@ fn later(error: tokio_postgres::Error) -> Unsubscribed {
         "Subscribing to PostgreSQL failed, it is tried again: {}",
         explained(&error)
     ))
-}
-
-/// An error of the database is the client's fault when it is about what was given, else it may pass.
-fn blamed(binding: &Binding, error: &tokio_postgres::Error) -> Unsubscribed {
-    if crate::db::is_trouble(error) {
-        return Unsubscribed::Later(explained(error));
-    }
-    never(binding, &explained(error))
 }
 
 fn never(binding: &Binding, reason: &str) -> Unsubscribed {
@@ -169,111 +177,141 @@ async fn columns(client: &Client, table: u32, role: &str) -> Result<Columns, Uns
             array_name: row.get("array"),
             plain: row.get("plain"),
             boolean: row.get("boolean"),
+            known: row.get("known"),
         };
         (row.get("name"), column)
     };
     Ok(rows.iter().map(column).collect())
 }
 
-async fn follow(
-    client: &Client,
-    binding: &Binding,
-    table: u32,
-    columns: &Columns,
-) -> Result<Follow, Unsubscribed> {
-    let readable = |name: &str| columns.get(name).filter(|column| column.readable);
-    let mut checks = Vec::with_capacity(binding.conditions.len());
-    for condition in &binding.conditions {
-        let Some(column) = readable(&condition.column) else {
-            let reason = format!("invalid column for filter {}", condition.column);
-            return Err(never(binding, &reason));
-        };
-        checks.push(Check {
-            column: condition.column.clone(),
-            negated: condition.negated != (condition.op == Op::Neq && column.plain),
-            test: test(client, binding, condition, column).await?,
-        });
-    }
-    for name in binding.select.iter().flatten() {
-        if readable(name).is_none() {
-            return Err(never(binding, &format!("invalid column for select {name}")));
-        }
-    }
-    Ok(Follow {
-        binding: binding.id,
-        table,
-        event: binding.event.clone(),
-        conditions: checks,
-        select: binding.select.clone().map(Arc::from),
-    })
+/// Who asks what can be compared.
+struct Asker<'a> {
+    client: Object,
+    penalties: &'a Penalties,
+    subject: Subject,
 }
 
-/// Has the database read the value once, so that nothing is left to fail when a row comes.
-async fn test(
-    client: &Client,
-    binding: &Binding,
-    condition: &Condition,
-    column: &Column,
-) -> Result<Test, Unsubscribed> {
-    let blame = |error: tokio_postgres::Error| blamed(binding, &error);
-    let (name, value) = (&column.type_name, &condition.value);
-    let as_json = async |name: &str| {
-        let row = client
-            .query_one(&format!("select to_jsonb($1::text::{name})"), &[value])
-            .await?;
-        Ok::<_, tokio_postgres::Error>(row.get::<_, Option<Value>>(0).unwrap_or_default())
-    };
-    match condition.op {
-        Op::Is => return is(binding, condition, column),
-        Op::In => {
-            let array = &column.array_name;
-            if array.is_empty() {
-                return Err(never(binding, "`in` does not go with the type of the column"));
-            }
-            let count: Option<i32> = client
-                .query_one(&format!("select cardinality($1::text::{array})"), &[value])
-                .await
-                .map_err(blame)?
-                .get(0);
-            if count.unwrap_or_default() > LIST_MAX {
-                let reason = format!("too many values for `in` filter. Maximum {LIST_MAX}");
+impl Asker<'_> {
+    /// An error of the database is the client's fault when it is about what was given, else it may pass. What takes too
+    /// long to be read is not tried again.
+    fn blamed(&self, binding: &Binding, error: &tokio_postgres::Error) -> Unsubscribed {
+        if db::is_too_slow(error) {
+            self.penalties.add(self.subject.clone(), Instant::now());
+        } else if db::is_trouble(error) {
+            return Unsubscribed::Later(explained(error));
+        }
+        never(binding, &explained(error))
+    }
+
+    /// Whoever has cost the others too much asks for nothing that the database must compare.
+    fn may_ask(&self) -> Result<(), Unsubscribed> {
+        if !self.penalties.holds(&self.subject, Instant::now()) {
+            return Ok(());
+        }
+        Err(Unsubscribed::Never(format!(
+            "Unable to subscribe to changes with given parameters. A filter of yours took the database too long; those it \
+             must compare are refused for {} s after that",
+            PENALTY.as_secs()
+        )))
+    }
+
+    async fn follow(&self, binding: &Binding, table: u32, columns: &Columns) -> Result<Follow, Unsubscribed> {
+        let readable = |name: &str| columns.get(name).filter(|column| column.readable);
+        let mut checks = Vec::with_capacity(binding.conditions.len());
+        for condition in &binding.conditions {
+            let Some(column) = readable(&condition.column).filter(|column| column.known) else {
+                let reason = format!("invalid column for filter {}", condition.column);
                 return Err(never(binding, &reason));
-            }
-            if column.plain
-                && let Value::Array(values) = as_json(array).await.map_err(blame)?
-            {
-                return Ok(Test::Same(values));
+            };
+            checks.push(Check {
+                column: condition.column.clone(),
+                negated: condition.negated != (condition.op == Op::Neq && column.plain),
+                test: self.test(binding, condition, column).await?,
+            });
+        }
+        for name in binding.select.iter().flatten() {
+            if readable(name).is_none() {
+                return Err(never(binding, &format!("invalid column for select {name}")));
             }
         }
-        Op::Eq | Op::Neq if column.plain => {
-            return Ok(Test::Same(vec![as_json(name).await.map_err(blame)?]));
+        Ok(Follow {
+            binding: binding.id,
+            table,
+            event: binding.event.clone(),
+            conditions: checks,
+            select: binding.select.clone().map(Arc::from),
+        })
+    }
+
+    /// Has the database read the value once, so that nothing is left to fail when a row comes.
+    async fn test(
+        &self,
+        binding: &Binding,
+        condition: &Condition,
+        column: &Column,
+    ) -> Result<Test, Unsubscribed> {
+        let client = &self.client;
+        let blame = |error: tokio_postgres::Error| self.blamed(binding, &error);
+        let (name, value) = (&column.type_name, &condition.value);
+        let as_json = async |name: &str| {
+            let row = client
+                .query_one(&format!("select to_jsonb($1::text::{name})"), &[value])
+                .await?;
+            Ok::<_, tokio_postgres::Error>(row.get::<_, Option<Value>>(0).unwrap_or_default())
+        };
+        match condition.op {
+            Op::Is => return is(binding, condition, column),
+            Op::In => {
+                let array = &column.array_name;
+                if array.is_empty() {
+                    return Err(never(binding, "`in` does not go with the type of the column"));
+                }
+                let count: Option<i32> = client
+                    .query_one(&format!("select cardinality($1::text::{array})"), &[value])
+                    .await
+                    .map_err(blame)?
+                    .get(0);
+                if count.unwrap_or_default() > LIST_MAX {
+                    let reason = format!("too many values for `in` filter. Maximum {LIST_MAX}");
+                    return Err(never(binding, &reason));
+                }
+                if column.plain
+                    && let Value::Array(values) = as_json(array).await.map_err(blame)?
+                {
+                    return Ok(Test::Same(values));
+                }
+            }
+            Op::Eq | Op::Neq if column.plain => {
+                return Ok(Test::Same(vec![as_json(name).await.map_err(blame)?]));
+            }
+            Op::IsDistinct if column.plain => return Ok(Test::Distinct(as_json(name).await.map_err(blame)?)),
+            _ => {}
         }
-        Op::IsDistinct if column.plain => return Ok(Test::Distinct(as_json(name).await.map_err(blame)?)),
-        _ => {}
+        self.may_ask()?;
+        let question = Question {
+            column: condition.column.clone(),
+            operator: operator(condition.op),
+            type_name: if condition.op == Op::In {
+                column.array_name.clone()
+            } else {
+                name.clone()
+            },
+            value: value.clone(),
+        };
+        let try_it = format!(
+            "select {} from (select null::{name} as {}) r",
+            question.sql(1),
+            db::ident(&question.column)
+        );
+        client.query_one(&try_it, &[value]).await.map_err(blame)?;
+        if matches!(condition.op, Op::Match | Op::Imatch) {
+            client
+                .query_one("select '' ~ $1::text", &[value])
+                .await
+                .map_err(blame)?;
+        }
+        Ok(Test::Asked(question))
     }
-    let question = Question {
-        column: condition.column.clone(),
-        operator: operator(condition.op),
-        type_name: if condition.op == Op::In {
-            column.array_name.clone()
-        } else {
-            name.clone()
-        },
-        value: value.clone(),
-    };
-    let try_it = format!(
-        "select {} from (select null::{name} as {}) r",
-        question.sql(1),
-        crate::db::ident(&question.column)
-    );
-    client.query_one(&try_it, &[value]).await.map_err(blame)?;
-    if matches!(condition.op, Op::Match | Op::Imatch) {
-        client
-            .query_one("select '' ~ $1::text", &[value])
-            .await
-            .map_err(blame)?;
-    }
-    Ok(Test::Asked(question))
 }
 
 fn is(binding: &Binding, condition: &Condition, column: &Column) -> Result<Test, Unsubscribed> {
@@ -299,7 +337,7 @@ fn is(binding: &Binding, condition: &Condition, column: &Column) -> Result<Test,
 
 /// From when this returns, every change of `tables` is captured that is not committed yet: writers look for interest
 /// with every statement, and those that looked before it was there have ended.
-async fn settle(shared: &Shared, client: &Client, mut tables: HashSet<u32>) -> Result<(), Unsubscribed> {
+async fn settle(shared: &Shared, mut tables: HashSet<u32>) -> Result<(), Unsubscribed> {
     let settled = &shared.realtime.settled;
     {
         let settled = settled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,15 +347,18 @@ async fn settle(shared: &Shared, client: &Client, mut tables: HashSet<u32>) -> R
         return Ok(());
     }
     let tables: Vec<u32> = tables.into_iter().collect();
-    client
+    connection(shared)
+        .await?
         .execute(
             "insert into realtime.hub_interest (entity) select unnest($1::oid[]) on conflict do nothing",
             &[&tables],
         )
         .await
         .map_err(later)?;
+    // A connection for each look: while a transaction is waited for, others may begin to follow theirs.
     let writers = async || {
-        let rows = client
+        let rows = connection(shared)
+            .await?
             .query(
                 "select distinct l.virtualtransaction from pg_locks l
                  where l.locktype = 'relation' and l.granted and l.relation = any ($1::oid[])

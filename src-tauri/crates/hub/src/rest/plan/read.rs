@@ -11,6 +11,8 @@ use super::relation;
 
 /// Rows a client gets at most in one answer and in one embedded list, as Supabase's `max-rows`.
 pub(in super::super) const ROWS_MAX: i64 = 1000;
+/// Lists within lists within the answer's own: each level may have [`ROWS_MAX`] times the rows of the one above it.
+pub(super) const LISTS_DEPTH_MAX: usize = 4;
 /// Longest part of a table's name that goes into an alias: Postgres cuts names off after 63 bytes.
 const ALIAS_BYTES_MAX: usize = 48;
 
@@ -41,6 +43,9 @@ pub(in super::super) fn read(schema: &Schema, root: Root<'_>, query: &Query) -> 
     let level = level.ok_or_else(|| relation::no_table(schema, name))?;
     let mut planner = Planner { schema, next: 0 };
     let mut node = planner.node(&query.select, level, source, level.name.to_owned(), Vec::new())?;
+    if lists_depth(&node) > LISTS_DEPTH_MAX {
+        return Err(RestError::too_much("lists within lists", LISTS_DEPTH_MAX));
+    }
     let changed = matches!(root, Root::Changed(_));
     for (path, filter) in query
         .filters
@@ -102,6 +107,15 @@ fn called<'s>(schema: &'s Schema, name: &'s str, function: &'s super::super::sch
             name,
         },
     }
+}
+
+/// How many lists are within each other below `node`.
+fn lists_depth(node: &Node) -> usize {
+    let depths = node
+        .children
+        .iter()
+        .map(|child| lists_depth(child) + usize::from(!child.is_to_one()));
+    depths.max().unwrap_or_default()
 }
 
 /// No level gives more than [`ROWS_MAX`] rows.

@@ -1,8 +1,6 @@
 //! A small schema to plan against without a database: for tests and for the fuzzer.
 
-use std::collections::HashMap;
-
-use super::super::schema::relations::{self, ForeignKey};
+use super::super::schema::relations::ForeignKey;
 use super::super::schema::{Argument, Column, Function, Returns, Schema, Table, Volatility};
 
 fn table(columns: &[(&str, &str)], key: &[&str]) -> Table {
@@ -97,12 +95,7 @@ pub(in super::super) fn schema() -> Schema {
         key("product_categories", "categories", "category_id", "id"),
         key("parts", "parts", "parent", "id"),
     ];
-    let primary: HashMap<&str, &[String]> = schema
-        .tables
-        .iter()
-        .map(|(name, table)| (name.as_str(), table.key.as_slice()))
-        .collect();
-    schema.relations = relations::all(&keys, &primary);
+    schema.relate(&keys);
     add_functions(&mut schema);
     schema
 }

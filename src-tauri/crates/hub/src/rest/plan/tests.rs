@@ -7,6 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::super::parse::{self, Pairs};
 use super::super::request::Media;
 use super::super::{error::RestError, sql};
+use super::read::LISTS_DEPTH_MAX;
 use super::sample::schema;
 use super::*;
 
@@ -317,4 +318,22 @@ fn the_first_of_two_orders_wins() {
     assert!(
         matches!(&node.order[..], [OrderBy { by: By::Own(cell), direction: "DESC", .. }] if cell.column == "id")
     );
+}
+
+#[test]
+fn lists_are_in_each_other_only_so_deep() {
+    let nested = |depth: usize| {
+        // A part has parts; the part that a part is of is one, and counts for nothing.
+        let mut select = "id".to_owned();
+        for _ in 0..depth {
+            select = format!("id,up:parent(id),p:parts({select})");
+        }
+        reading("parts", &[("select", select.as_str())])
+    };
+    for depth in [0, 1, LISTS_DEPTH_MAX] {
+        nested(depth).unwrap();
+    }
+    let error = coded(nested(LISTS_DEPTH_MAX + 1).unwrap_err());
+    assert_eq!(error.code, "PGRST100");
+    assert!(error.message.contains("lists within lists"), "{}", error.message);
 }

@@ -120,6 +120,17 @@ pub(crate) struct Schema {
     pub functions: BTreeMap<String, Vec<Function>>,
 }
 
+impl Schema {
+    /// Takes the relations that `keys` make between its tables.
+    pub(in crate::rest) fn relate(&mut self, keys: &[relations::ForeignKey]) {
+        let tables = self.tables.iter();
+        let primary = tables
+            .map(|(name, table)| (name.as_str(), table.key.as_slice()))
+            .collect();
+        self.relations = relations::all(keys, &primary);
+    }
+}
+
 /// The newest reading, shared by all requests.
 #[derive(Debug)]
 pub(crate) struct SchemaCache {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, IsolationLevel, Row};
 
-use super::relations::{self, ForeignKey, Link, Relation};
+use super::relations::{ForeignKey, Link, Relation};
 use super::views::Views;
 use super::{ATTEMPT, Argument, Column, Function, Returns, SCHEMA, Schema, Table, Volatility};
 use crate::error::HubError;
@@ -136,12 +136,7 @@ async fn read_all(client: &Client) -> Result<Schema, HubError> {
     let views = Views::trace(client, &definitions).await?;
     view_keys(client, &views, &known, &mut schema).await?;
     let keys = read_foreign_keys(client, &views, &known).await?;
-    let primary: HashMap<&str, &[String]> = schema
-        .tables
-        .iter()
-        .map(|(name, table)| (name.as_str(), table.key.as_slice()))
-        .collect();
-    schema.relations = relations::all(&keys, &primary);
+    schema.relate(&keys);
     read_of_a_row(client, &known, &mut schema).await?;
     read_functions(client, &known, &mut schema).await?;
     Ok(schema)

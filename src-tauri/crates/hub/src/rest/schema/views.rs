@@ -1,7 +1,7 @@
 //! Where the columns of views come from, so that the foreign keys of tables hold for views of them, too.
 //!
 //! Postgres itself says it: the description of a view's query names table and column behind each column of its
-//! result. Nothing is executed. Called by `read`.
+//! result. No view is executed. Called by `read`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +25,7 @@ pub(super) struct Views {
 }
 
 impl Views {
-    /// Asks Postgres about the views with these definitions.
+    /// Asks Postgres about the views with these definitions. `client` is in a transaction.
     pub async fn trace(client: &Client, definitions: &[(u32, String)]) -> Result<Views, HubError> {
         let mut views = Views::default();
         if definitions.len() > VIEWS_MAX {
@@ -35,20 +35,29 @@ impl Views {
             );
         }
         for (view, definition) in definitions.iter().take(VIEWS_MAX) {
-            // A view may have become invalid (an extension that is gone): that is no reason not to start.
-            let statement = match client.prepare(definition).await {
+            let fault = |source| HubError::Database {
+                attempt: ATTEMPT.to_owned(),
+                source,
+            };
+            // A view may have become invalid (an extension that is gone): that is no reason not to start, and not to
+            // lose what comes after it in this transaction.
+            client.batch_execute("savepoint one_view").await.map_err(fault)?;
+            let described = client.prepare(definition).await;
+            let end = if described.is_ok() {
+                "release savepoint one_view"
+            } else {
+                "rollback to savepoint one_view"
+            };
+            let ended = client.batch_execute(end).await;
+            let statement = match described {
                 Ok(statement) => statement,
                 Err(error) if error.as_db_error().is_some() => {
                     tracing::warn!(view, error = %crate::error::explained(&error), "a view cannot be described");
                     continue;
                 }
-                Err(source) => {
-                    return Err(HubError::Database {
-                        attempt: ATTEMPT.to_owned(),
-                        source,
-                    });
-                }
+                Err(source) => return Err(fault(source)),
             };
+            ended.map_err(fault)?;
             let mut columns = BTreeMap::new();
             for (number, column) in (1..).zip(statement.columns()) {
                 if let (Some(table), Some(origin)) = (column.table_oid(), column.column_id()) {
@@ -110,5 +119,39 @@ mod tests {
         assert_eq!(views.shown(30, 10), HashMap::from([(1, 1)]));
         assert_eq!(views.shown(20, 10), HashMap::from([(2, 1), (1, 2)]));
         assert!(views.shown(40, 10).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_view_that_cannot_be_described_takes_none_of_the_others_with_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        use crate::postgres::{self, Cluster, Server};
+        use crate::source::Source;
+
+        let folder = tempfile::tempdir().unwrap();
+        // Postgres may run as another user.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let cluster = Cluster::open(&folder.path().join("hub")).unwrap();
+        let binaries = postgres::locate(None, None).await.unwrap();
+        let source = Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap();
+        let tasks = tokio_util::task::TaskTracker::new();
+        let client = source.superuser().open(&tasks, "for a test").await.unwrap();
+        client.batch_execute("begin read only").await.unwrap();
+        let definitions = [
+            (1, "select relname from pg_class".to_owned()),
+            (2, "select gone from pg_class".to_owned()),
+            (3, "select oid, relname from pg_class".to_owned()),
+        ];
+        let views = Views::trace(&client, &definitions).await.unwrap();
+        let mut found: Vec<u32> = views.all().collect();
+        found.sort_unstable();
+        assert_eq!(found, [1, 3]);
+        client
+            .query_one("select 1", &[])
+            .await
+            .expect("the transaction goes on");
+        client.batch_execute("rollback").await.unwrap();
+        drop(client);
+        source.stop().await.unwrap();
     }
 }

@@ -3,7 +3,7 @@
 //! The only place of `rest` where SQL is put together. Names come from the schema cache and are quoted; values are
 //! parameters, JSON keys too; the words between them are from fixed lists. Every statement gives one row: `total`
 //! (rows without limit, or null), `page` (rows in the body), `place` (columns of the address of the one row that
-//! was inserted, as JSON), `body` (text), `headers` and `status` (what functions asked for), `inserted`.
+//! was inserted, as JSON), `body` (text; null when it is longer than [`answer_bytes_max`]), `headers` and `status` (what functions asked for), `inserted`.
 
 mod call;
 mod change;
@@ -24,6 +24,21 @@ const RESULT: &str = "pgrst_source";
 /// Longest statement, in bytes, without its parameters; what is embedded counts at each level. Nobody's honest request
 /// comes near it: long lists are parameters.
 const SQL_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest body of an answer, in bytes: it is in memory as a whole, in Postgres and here, and is counted only when it is
+/// here.
+pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same for a server that asks with the secret key.
+pub(super) const SERVICE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+const SERVICE: &str = "service_role";
+
+/// Longest body of an answer to `role`, in bytes.
+pub(super) fn answer_bytes_max(role: &str) -> usize {
+    match role {
+        SERVICE => SERVICE_ANSWER_BYTES_MAX,
+        _ => ANSWER_BYTES_MAX,
+    }
+}
 
 /// A statement and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -129,6 +144,14 @@ fn csv() -> String {
 const SAID: &str = "nullif(current_setting('response.headers', true), '') AS headers, \
                     nullif(current_setting('response.status', true), '') AS status";
 
+/// The one row of a statement: `with` and what is selected in `row`, but no body that is too long.
+fn answer(with: &str, row: &str) -> String {
+    format!(
+        "WITH {with} SELECT total, page, place, CASE WHEN octet_length(body) <= CASE current_user WHEN '{SERVICE}' \
+         THEN {SERVICE_ANSWER_BYTES_MAX} ELSE {ANSWER_BYTES_MAX} END THEN body END AS body, headers, status, inserted FROM (SELECT {row} FROM (SELECT * FROM _rows) AS _t) AS _answer"
+    )
+}
+
 /// What a table or view shows.
 pub(super) fn read(
     node: &Node,
@@ -139,12 +162,11 @@ pub(super) fn read(
     let mut writer = Writer::default();
     let rows = writer.rows(node);
     let (count, total) = counting(&mut writer, node, counted, most);
-    let sql = format!(
-        "WITH _rows AS ({rows}){count} SELECT {total} AS total, count(_t) AS page, NULL::text AS place, \
-         {} AS body, {SAID}, NULL::int8 AS inserted FROM (SELECT * FROM _rows) AS _t",
+    let row = format!(
+        "{total} AS total, count(_t) AS page, NULL::text AS place, {} AS body, {SAID}, NULL::int8 AS inserted",
         body(media, None)
     );
-    writer.finish(sql)
+    writer.finish(answer(&format!("_rows AS ({rows}){count}"), &row))
 }
 
 /// The statement of which Postgres is to say how many rows it expects.
@@ -196,12 +218,12 @@ pub(super) fn changed(
     } else {
         "NULL::int8"
     };
-    let sql = format!(
-        "WITH {RESULT} AS ({statement}), _rows AS ({rows}) SELECT NULL::int8 AS total, count(_t) AS page, \
-         {place} AS place, {} AS body, {SAID}, {inserted} AS inserted FROM (SELECT * FROM _rows) AS _t",
+    let row = format!(
+        "NULL::int8 AS total, count(_t) AS page, {place} AS place, {} AS body, {SAID}, {inserted} AS inserted",
         body(media, None)
     );
-    writer.finish(sql)
+    let with = format!("{RESULT} AS ({statement}), _rows AS ({rows})");
+    writer.finish(answer(&with, &row))
 }
 
 /// A call; `node` shows the rows it gives.
@@ -222,10 +244,10 @@ pub(super) fn called(
     } else {
         media
     };
-    let sql = format!(
-        "WITH {RESULT} AS ({statement}), _rows AS ({rows}){count} SELECT {total} AS total, {page} AS page, \
-         NULL::text AS place, {} AS body, {SAID}, NULL::int8 AS inserted FROM (SELECT * FROM _rows) AS _t",
+    let row = format!(
+        "{total} AS total, {page} AS page, NULL::text AS place, {} AS body, {SAID}, NULL::int8 AS inserted",
         body(shown, Some(&call.function))
     );
-    writer.finish(sql)
+    let with = format!("{RESULT} AS ({statement}), _rows AS ({rows}){count}");
+    writer.finish(answer(&with, &row))
 }
