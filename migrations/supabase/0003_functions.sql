@@ -390,10 +390,12 @@ begin
   end if;
   select * into l from private.command_leases x
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
-  -- The last one to claim it, and no final result yet: also after the reaper ended it, since finished work counts.
-  v_held := l.token is not null and private.is_fence(l, c)
-    and (c.state = 'leased'
-         or (c.state in ('expired', 'dead', 'cancelled')
+  -- The last one to claim it, or the data folder of its client that has begun it: no other one may. And no final result
+  -- yet: also after the reaper ended it, since finished work counts; then from whichever folder of the client it comes.
+  v_held := l.token is not null
+    and ((c.state = 'leased'
+          and (private.is_fence(l, c) or (l.begun_from is not null and l.client_id = c.client_id)))
+         or (c.state in ('expired', 'dead', 'cancelled') and (private.is_fence(l, c) or l.client_id = c.client_id)
              and not exists (select 1 from public.agent_command_results r
                              where r.command_id = p_command
                                and r.status in ('succeeded', 'unconfirmed', 'failed', 'cancelled'))));

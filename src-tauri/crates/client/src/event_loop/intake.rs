@@ -273,6 +273,8 @@ impl EventLoop {
             Opening::Invalid(why) => self.end(id, End::failed("invalid", why)),
             Opening::Refused(why) => self.end(id, End::failed("refused", why)),
             Opening::Cancelled => self.end(id, End::cancelled("it was cancelled before it began")),
+            // The journal may have taken it long after the office gave it.
+            Opening::CarryOut(_) if self.desk.is_expired(id, self.moment()) => self.end_expired(id),
             Opening::CarryOut(_) => self.carry_out(id),
         }
     }

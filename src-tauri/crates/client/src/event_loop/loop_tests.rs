@@ -200,6 +200,25 @@ async fn what_comes_while_the_core_turns_to_another_office_is_left_to_the_office
 }
 
 #[tokio::test]
+async fn what_has_expired_before_the_journal_took_it_is_not_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = journal_in(&dir.path().join("elsewhere"));
+    let journal = journal_in(dir.path());
+    let mut core = core(dir.path(), &journal);
+    core.program_looked_for = true;
+    core.office = Some(office(900_001));
+    for (number, left_ms, told) in [(10, 0, "failed"), (11, 60_000, "ok")] {
+        let given = received(&elsewhere, number, "list_sessions", json!({}));
+        let mut row = claimed_row(&elsewhere.command(given).unwrap().unwrap()).unwrap();
+        let claimed_at = row.lease_until.plus_ms(-60_000);
+        row.expires_at = Some(claimed_at.plus_ms(left_ms));
+        core.claim("test");
+        core.claimed(OfficeId(id(900_001)), "test", Ok(vec![row]));
+        assert_eq!(outcome(&journal, given).2.as_deref(), Some(told), "{number}");
+    }
+}
+
+#[tokio::test]
 async fn the_office_that_was_picked_is_found_again_after_a_sign_out() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal_in(dir.path());

@@ -145,6 +145,9 @@ impl World {
         // What waited for it has to look elsewhere.
         self.after(1, Event::SessionReady { who, launch, session });
         self.end(who, id, end(State::Succeeded, Says::Unknown));
+        if self.stations[who].is_up {
+            self.go_on_with_those_that_waited(who, session);
+        }
     }
 
     fn cancel_turn(&mut self, who: Who, id: CommandId, session: Uuid) {

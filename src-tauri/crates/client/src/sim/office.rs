@@ -473,7 +473,13 @@ impl Office {
             .filter(of_this)
             .any(|kept| matches!(kept.kept, Kept::Final(_)));
         let may_still = matches!(row.state, State::Expired | State::Dead | State::Cancelled) && !has_final;
-        let held = self.fence(command, token).is_some() && (row.state == State::Leased || may_still);
+        let is_fence = self.fence(command, token).is_some();
+        let of_client = given.is_some_and(|lease| Some(lease.client) == row.client);
+        let has_begun = of_client && given.is_some_and(|lease| lease.begun_from.is_some());
+        let held = match row.state {
+            State::Leased => is_fence || has_begun,
+            _ => may_still && (is_fence || of_client),
+        };
         let extra = self
             .results
             .iter()

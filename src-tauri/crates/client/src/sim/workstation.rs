@@ -568,6 +568,9 @@ impl World {
         let opening = opening(parsed, |_| Decision::Allow, row.cancel_requested_at.is_some());
         self.hold(who, row.clone(), Stage::InLine);
         match opening {
+            Opening::CarryOut(_) if self.stations[who].desk.is_expired(id, self.moment(who)) => {
+                self.end(who, id, end(State::Failed, Says::NoEffect));
+            }
             Opening::CarryOut(_) => self.carry_out(who, id),
             Opening::Cancelled => self.end(who, id, end(State::Cancelled, Says::NoEffect)),
             Opening::Invalid(_) | Opening::Refused(_) => {
