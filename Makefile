@@ -28,7 +28,7 @@ lint: ui       ## What the tests check before they run
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench:         ## Measure the way of a command, and the output path beside other programs
+bench:         ## Measure the output path beside other programs, the way of a command, and the hub
 	@scripts/bench.sh
 
 chaos:         ## Kill everything at every step and at random moments, SEMO_CHAOS_ROUNDS times

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every bench there is, one after the other; nothing here fails, the tables tell. Words behind it choose rows of the
-# first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output, holder), or `hub` (then:
-# doorbell, rest, numbers of clients) that of the hub. What it is compared with is installed into target/, or left out with
-# a line where node is not there.
+# The benches that tell about the product, one after the other; nothing here fails, the tables tell. Words behind it
+# choose rows of the first (parse, flood, tmux, lossless, memory, idle, load, latency, round-trip, start, output, holder),
+# or `hub` (then: doorbell, rest, numbers of clients) that of the hub. What it is compared with is installed into target/,
+# or left out with a line where node is not there. Single functions: `cargo bench -p session`, `provider`, `journal`.
 source "$(dirname "$0")/say.sh"
 
 hub() {

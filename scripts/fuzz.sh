@@ -4,10 +4,13 @@
 # interesting is kept in target/fuzz/corpus, so that the next run goes on where this one ended. What breaks a rule is kept
 # in target/fuzz/found; `scripts/fuzz.sh again TARGET FILE` shows it once more, and as a file in fuzz/seeds/TARGET it is
 # part of the tests. The first build is three minutes of processor time. SEMO_FUZZ_SEED: begin with this number, not with
-# one of chance, and go by fuzz/seeds alone, so that the same is tried again.
+# one of chance, go by fuzz/seeds alone, and end after so many inputs as a slow machine tries in that time. So every
+# machine tries as much, and nearly the same.
 source "$(dirname "$0")/say.sh"
 
 ALL=(realtime_filter realtime_frame rest_body rest_query)
+# What a slow machine tries in a second.
+declare -A SLOW=([realtime_filter]=5000 [realtime_frame]=7000 [rest_body]=300 [rest_query]=600)
 INPUT_BYTES_MAX=4096
 INPUT_SECONDS_MAX=10
 MEMORY_MIB_MAX=1024
@@ -52,7 +55,9 @@ for target in "${targets[@]}"; do
     how=("-max_total_time=$seconds" "target/fuzz/corpus/$target" "fuzz/seeds/$target")
     if [ -n "${SEMO_FUZZ_SEED:-}" ]; then
         rm -rf target/fuzz/again && mkdir target/fuzz/again
-        how=("-max_total_time=$seconds" "-seed=$SEMO_FUZZ_SEED" target/fuzz/again "fuzz/seeds/$target")
+        # The time is for machines that are slower still.
+        how=("-runs=$((seconds * SLOW[$target]))" "-max_total_time=$((seconds * 10))" "-seed=$SEMO_FUZZ_SEED"
+            target/fuzz/again "fuzz/seeds/$target")
     fi
     log=target/fuzz/$target.log
     if ! "$programs/$target" "-max_len=$INPUT_BYTES_MAX" "-timeout=$INPUT_SECONDS_MAX" "-rss_limit_mb=$MEMORY_MIB_MAX" \

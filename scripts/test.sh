@@ -3,6 +3,20 @@
 # closing lines.
 source "$(dirname "$0")/say.sh"
 
+# failures LOG: what failed in this output of `cargo test`, and the first lines of why. Said last: of a long run, the end
+# is what is looked at.
+failures() {
+    say "what failed (everything: $1)"
+    awk '
+        /^---- .* stdout ----$/ { name = substr($0, 6, length($0) - 17); print "\n" name; shown = 0; next }
+        /^failures:$/ || /^stack backtrace:$/ || /^note: run with/ { telling = 0 }
+        /^failures:$/ { name = "" }
+        name && (/ panicked at / || /^Error: /) { telling = 1 }
+        telling && NF && shown++ < 12 { print "    " substr($0, 1, 500) }
+        /^error/ || /process didn.t exit successfully/ || /^    `-p / { print }
+    ' "$1" >&2
+}
+
 scripts/setup.sh test
 
 say "the page: types, units, build"
@@ -21,7 +35,9 @@ cargo build -p cli -p app -p terminal -p tests --bins --features app/custom-prot
 
 say "the Rust tests: units, stories, tidiness"
 # All of them, also behind one that fails: a run takes long, and its next one should not find the next fault only.
-cargo test --workspace --exclude app --no-fail-fast
+code=0
+cargo test --workspace --exclude app --no-fail-fast 2>&1 | tee target/tests.log || code=$?
+[ "$code" -eq 0 ] || { failures target/tests.log && exit "$code"; }
 
 say "the hub's parsers, ten seconds each"
 SEMO_FUZZ_SEED=1 scripts/fuzz.sh 10

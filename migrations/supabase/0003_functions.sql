@@ -1,10 +1,15 @@
 -- The only writers. Each checks the caller's role in the office first and answers a foreign office exactly as an
 -- unknown one. Statuses are chosen by errcode: 42501 → 403, PT404 → 404, PT409 → 409, PT422 → 422.
 
--- What 0008 and 0009 bring: the functions below read it, and work from the moment on at which they are there.
+-- What the functions below read that came after the first version, so that they work from the moment on at which they are
+-- there: each file may be applied by itself, while workstations are at work.
+
+-- How often claims have given each lease: once, and again when the answer before was lost on its way (claim_commands).
 alter table private.command_leases add column if not exists given int not null default 1;
-alter table private.command_leases add column if not exists folder uuid;
-alter table private.command_leases add column if not exists begun_from uuid;
+
+-- From which data folder each client works, as a key that no copy of that folder has: two cores that go by one client, since
+-- a data folder was copied, are told apart by it. Who came last is the client (register_client); what one has claimed or
+-- begun is nothing for the other (claim_commands, begin_command, complete_command).
 create table if not exists private.client_folders (
   client_id uuid primary key references public.clients on delete cascade,
   folder uuid not null,
@@ -12,6 +17,9 @@ create table if not exists private.client_folders (
 );
 alter table private.client_folders enable row level security;
 revoke all on private.client_folders from public, anon, authenticated;
+-- By whom each lease was taken, and by whom its command was begun under it; null: by a program of before.
+alter table private.command_leases add column if not exists folder uuid;
+alter table private.command_leases add column if not exists begun_from uuid;
 
 create or replace function public.create_office(p_name text) returns public.offices
 language plpgsql security definer set search_path = '' as $$
@@ -296,16 +304,31 @@ begin
    order by t.priority desc, t.seq;
 end $$;
 
+-- True when this command was begun from another data folder than that one.
+create or replace function private.is_begun_away(p_command uuid, p_folder uuid) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (select 1 from private.command_leases l where l.command_id = p_command and l.begun_from <> p_folder) $$;
+
 -- True when `p_lease` is in force for this command: the lease of its present attempt, or an earlier one of the same
--- client in the same data folder, whose answer to its own newest claim may have been lost.
+-- client in the same data folder, whose answer to its own newest claim may have been lost; but not in a folder from which
+-- the client does not work any more, once another one has begun it. Or an earlier one of the folder from which the client
+-- works now, when the present attempt was claimed from another one, which has begun nothing and can no more.
 create or replace function private.is_fence(p_lease private.command_leases, p_command public.agent_commands)
 returns boolean language sql stable set search_path = '' as $$
-  select p_lease.token is not null and p_lease.command_id = p_command.id
-     and (p_lease.attempt = p_command.attempt
-          or (p_lease.client_id = p_command.client_id and exists (
-                select 1 from private.command_leases n
-                 where n.command_id = p_command.id and n.attempt = p_command.attempt
-                   and n.folder is not distinct from p_lease.folder))) $$;
+  with its as (
+    select private.is_elsewhere(p_lease.client_id, p_lease.folder) as is_elsewhere,
+           private.is_begun_away(p_command.id, p_lease.folder) as is_begun_away
+  ), newest as (
+    select n.folder is not distinct from p_lease.folder as is_same,
+           private.is_elsewhere(n.client_id, n.folder) as is_elsewhere
+      from private.command_leases n where n.command_id = p_command.id and n.attempt = p_command.attempt
+  )
+  select p_lease.token is not null and p_lease.command_id = p_command.id and case
+           when p_lease.attempt = p_command.attempt then not (its.is_elsewhere and its.is_begun_away)
+           when p_lease.client_id <> p_command.client_id or newest.is_same is null then false
+           when newest.is_same then not (its.is_elsewhere and its.is_begun_away)
+           else newest.is_elsewhere and not its.is_elsewhere and not its.is_begun_away end
+    from its left join newest on true $$;
 
 create or replace function public.renew_lease(p_command uuid, p_token uuid, p_lease_s int default 60)
 returns table (held boolean, cancel boolean) language plpgsql security definer set search_path = '' as $$
@@ -345,7 +368,7 @@ begin
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
   if l.token is null or not private.is_fence(l, c) or c.state <> 'leased'
      or private.is_elsewhere(l.client_id, p_folder)
-     or exists (select 1 from private.command_leases x where x.command_id = c.id and x.begun_from <> p_folder) then
+     or private.is_begun_away(c.id, p_folder) then
     return 'lost';
   elsif c.cancel_requested_at is not null then
     return 'cancel';
@@ -377,6 +400,8 @@ declare
   c public.agent_commands;
   l private.command_leases;
   v_held boolean;
+  v_given_up boolean := false;
+  v_before text;                                             -- as what this result is kept already
 begin
   select * into c from public.agent_commands a where a.id = p_command for update;
   if not found or not private.has_office_role(c.office_id, array['owner', 'device']) then
@@ -385,34 +410,60 @@ begin
   if p_status is null or p_status not in ('progress', 'succeeded', 'unconfirmed', 'failed', 'cancelled') then
     raise exception 'p_status must be progress, succeeded, unconfirmed, failed or cancelled' using errcode = 'PT422';
   end if;
-  if exists (select 1 from public.agent_command_results r where r.id = p_result and r.command_id = p_command) then
+  select r.status into v_before from public.agent_command_results r
+   where r.id = p_result and r.command_id = p_command;
+  if v_before <> 'late' then
     return 'duplicate';                                      -- the outbox sent it twice: fine
   end if;
   select * into l from private.command_leases x
    where x.command_id = p_command and x.token = p_token and x.owner = auth.uid();
-  -- The last one to claim it, or the data folder of its client that has begun it: no other one may. And no final result
-  -- yet: also after the reaper ended it, since finished work counts; then from whichever folder of the client it comes.
+  -- The last one to claim it, or the data folder of its client that has begun it, under whichever of its leases: no other
+  -- one may. And no final result yet: also after the reaper ended it, since finished work counts; then from whichever
+  -- folder of the client it comes.
   v_held := l.token is not null
     and ((c.state = 'leased'
-          and (private.is_fence(l, c) or (l.begun_from is not null and l.client_id = c.client_id)))
+          and (private.is_fence(l, c)
+               or (l.client_id = c.client_id
+                   and exists (select 1 from private.command_leases x
+                               where x.command_id = c.id and x.client_id = c.client_id
+                                 and (x.token = l.token or x.folder = l.folder) and x.begun_from is not null))))
          or (c.state in ('expired', 'dead', 'cancelled') and (private.is_fence(l, c) or l.client_id = c.client_id)
              and not exists (select 1 from public.agent_command_results r
                              where r.command_id = p_command
                                and r.status in ('succeeded', 'unconfirmed', 'failed', 'cancelled'))));
+  -- What another folder has begun this one knows nothing of: it may say that it is unconfirmed. Any other end is kept as
+  -- evidence, and the command is given up, until the one that has begun it comes back and says more.
+  if v_held and p_status not in ('progress', 'unconfirmed') and private.is_begun_away(c.id, l.folder) then
+    v_held := false;
+    v_given_up := c.state = 'leased';
+  end if;
   v_full := (not v_held or p_status = 'progress')
     and (select count(*) from public.agent_command_results r
          where r.command_id = p_command and r.status in ('progress', 'late')) >= extra_max;
+  if v_given_up then
+    update public.agent_commands a
+       set state = 'dead', lease_until = null, finished_at = clock_timestamp()
+     where a.id = c.id;
+  end if;
+  if v_before = 'late' and (not v_held or p_status = 'progress') then
+    return 'duplicate';                                      -- the outbox sent it twice: as late as before
+  end if;
   if not v_held and (l.token is null or v_full) then
     return 'late';                                           -- no claim of the caller's, or enough of them: not kept
   end if;
   if v_full then
     raise exception 'more than % rows of progress', extra_max using errcode = 'PT429';
   end if;
-  insert into public.agent_command_results
-    (id, command_id, office_id, client_id, attempt, status, outcome, output, error, evidence, timings, created_by)
-  values (p_result, c.id, c.office_id, l.client_id, coalesce(l.attempt, c.attempt),
-          case when v_held then p_status else 'late' end, p_outcome, p_output, p_error, p_evidence, p_timings,
-          auth.uid());
+  if v_before = 'late' then
+    -- It came too late when it was first said. It counts all the same: nobody has said more, and who says it may again.
+    update public.agent_command_results r set status = p_status where r.id = p_result;
+  else
+    insert into public.agent_command_results
+      (id, command_id, office_id, client_id, attempt, status, outcome, output, error, evidence, timings, created_by)
+    values (p_result, c.id, c.office_id, l.client_id, coalesce(l.attempt, c.attempt),
+            case when v_held then p_status else 'late' end, p_outcome, p_output, p_error, p_evidence, p_timings,
+            auth.uid());
+  end if;
   if not v_held then
     return 'late';                                           -- somebody else owns it now: kept as evidence only
   end if;
@@ -459,7 +510,7 @@ language sql security definer set search_path = '' as $$
   select count(*) from gone $$;
 
 revoke all on function private.reap_commands(), private.forget_commands(int), private.is_begun(uuid, uuid),
-  private.is_my_client(uuid, uuid), private.is_elsewhere(uuid, uuid),
+  private.is_my_client(uuid, uuid), private.is_elsewhere(uuid, uuid), private.is_begun_away(uuid, uuid),
   private.session_of(uuid, jsonb), private.priority_of(text, int),
   private.is_fence(private.command_leases, public.agent_commands) from public, anon, authenticated;
 

@@ -1,5 +1,4 @@
-//! SEMO Office: the desktop window. Windows, tray and notifications live here and no logic: the core is the same as
-//! `semo up` runs, started inside.
+//! SEMO Office: the desktop window, and no logic: the core is the same as `semo up` runs, started inside.
 
 #![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
 

@@ -4,11 +4,12 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
-use std::ops::RangeInclusive;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use cli::port::outgoing;
 
 use crate::wait::{LONG, wait_for};
 
@@ -16,8 +17,6 @@ use crate::wait::{LONG, wait_for};
 const LOWEST: u16 = 20_000;
 /// So many ports are claimed at once.
 const BLOCK: u16 = 256;
-/// Where outgoing connections begin and end, unless the kernel says otherwise.
-const OUTGOING: RangeInclusive<u16> = 32_768..=60_999;
 
 /// Ports of this process that were not given yet.
 struct Block {
@@ -76,15 +75,6 @@ fn claim() -> Block {
         })
     });
     claims.next().expect("a block of ports that no other test has")
-}
-
-fn outgoing() -> RangeInclusive<u16> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = text.split_whitespace().filter_map(|bound| bound.parse().ok());
-    match (bounds.next(), bounds.next()) {
-        (Some(first), Some(last)) => first..=last,
-        _ => OUTGOING,
-    }
 }
 
 #[cfg(test)]

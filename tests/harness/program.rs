@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::claude::{ClaudeHome, program as claude_program};
@@ -193,6 +194,15 @@ impl Place {
         sent["command_id"].as_str().expect("an id").to_owned()
     }
 
+    /// The files that hold sign-ins to projects.
+    pub fn sign_ins(&self) -> Vec<PathBuf> {
+        let folder = std::fs::read_dir(self.dir.path().join("data/sign-ins"));
+        let files = folder.into_iter().flatten().flatten().map(|entry| entry.path());
+        files
+            .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+            .collect()
+    }
+
     /// Holders of this place, each with an agent below it.
     pub fn holders(&self) -> Vec<Process> {
         naming(&self.dir.path().join("data/holders"))
@@ -273,20 +283,29 @@ impl Up {
 
     /// The state as windows see it.
     pub async fn state(&self) -> Value {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("an HTTP client");
-        let url = format!("{}/api/v1/state", self.said["api"].as_str().expect("an address"));
-        let token = self.said["token"].as_str().expect("a token");
-        http.get(url)
-            .bearer_auth(token)
-            .send()
-            .await
-            .expect("an answer")
-            .json()
-            .await
-            .expect("a state")
+        self.try_state().await.expect("a state")
+    }
+
+    /// The same, or nothing where none is told: while the core switches to another office's server.
+    pub async fn try_state(&self) -> Option<Value> {
+        let answer = self.request(Method::GET, "state").send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+
+    /// Calls the core as a window does: the status, and the answer.
+    pub async fn call(&self, method: &str, params: Value) -> (u16, Value) {
+        let request = self.request(Method::POST, &format!("rpc/{method}")).json(&params);
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let builder = reqwest::Client::builder().no_proxy().build();
+        let url = format!("{}/api/v1/{path}", self.said["api"].as_str().expect("an address"));
+        builder
+            .expect("an HTTP client")
+            .request(method, url)
+            .bearer_auth(self.said["token"].as_str().expect("a token"))
     }
 }
 

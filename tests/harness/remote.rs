@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use client::settings::{Profile, Settings};
+use domain::{AgentId, CommandId};
 use hub::{Hub, HubConfig, HubError};
-use supabase::{AgentDraft, AgentRow, Auth, MemoryTokenStore, OfficeRow, Project, Rest};
+use serde_json::Value;
+use supabase::{AgentDraft, AgentRow, Auth, MemoryTokenStore, NewCommand, OfficeRow, Project, Rest};
 use uuid::Uuid;
 
 use crate::claude::{ClaudeHome, program};
@@ -75,6 +77,20 @@ impl Remote {
             office,
             agent,
         }
+    }
+
+    /// Enqueues a command as a remote server does.
+    pub async fn enqueue(&self, kind: &str, args: Value, agent: Option<AgentId>) -> CommandId {
+        let command = NewCommand {
+            office: self.office.id,
+            kind: kind.to_owned(),
+            args,
+            key: Uuid::new_v4().to_string(),
+            agent,
+            session: None,
+        };
+        let taken = self.rest.enqueue_command(&command).await;
+        taken.expect("the command is taken").id
     }
 
     /// A workstation of the owner's below `dir`, not started yet: the real program, and the sample repository.

@@ -15,14 +15,11 @@ use harness::stub::Stub;
 use harness::wait::{LONG, wait_until};
 use harness::world::{problem_of, result_of};
 use serde_json::{Value, json};
-use supabase::{CommandState, NewCommand};
+use supabase::CommandState;
 use terminal::{Held, Holders};
-use uuid::Uuid;
 
 /// Prompts that go to whichever of the two takes them.
 const MORE: usize = 4;
-/// A core learns at the latest with its next poll that it is not the client any more.
-const A_POLL: Duration = Duration::from_secs(60);
 /// A launch that comes after all that count milliseconds.
 const LATER: u64 = 9_000_000_000_000;
 
@@ -72,19 +69,12 @@ impl Team {
     }
 
     async fn send(&self, prompt: &str) -> CommandId {
-        let command = NewCommand {
-            office: self.remote.office.id,
-            kind: "send_prompt".to_owned(),
-            args: json!({ "prompt": prompt }),
-            key: Uuid::new_v4().to_string(),
-            agent: Some(self.remote.agent.id),
-            session: None,
-        };
-        let taken = self.remote.rest.enqueue_command(&command).await;
-        taken.expect("the command is taken").id
+        let args = json!({ "prompt": prompt });
+        let agent = Some(self.remote.agent.id);
+        self.remote.enqueue("send_prompt", args, agent).await
     }
 
-    /// A turn that lasts until somebody looks again.
+    /// Sends a prompt, and waits until its turn has begun.
     async fn begin(&self, prompt: &str) -> CommandId {
         let id = self.send(prompt).await;
         self.stub
@@ -128,7 +118,8 @@ async fn a_data_folder_that_was_copied_in_mid_turn_is_a_client_of_its_own_and_no
 {
     let team = Team::new().await;
     let one = Core::start(&team.original).await.expect("a workstation");
-    let slow = team.begin("Slowly. scn=slow:40").await;
+    let gate = team.stub.hold("Slowly.");
+    let slow = team.begin("Slowly.").await;
     let copy = team.copy();
     let two = Core::start(&copy).await.expect("the copy");
     let told = problem_of(&two, "copied_folder").await;
@@ -140,6 +131,7 @@ async fn a_data_folder_that_was_copied_in_mid_turn_is_a_client_of_its_own_and_no
     for number in 0..MORE {
         more.push(team.send(&format!("Number {number}, please. scn=text")).await);
     }
+    gate.open();
     team.is_done(slow).await;
     for id in more {
         team.is_done(id).await;
@@ -160,14 +152,15 @@ async fn of_two_cores_that_cannot_see_that_one_is_a_copy_the_office_lets_one_wor
 {
     let team = Team::new().await;
     let one = Core::start(&team.original).await.expect("a workstation");
-    let slow = team.begin("Slowly. scn=slow:100").await;
+    let gate = team.stub.hold("Slowly.");
+    let slow = team.begin("Slowly.").await;
     let copy = team.copy();
     // As where the two lie in containers of their own: the original is not to be seen from the copy.
     let mut known = identity(&copy);
     known["folder"]["path"] = json!("/no/such/place");
     std::fs::write(copy.paths.identity(), known.to_string()).expect("its identity");
     let two = Core::start(&copy).await.expect("the copy");
-    tokio::time::timeout(A_POLL, one.failed())
+    tokio::time::timeout(LONG, one.failed())
         .await
         .expect("the first one ends itself");
     let why = one.taken_over().expect("that is no fault");
@@ -180,11 +173,12 @@ async fn of_two_cores_that_cannot_see_that_one_is_a_copy_the_office_lets_one_wor
 
     // Whoever starts the first one again has his agents back, and the copy ends.
     let one = Core::start(&team.original).await.expect("the workstation again");
-    tokio::time::timeout(A_POLL, two.failed())
+    tokio::time::timeout(LONG, two.failed())
         .await
         .expect("now the copy ends itself");
     assert!(two.taken_over().is_some());
     two.stop(StopHow::Leave).await;
+    gate.open();
     team.is_done(slow).await;
     assert_eq!(team.times_at_the_model("Slowly"), 1);
     assert_eq!(team.times_at_the_model("And now this."), 1);
@@ -196,7 +190,8 @@ async fn a_connection_to_a_holder_that_breaks_is_no_takeover_and_the_turn_goes_o
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = place.begin(&stub, "Slowly. scn=slow:24").await;
+    let gate = stub.hold("Slowly.");
+    let id = place.begin(&stub, "Slowly.").await;
     let holder = place.holders().first().expect("its holder").pid;
     for _ in 0..3 {
         wait_until("there is a connection to cut", LONG, || async {
@@ -204,6 +199,7 @@ async fn a_connection_to_a_holder_that_breaks_is_no_takeover_and_the_turn_goes_o
         })
         .await;
     }
+    gate.open();
     let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     let state = up.state().await;

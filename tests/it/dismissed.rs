@@ -8,25 +8,14 @@ use harness::program::{Place, Up, code, err};
 use harness::remote::{EMAIL, PASSWORD, Remote};
 use harness::wait::{LONG, wait_for};
 use hub::{HubConfig, Team};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// No model is asked.
 const NO_MODEL: &str = "http://127.0.0.1:9";
 
-fn request(up: &Up, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-    let builder = reqwest::Client::builder().no_proxy().build();
-    let url = format!("{}/api/v1/{path}", up.said["api"].as_str().expect("an address"));
-    builder
-        .expect("an HTTP client")
-        .request(method, url)
-        .bearer_auth(up.said["token"].as_str().expect("a token"))
-}
-
 /// The connection as windows see it.
 async fn connection(up: &Up) -> Value {
-    let answer = request(up, reqwest::Method::GET, "state").send().await;
-    let state: Value = answer.expect("an answer").json().await.expect("JSON");
-    state["connection"].clone()
+    up.state().await["connection"].clone()
 }
 
 async fn is(up: &Up, status: &str) {
@@ -63,8 +52,7 @@ async fn a_workstation_whose_account_is_dismissed_is_not_shown_as_live_and_comes
 
     team.admit(EMAIL, "Team", "owner").await.expect("let in");
     wait_for("it is live again", LONG, || async {
-        let asked = request(&up, reqwest::Method::POST, "rpc/refresh").json(&serde_json::json!({}));
-        asked.send().await.expect("an answer");
+        up.call("refresh", json!({})).await;
         (connection(&up).await["status"] == "live").then_some(())
     })
     .await;

@@ -2,7 +2,7 @@
 //! `SEMO_WRITE_GENERATED=1` the files are written instead.
 
 use client::StopHow;
-use client::request::{Answer, ErrorCode, RequestError};
+use client::request::{Answer, ErrorCode, RequestError, SignInField};
 use client::view;
 use domain::ask::AskAnswer;
 use domain::session::{Ask, SessionState};
@@ -44,6 +44,7 @@ fn the_typescript_of_the_view_is_the_committed_one() {
         view::PreservedView::decl(&config),
         Answer::decl(&config),
         ErrorCode::decl(&config),
+        SignInField::decl(&config),
         RequestError::decl(&config),
     ] {
         text.push_str(&format!("export {declaration}\n"));

@@ -22,47 +22,10 @@ fn login<'a>(url: &'a str, key: &'a str) -> [&'a str; 7] {
     ["login", "--url", url, "--key", key, "--email", EMAIL]
 }
 
-/// The files that hold sign-ins to projects.
-fn sign_ins(place: &Place) -> Vec<PathBuf> {
-    let folder = std::fs::read_dir(place.dir.path().join("data/sign-ins"));
-    let files = folder.into_iter().flatten().flatten().map(|entry| entry.path());
-    files
-        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
-        .collect()
-}
-
-/// Calls the running core as a window does: the status, and the answer.
-async fn call(up: &Up, method: &str, params: Value) -> (u16, Value) {
-    let url = format!(
-        "{}/api/v1/rpc/{method}",
-        up.said["api"].as_str().expect("an address")
-    );
-    let sent = http()
-        .post(url)
-        .bearer_auth(up.said["token"].as_str().expect("a token"))
-        .json(&params)
-        .send();
-    let answer = sent.await.expect("an answer");
-    (answer.status().as_u16(), answer.json().await.expect("JSON"))
-}
-
-fn http() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy();
-    builder.build().expect("an HTTP client")
-}
-
-/// The state, or nothing while the core turns to another profile.
-async fn looked(up: &Up) -> Option<Value> {
-    let url = format!("{}/api/v1/state", up.said["api"].as_str().expect("an address"));
-    let key = up.said["token"].as_str().expect("a token");
-    let answer = http().get(url).bearer_auth(key).send().await.ok()?;
-    answer.error_for_status().ok()?.json().await.ok()
-}
-
 /// Waits until this office is served, and gives back what windows see then.
 async fn serves(up: &Up, office: &str) -> Value {
     wait_for(&format!("office {office} is served"), LONG, || async {
-        looked(up)
+        up.try_state()
             .await
             .filter(|state| state["office"]["name"] == office && state["profile"]["changing"] == false)
     })
@@ -90,7 +53,7 @@ async fn what_stands_in_the_way_of_a_sign_in_is_told_and_changes_nothing() {
         assert!(err(&refused).contains(words), "`{words}`: {}", err(&refused));
     }
     assert!(!place.dir.path().join("config/settings.toml").exists());
-    assert_eq!(sign_ins(&place), Vec::<PathBuf>::new());
+    assert_eq!(place.sign_ins(), Vec::<PathBuf>::new());
     remote.hub.stop().await.expect("the hub stops");
 }
 
@@ -113,7 +76,7 @@ async fn who_has_signed_in_once_needs_no_password_until_they_sign_out() {
     for kept in ["# my machine", "[limits] # small", "profile = \"supabase\"", &url] {
         assert!(settings.contains(kept), "`{kept}`: {settings}");
     }
-    let tokens = sign_ins(&place).pop().expect("the tokens");
+    let tokens = place.sign_ins().pop().expect("the tokens");
     let mode = tokens.metadata().expect("the tokens").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let stored = std::fs::read_to_string(&tokens).expect("the tokens");
@@ -175,7 +138,7 @@ async fn a_running_core_turns_to_a_team_at_a_sign_in_and_not_while_it_has_work_i
     let asked = |key: &str, password: &str| json!({ "url": url, "publishable_key": key, "email": EMAIL, "password": password });
 
     let work = place.begin(&stub, "Never answer. scn=hang").await;
-    let (status, told) = call(&up, "sign_in", asked(&key, PASSWORD)).await;
+    let (status, told) = up.call("sign_in", asked(&key, PASSWORD)).await;
     assert_eq!((status, &told["code"]), (409, &json!("conflict")), "{told}");
     assert!(
         told["message"].as_str().expect("words").contains("in work here"),
@@ -184,7 +147,7 @@ async fn a_running_core_turns_to_a_team_at_a_sign_in_and_not_while_it_has_work_i
     let cancelled = place.run(&["cancel", &work]).await;
     assert_eq!(code(&cancelled), Some(0), "{}", err(&cancelled));
     wait_until("its end is reported", LONG, || async {
-        call(&up, "sign_in", asked("sb_publishable_wrong", PASSWORD))
+        up.call("sign_in", asked("sb_publishable_wrong", PASSWORD))
             .await
             .0
             != 409
@@ -210,18 +173,18 @@ async fn a_running_core_turns_to_a_team_at_a_sign_in_and_not_while_it_has_work_i
             "127.0.0.1:9",
         ),
     ] {
-        let (got, told) = call(&up, "sign_in", params).await;
+        let (got, told) = up.call("sign_in", params).await;
         assert_eq!(got, status, "{told}");
         assert!(
             told["message"].as_str().expect("words").contains(words),
             "`{words}`: {told}"
         );
     }
-    assert_eq!(sign_ins(&place), Vec::<PathBuf>::new());
+    assert_eq!(place.sign_ins(), Vec::<PathBuf>::new());
 
     let held = place.holders().len();
     assert!(held > 0, "a session is at rest");
-    let (status, told) = call(&up, "sign_in", asked(&key, PASSWORD)).await;
+    let (status, told) = up.call("sign_in", asked(&key, PASSWORD)).await;
     assert_eq!(status, 200, "{told}");
     let state = serves(&up, "Team").await;
     assert_eq!(state["profile"]["kind"], "supabase");
@@ -230,16 +193,16 @@ async fn a_running_core_turns_to_a_team_at_a_sign_in_and_not_while_it_has_work_i
     let log = std::fs::read_to_string(place.dir.path().join("data/semo.log")).expect("the log");
     assert!(!log.contains(PASSWORD), "the password is in no log");
 
-    let (status, told) = call(&up, "sign_out", json!({})).await;
+    let (status, told) = up.call("sign_out", json!({})).await;
     assert_eq!(status, 200, "{told}");
-    let state = looked(&up).await.expect("a state");
+    let state = up.state().await;
     assert_eq!(
         (&state["office"], &state["problems"][0]["code"]),
         (&Value::Null, &json!("sign_in"))
     );
-    assert_eq!(sign_ins(&place), Vec::<PathBuf>::new());
+    assert_eq!(place.sign_ins(), Vec::<PathBuf>::new());
     let again = json!({ "password": PASSWORD });
-    let (status, told) = call(&up, "sign_in", again).await;
+    let (status, told) = up.call("sign_in", again).await;
     assert_eq!(
         status, 200,
         "where it belongs already, the settings know the rest: {told}"
@@ -267,7 +230,7 @@ async fn semo_login_and_logout_turn_the_core_that_runs_and_its_address_stays() {
     let back = place.run(&["logout", "--this-machine"]).await;
     assert_eq!(code(&back), Some(0), "{}", err(&back));
     serves(&up, "This machine").await;
-    assert_eq!(sign_ins(&place), Vec::<PathBuf>::new());
+    assert_eq!(place.sign_ins(), Vec::<PathBuf>::new());
     place.down(up).await;
     remote.hub.stop().await.expect("the hub stops");
 }
@@ -288,14 +251,14 @@ async fn a_turn_that_fails_brings_the_office_of_before_back_and_says_why() {
     serves(&up, "Team").await;
     // Somebody has picked an office of several.
     let file = place.dir.path().join("config/settings.toml");
-    let office = looked(&up).await.expect("a state")["office"]["id"].clone();
+    let office = up.state().await["office"]["id"].clone();
     let before = std::fs::read_to_string(&file).expect("settings");
     let before = format!("{before}\n[office] # of several\nid = {office}\n");
     std::fs::write(&file, &before).expect("written");
-    let (status, told) = call(&up, "use_profile", json!({ "profile": "this_machine" })).await;
+    let (status, told) = up.call("use_profile", json!({ "profile": "this_machine" })).await;
     assert_eq!(status, 200, "{told}");
     let state = wait_for("it has come back and says why", LONG, || async {
-        let state = looked(&up).await?;
+        let state = up.try_state().await?;
         let told = state["problems"]
             .as_array()?
             .iter()
@@ -306,10 +269,10 @@ async fn a_turn_that_fails_brings_the_office_of_before_back_and_says_why() {
     assert_eq!(state["profile"]["kind"], "supabase");
     let settings = std::fs::read_to_string(&file).expect("settings");
     assert_eq!(settings, before, "byte by byte, the picked office too");
-    let (status, _) = call(&up, "refresh", json!({})).await;
+    let (status, _) = up.call("refresh", json!({})).await;
     assert_eq!(status, 200);
     wait_until("who has looked is told no more", LONG, || async {
-        looked(&up)
+        up.try_state()
             .await
             .is_some_and(|state| state["problems"] == json!([]))
     })

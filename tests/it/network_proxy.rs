@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::proxy::{Act, FaultProxy, Weather};
-use harness::wait::wait_until;
+use harness::wait::{LONG, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const SOON: Duration = Duration::from_secs(20);
 const BODY: &str = "{\"answer\":1}";
 
 /// An office that answers every request with the same, and remembers the request lines.
@@ -86,7 +85,7 @@ async fn answer(stream: &mut TcpStream) -> String {
             }
         }
     };
-    tokio::time::timeout(SOON, all)
+    tokio::time::timeout(LONG, all)
         .await
         .expect("an answer or an end in time");
     String::from_utf8_lossy(&read).into_owned()
@@ -141,7 +140,7 @@ async fn a_hole_swallows_nothing_for_good_and_a_stranded_connection_does() {
 
     proxy.weather(Weather::deaf());
     ask(&mut stream, "/two").await;
-    wait_until("the office hears it", SOON, || async { office.asked() == 2 }).await;
+    wait_until("the office hears it", LONG, || async { office.asked() == 2 }).await;
     let mut byte = [0];
     let nothing = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut byte)).await;
     assert!(nothing.is_err(), "neither a byte nor an end: {nothing:?}");
@@ -170,11 +169,11 @@ async fn held_requests_go_on_when_they_are_released_and_changed_places_when_anot
     let office = Office::start().await;
     let proxy = FaultProxy::start(&office.url).await;
     proxy.trap("/held", 1, Act::Hold);
-    proxy.trap("/late", 1, Act::AfterNext(SOON));
+    proxy.trap("/late", 1, Act::AfterNext(LONG));
     let (mut held, mut late) = (open(&proxy).await, open(&proxy).await);
     ask(&mut held, "/held").await;
     ask(&mut late, "/late").await;
-    wait_until("both wait", SOON, || async { proxy.counts().trapped == 2 }).await;
+    wait_until("both wait", LONG, || async { proxy.counts().trapped == 2 }).await;
     let mut other = open(&proxy).await;
     ask(&mut other, "/other").await;
     answer(&mut other).await;

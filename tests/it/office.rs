@@ -5,7 +5,7 @@ use client::settings::{IDLE_MINUTES_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, SESSIONS_
 use domain::CommandId;
 use harness::program::Place;
 use harness::remote::Remote;
-use harness::stub::{Stub, StubRequest};
+use harness::stub::{Gate, Stub, StubRequest};
 use harness::wait::{LONG, wait_until};
 use harness::world::World;
 use provider::detect::{OfficePatterns, PATTERNS_MAX};
@@ -17,10 +17,11 @@ fn asks_for(part: &'static str) -> impl Fn(&StubRequest) -> bool {
     move |request| request.prompt().is_some_and(|prompt| prompt.contains(part))
 }
 
-/// In a house with one place: a first command whose turn takes a while (`chunks` of a quarter second), and a second one
-/// that waits in line for its place.
-async fn one_works_and_one_waits(world: &World, chunks: u32) -> (CommandId, CommandId) {
-    let works = world.send("FE", &format!("First. scn=slow:{chunks}")).await;
+/// In a house with one place: a first command whose turn lasts until the gate is opened, and a second one that waits in
+/// line for its place.
+async fn one_works_and_one_waits(world: &World) -> (CommandId, CommandId, Gate) {
+    let gate = world.stub.hold("First.");
+    let works = world.send("FE", "First.").await;
     world
         .stub
         .turn_where("the first turn", LONG, asks_for("First."))
@@ -30,7 +31,7 @@ async fn one_works_and_one_waits(world: &World, chunks: u32) -> (CommandId, Comm
         world.state().await["commands"][0]["status"] == "waiting"
     })
     .await;
-    (works, waits)
+    (works, waits, gate)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +114,8 @@ async fn a_person_picks_a_second_office_and_its_agents_work_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_house_is_full_a_command_waits_in_line_and_is_served_next() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let (slow, waiting) = one_works_and_one_waits(&world, 20).await;
+    let (slow, waiting, gate) = one_works_and_one_waits(&world).await;
+    gate.open();
     assert_eq!(world.result(slow).await.0.state, CommandState::Succeeded);
     let (_, result) = world.result(waiting).await;
     assert_eq!(
@@ -127,7 +129,7 @@ async fn when_the_house_is_full_a_command_waits_in_line_and_is_served_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_reaches_what_waits_in_line_and_what_nobody_holds() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let (slow, waiting) = one_works_and_one_waits(&world, 200).await;
+    let (slow, waiting, _gate) = one_works_and_one_waits(&world).await;
     let cancel = world
         .enqueue("cancel", json!({ "command": waiting }), None, None)
         .await;
@@ -163,7 +165,7 @@ async fn a_cancel_reaches_what_waits_in_line_and_what_nobody_holds() {
 async fn an_orderly_end_tells_what_it_interrupted_and_leaves_what_had_not_begun() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
     let paths = world.paths.clone();
-    let (running, waiting) = one_works_and_one_waits(&world, 200).await;
+    let (running, waiting, _gate) = one_works_and_one_waits(&world).await;
     let session = world.state().await["sessions"][0]["id"]
         .as_str()
         .expect("a session")

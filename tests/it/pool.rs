@@ -240,10 +240,11 @@ async fn in_a_full_house_a_ready_session_makes_room_for_another_agents_command()
 #[tokio::test(flavor = "multi_thread")]
 async fn six_work_at_once_and_the_seventh_waits_with_a_reason() {
     let world = World::start().await;
+    let gate = world.stub.hold("Work ");
     let mut working = Vec::new();
     for number in 0..6 {
         let role = ["FE", "BE", "QA"][number % 3];
-        working.push(world.send(role, &format!("Work {number}. scn=slow:200")).await);
+        working.push(world.send(role, &format!("Work {number}.")).await);
     }
     wait_until("six work", START_WAIT, || async {
         let all = sessions(&world.state().await);
@@ -272,6 +273,7 @@ async fn six_work_at_once_and_the_seventh_waits_with_a_reason() {
         .call("cancel_command", json!({ "command_id": working[3] }))
         .await;
     assert_eq!(world.result(seventh).await.0.state, CommandState::Succeeded);
+    gate.open();
     for id in working {
         world.call("cancel_command", json!({ "command_id": id })).await;
     }
@@ -281,7 +283,8 @@ async fn six_work_at_once_and_the_seventh_waits_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_house_with_one_place_the_agents_take_turns() {
     let world = World::start_with(|settings| settings.limits.sessions_max = 1).await;
-    let first = world.send("FE", "Number 0. scn=slow:16").await;
+    let gate = world.stub.hold("Number 0");
+    let first = world.send("FE", "Number 0.").await;
     world
         .stub
         .turn_where("the first turn", START_WAIT, |request| {
@@ -292,6 +295,11 @@ async fn in_a_house_with_one_place_the_agents_take_turns() {
     for (role, prompt) in [("FE", "Number 2."), ("FE", "Number 3."), ("BE", "Number 1.")] {
         all.push(world.send(role, prompt).await);
     }
+    wait_until("the others wait", START_WAIT, || async {
+        world.state().await["pool"]["waiting"] == 3
+    })
+    .await;
+    gate.open();
     for id in all {
         done_in(&world, id).await;
     }

@@ -4,8 +4,8 @@ use harness::program::{Place, code, err, out};
 use harness::stub::Stub;
 use serde_json::{Value, json};
 
-/// A turn of fifteen seconds: long enough to be interrupted by a restart, short enough to be waited for.
-const SLOW: &str = "Slowly. scn=slow:60";
+/// A turn that goes on over a restart, until its gate is opened.
+const SLOW: &str = "Slowly.";
 
 /// The command as the journal has it.
 async fn journalled(place: &Place, id: &str) -> Value {
@@ -31,6 +31,7 @@ async fn after_a_sigterm_the_agent_goes_on_and_the_next_start_takes_it_up() {
     let place = Place::new(&stub.url());
     let up = place.up().await;
     assert_eq!(up.said["launch"]["taken_up"], 0);
+    let gate = stub.hold(SLOW);
     let id = place.begin(&stub, SLOW).await;
     let session = up.state().await["sessions"][0]["id"].clone();
     let port = up.said["api"].clone();
@@ -54,6 +55,7 @@ async fn after_a_sigterm_the_agent_goes_on_and_the_next_start_takes_it_up() {
     assert_eq!(state["sessions"][0]["id"], session);
     assert_eq!(state["sessions"][0]["taken_up"], true);
     assert!(out(&place.run(&["status"]).await).contains("of before   1 session went on"));
+    gate.open();
     let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     assert_eq!(command["recovered"], "followed", "{command}");
@@ -67,6 +69,7 @@ async fn after_a_kill_in_mid_turn_the_turn_is_followed_to_its_end_and_the_journa
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
+    let gate = stub.hold(SLOW);
     let id = place.begin(&stub, SLOW).await;
     let up = place.killed_and_up(up).await;
     assert_eq!(up.said["launch"]["taken_up"], 1, "{}", up.said);
@@ -76,6 +79,7 @@ async fn after_a_kill_in_mid_turn_the_turn_is_followed_to_its_end_and_the_journa
         journal.contains(&format!("{short}  send_prompt     under way  with the agent")),
         "{journal}"
     );
+    gate.open();
     let command = up.over(&id).await;
     assert_eq!(command["outcome"], "done", "{command}");
     assert_eq!(times_at_the_model(&stub, "Slowly"), 1);
@@ -99,7 +103,7 @@ async fn down_waits_for_the_turn_that_runs_and_ends_every_session() {
     let stub = Stub::start().await.expect("the stub");
     let place = Place::new(&stub.url());
     let up = place.up().await;
-    let id = place.begin(&stub, "Slowly. scn=slow:20").await;
+    let id = place.begin(&stub, "Slowly. scn=slow:60").await;
     let down = place.run(&["down"]).await;
     assert_eq!(code(&down), Some(0), "{}", err(&down));
     assert!(err(&down).contains("1 turn still runs: "), "{}", err(&down));

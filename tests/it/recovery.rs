@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::pool::{START_WAIT, view_of, warm_session};
 
-/// A turn long enough to be in its midst when the core ends and when it is there again.
-const SLOW: &str = "Slowly, please. scn=slow:60";
+/// A turn that is in its midst when the core ends and when it is there again: until its gate is opened.
+const SLOW: &str = "Slowly, please.";
 
 fn said(result: &ResultRow) -> &str {
     let output = result.output.as_ref();
@@ -57,10 +57,11 @@ fn of_command(state: &Value, id: domain::CommandId) -> Option<Value> {
 async fn a_turn_goes_on_while_the_core_is_away_and_its_result_is_told_by_the_next_one() {
     let world = World::start().await;
     let session = world.session("FE").await;
+    let gate = world.stub.hold(SLOW);
     let id = world
         .enqueue("send_prompt", json!({ "prompt": SLOW }), None, Some(session))
         .await;
-    at_work(&world.stub, "Slowly, please.").await;
+    at_work(&world.stub, SLOW).await;
 
     let world = world.restarted(StopHow::Leave).await;
     let state = world.state().await;
@@ -76,6 +77,7 @@ async fn a_turn_goes_on_while_the_core_is_away_and_its_result_is_told_by_the_nex
     })
     .await;
     assert_eq!(followed["session_id"], session.to_string());
+    gate.open();
 
     let (row, result) = world.result(id).await;
     assert_eq!(row.state, CommandState::Succeeded, "{result:?}");
@@ -86,11 +88,7 @@ async fn a_turn_goes_on_while_the_core_is_away_and_its_result_is_told_by_the_nex
         said(&result)
     );
     assert_eq!(session_of(&result), session.to_string());
-    assert_eq!(
-        asked(&world.stub, "Slowly, please."),
-        1,
-        "one prompt at the model"
-    );
+    assert_eq!(asked(&world.stub, SLOW), 1, "one prompt at the model");
 
     // The session is as good as before.
     let next = world

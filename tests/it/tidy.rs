@@ -23,22 +23,18 @@ const FLOORS: &[(&str, u8)] = &[
     ("session", 4),
     ("client", 5),
     ("api", 6),
-    ("office", 6),
     ("cli", 7),
-    ("app", 7),
+    ("app", 8),
 ];
-
-/// The only arrows that do not point down, each with its reason.
-const SIDEWAYS: &[(&str, &str, &str)] = &[("app", "cli", "the window starts what `semo up` starts")];
 
 /// Libraries that only some crates may know, by the beginning of their names; dev-dependencies are free but for Tauri.
 const CONFINED: &[(&str, &[&str])] = &[
     ("tauri", &["app"]),
-    ("axum", &["api", "office", "hub"]),
+    ("axum", &["api", "hub"]),
     ("rusqlite", &["journal"]),
     ("libsqlite3", &["journal"]),
-    ("tokio-postgres", &["hub", "office"]),
-    ("deadpool-postgres", &["hub", "office"]),
+    ("tokio-postgres", &["hub"]),
+    ("deadpool-postgres", &["hub"]),
     ("portable-pty", &["terminal"]),
     ("alacritty_terminal", &["terminal"]),
     ("vt100", &["terminal"]),
@@ -46,7 +42,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("keyring", &["supabase"]),
     ("zbus-secret-service", &["supabase"]),
     ("axum-server", &["hub"]),
-    ("prometheus-client", &["hub", "office"]),
+    ("prometheus-client", &["hub"]),
 ];
 
 /// The crates that may start processes.
@@ -95,8 +91,7 @@ fn faulty_arrows(metadata: &Value) -> Vec<String> {
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let on = dependency["name"].as_str().unwrap_or_default();
             let is_dev = dependency["kind"] == "dev";
-            let sideways = SIDEWAYS.iter().any(|(from, to, _)| (*from, *to) == (name, on));
-            if floors.get(on).is_some_and(|below| below >= floor) && !sideways {
+            if floors.get(on).is_some_and(|below| below >= floor) {
                 faults.push(format!(
                     "{name} (floor {floor}) must not depend on {on}: arrows point down"
                 ));

@@ -1,8 +1,6 @@
 //! Two programs that mean one data folder, whatever somebody tidies up in it: the second one never harms what the first
 //! one runs. And the end of everything at once, as at a log-out.
 
-use std::time::Duration;
-
 use harness::processes::{kill, of_folder};
 use harness::program::{Place, code, err, out};
 use harness::stub::Stub;
@@ -11,8 +9,6 @@ use serde_json::{Value, json};
 
 /// Longer than a story takes.
 const LONG_TURN: &str = "Slowly. scn=slow:2400";
-/// A core puts back what it says of itself within seconds.
-const PUT_BACK: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_whose_lock_file_is_deleted_is_not_taken_for_gone() {
@@ -33,7 +29,7 @@ async fn a_core_whose_lock_file_is_deleted_is_not_taken_for_gone() {
         assert_eq!(code(&second), Some(1), "{}", out(&second));
         assert!(err(&second).contains("already runs"), "{}", err(&second));
         assert_eq!(out(&second), "", "nothing is said to be starting");
-        wait_until("it is found again", PUT_BACK, || async {
+        wait_until("it is found again", LONG, || async {
             code(&place.run(&["status", "--json"]).await) == Some(0) && data.join("core.lock").exists()
         })
         .await;

@@ -213,7 +213,7 @@ test("somebody was faster: it is told kindly, with the core's words", async () =
   };
   await button("Deny").click();
   await page.getByText("Somebody was faster").waitFor();
-  await page.getByText(/it is over since \d\d:\d\d: allowed, by semo on this workstation/).waitFor();
+  await page.getByText(/it is over since (\d+ \w+ )?\d\d:\d\d: allowed, by semo on this workstation/).waitFor();
   assert.equal(await page.getByRole("alert").count(), 0, "it is no fault");
   core.closeAsk("ask-bash");
   await card().waitFor({ state: "detached" });
@@ -227,7 +227,7 @@ test("an ask that was answered elsewhere says so and names who is known", async 
   core.closeAsk("ask-bash");
   await page.getByText("Mina does not wait any more").waitFor();
   core.closeAsk("ask-question", "chosen “orders_created_at” by a command of the office");
-  await page.getByText(/Jonas does not wait any more: chosen “orders_created_at” by a command of the office at \d\d:\d\d\./).waitFor();
+  await page.getByText(/Jonas does not wait any more: chosen “orders_created_at” by a command of the office at (\d+ \w+ )?\d\d:\d\d\./).waitFor();
   await shoot(page, "ask-answered-elsewhere-dark");
   await page.getByRole("button", { name: "Dismiss" }).first().click();
   await page.getByText("Mina does not wait any more").waitFor({ state: "detached" });

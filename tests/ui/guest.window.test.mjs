@@ -7,22 +7,11 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { ARTIFACTS } from "./browser.mjs";
-import { start, stopTree, waitForLine } from "./processes.mjs";
 import { waitUntil } from "./wait.mjs";
 import { openApp } from "./webdriver.mjs";
 import { built, makeWorld } from "./world.mjs";
 
-const UP_MS = 120_000;
-const SOON_MS = 60_000;
-
-function displayed(world) {
-  const { DISPLAY, XAUTHORITY, DBUS_SESSION_BUS_ADDRESS } = process.env;
-  if (DISPLAY === undefined) throw new Error("there is no display: run this under `xvfb-run -a`");
-  const env = { ...world.env, DISPLAY };
-  if (XAUTHORITY !== undefined) env.XAUTHORITY = XAUTHORITY;
-  if (DBUS_SESSION_BUS_ADDRESS !== undefined) env.DBUS_SESSION_BUS_ADDRESS = DBUS_SESSION_BUS_ADDRESS;
-  return env;
-}
+const SOON_MS = 120_000;
 
 async function open(env) {
   const window = await openApp({ application: built("semo-office"), env });
@@ -41,13 +30,11 @@ async function shoot(window, name) {
 
 test("a window beside a running core shows the same, leaves it running when it is closed, and says when it has ended", async () => {
   const world = await makeWorld();
-  const env = displayed(world);
+  const env = world.displayed();
   const semo = (...args) => spawnSync(built("semo"), args, { env: world.env, encoding: "utf8", timeout: SOON_MS });
-  let up;
   let window;
   try {
-    up = start(built("semo"), ["up"], { env: world.env, cwd: world.root, name: "semo up" });
-    await waitForLine(up, "semo up", /(http:\/\/127\.0\.0\.1:\d+\/\S*#token=\S+)/, UP_MS);
+    const { up } = await world.up();
     const pid = JSON.parse(semo("status", "--json").stdout).pid ?? up.pid;
     const sent = semo("send", "--agent", "FE", "Say hello. scn=text", "--wait");
     assert.equal(sent.status, 0, `${sent.stdout}${sent.stderr}`);
@@ -68,7 +55,6 @@ test("a window beside a running core shows the same, leaves it running when it i
     await shoot(window, "alone");
   } finally {
     await window?.close();
-    if (up !== undefined) await stopTree(up);
     await world.close();
   }
 });

@@ -14,7 +14,7 @@ const result = (words) => page.locator("article", { hasText: words });
 for (const theme of ["dark", "light"]) {
   test(`while a start looks for its sessions, nothing is called ready that is not known to be so, ${theme}`, async () => {
     await open("recovering", { theme });
-    await says("2 sessions of before are looked for");
+    await says("looks for 2 earlier sessions");
     await says("Nothing new is begun until then.");
     await says("Its agent goes on meanwhile.");
     await page.locator("main header").getByText("Looked for").waitFor();
@@ -53,7 +53,7 @@ test("after a start each command tells in its details what became of it, and no 
 
 test("a session whose holder does not answer is neither working nor ended, and the word about it stays", async () => {
   await open("not-reached");
-  await says("1 session of before cannot be reached.");
+  await says("1 earlier session cannot be reached.");
   await says("Nothing was ended there.");
   await page.locator("main header").getByText("Not reached").waitFor();
   assert.equal(await page.getByRole("button", { name: "End session" }).isDisabled(), true);

@@ -6,31 +6,21 @@ import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { start, stopTree, waitForLine } from "./processes.mjs";
 import { waitUntil } from "./wait.mjs";
-import { built, makeWorld } from "./world.mjs";
+import { ADDRESS, built, makeWorld } from "./world.mjs";
 
-const UP_MS = 120_000;
-const DOWN_MS = 60_000;
-const ADDRESS = /(http:\/\/127\.0\.0\.1:\d+\/\S*#token=\S+)/;
+const DOWN_MS = 120_000;
 
 let browser;
 let world;
-let up;
 before(async () => {
   browser = await openBrowser();
   world = await makeWorld();
 });
 after(async () => {
   await browser?.close();
-  if (up !== undefined) await stopTree(up);
   await world?.close();
 });
-
-async function startCore() {
-  up = start(built("semo"), ["up"], { env: world.env, cwd: world.root, name: "semo up" });
-  return waitForLine(up, "semo up", ADDRESS, UP_MS);
-}
 
 function semo(...args) {
   const ran = spawnSync(built("semo"), args, { env: world.env, encoding: "utf8", timeout: DOWN_MS });
@@ -58,7 +48,7 @@ async function strangerOn(port) {
 }
 
 test("an open page comes back by itself after a restart, a stranger on its port learns nothing, and a new key can be given to it", async () => {
-  const first = await startCore();
+  const { url: first } = await world.up();
   const page = await openPage(browser, { url: first, errorsExpected: true });
   await says(page, "Connected");
   await page.locator("textarea").first().fill("A draft that must not be lost");
@@ -67,7 +57,7 @@ test("an open page comes back by itself after a restart, a stranger on its port 
   await says(page, "SEMO Office has ended.");
   assert.equal((await text(page)).includes("is ending"), false, "one word about one thing");
   await shoot(page, "core-away-dark");
-  assert.equal(await startCore(), first, "the same address");
+  assert.equal((await world.up()).url, first, "the same address");
   await waitUntil("the page is live again", async () => !(await text(page)).includes("has ended") && (await text(page)).includes("Connected"));
   assert.equal(await page.locator("textarea").first().inputValue(), "A draft that must not be lost");
 
@@ -83,7 +73,7 @@ test("an open page comes back by itself after a restart, a stranger on its port 
 
   // An end at once is the end of the key, too.
   semo("down", "--now");
-  const second = await startCore();
+  const { url: second } = await world.up();
   assert.equal(new URL(second).port, port);
   assert.notEqual(second, first);
   await page.getByRole("button", { name: "Try again" }).click();

@@ -255,6 +255,11 @@ export const SCENARIOS = {
       ],
     }),
   },
+  "no-repository": { state: baseState({ repositories: [] }) },
+  full: {
+    state: baseState({ sessions: [session({ agent_id: "a-be" })], pool: pool({ open: 1, sessions_max: 1 }), limits: { sessions_max: 1 } }),
+  },
+  "no-agents": { state: baseState({ agents: [] }) },
   "claude-missing": {
     state: baseState({
       problems: [
@@ -298,6 +303,16 @@ export const SCENARIOS = {
       problems: [{ code: "office", message: "person@example.com is not a member of any office yet", hint: "Ask the owner of an office to add you, then choose Refresh." }],
     }),
   },
+  "office-role": {
+    state: baseState({
+      profile: THERE,
+      connection: { status: "offline", why: "not allowed in this office", since: NOW },
+      office: null,
+      offices: [],
+      agents: [],
+      problems: [{ code: "office_role", message: "could not register this workstation: not allowed in this office", hint: "This account may not have a workstation in the office: an owner of the office makes it `owner` or `device`." }],
+    }),
+  },
   "keychain-locked": {
     state: baseState({
       profile: THERE,
@@ -318,7 +333,7 @@ export const SCENARIOS = {
       problems: [{ code: "office_unreachable", message: "could not list the offices at https://example.supabase.co: connection refused", hint: "It is tried again by itself; choose Refresh to try at once." }],
     }),
   },
-  turning: { state: baseState({ profile: { ...HERE, changing: true } }) },
+  switching: { state: baseState({ profile: { ...HERE, changing: true } }) },
   "pick-office": {
     state: baseState({
       office: null,

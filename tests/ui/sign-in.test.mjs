@@ -13,7 +13,7 @@ const KEY = "sb_publishable_example";
 const field = (label) => page.getByLabel(label, { exact: false });
 const says = (words) => waitUntil(`“${words}” can be read`, async () => (await page.locator("body").innerText()).includes(words));
 const focused = () => page.evaluate(() => document.activeElement?.labels?.[0]?.textContent ?? document.activeElement?.textContent?.trim() ?? "");
-const refusal = (status, code, message, hint = "") => ({ status, body: { code, message, hint } });
+const refusal = (status, code, message, hint = "", field = null) => ({ status, body: { code, message, hint, field } });
 
 async function openSheet() {
   await page.getByRole("button", { name: "This machine" }).click();
@@ -38,7 +38,7 @@ test("who is signed out signs in with the keyboard alone, and a wrong password l
   await open("signed-out", { errorsExpected: true });
   await tabTo("Password");
   assert.equal(await field("E-mail").inputValue(), "person@example.com", "as the settings have it");
-  core.instead.sign_in = refusal(403, "forbidden", "the e-mail address or the password is wrong", "Check both.");
+  core.instead.sign_in = refusal(403, "forbidden", "the e-mail address or the password is wrong", "Check both.", "password");
   await page.keyboard.type("wrong");
   await page.keyboard.press("Enter");
   await says("the password is wrong");
@@ -81,8 +81,8 @@ test("from the office of this machine to a team's: a secret key stays here, the 
   });
   core.push((state) => (state.profile.changing = true));
   answer({ status: 200, body: { command_id: null, explanation: null, preserved: null, note: "signed in" } });
-  await says("Turning to example.supabase.co");
-  await shoot(page, "turning-to-a-team-dark");
+  await says("Switching to example.supabase.co");
+  await shoot(page, "switching-to-a-team-dark");
   core.push((state) => {
     state.profile = { ...THERE };
     state.launch.since += 1;
@@ -103,8 +103,8 @@ test("what stands in the way of a sign-in is told where it was asked for, and th
   await field("E-mail").fill("person@example.com");
   await field("Password").fill(PASSWORD);
   for (const [told, words, where] of [
-    [refusal(422, "invalid", "https://example.supabase.co does not take this publishable key", "Copy it again."), "Copy it again", "Publishable key"],
-    [refusal(502, "unreachable", "https://example.supabase.co cannot be reached: connection refused", "Check the address."), "Check the address", "Address"],
+    [refusal(422, "invalid", "https://example.supabase.co does not take this publishable key", "Copy it again.", "key"), "Copy it again", "Publishable key"],
+    [refusal(502, "unreachable", "https://example.supabase.co cannot be reached: connection refused", "Check the address.", "url"), "Check the address", "Address"],
     [refusal(502, "unreachable", "https://example.supabase.co has had too many tries to sign in", "Wait a few minutes."), "Wait a few minutes", null],
     [refusal(409, "conflict", "1 command is of office This machine in work here", "Wait for its end."), "Wait for its end", null],
   ]) {
@@ -117,12 +117,12 @@ test("what stands in the way of a sign-in is told where it was asked for, and th
   assert.equal(await page.locator("[role=alert]").count(), 1);
 });
 
-test("the team that is known is turned to without a password, and left again with one click", async () => {
+test("the team that is known is switched to without a password, and left again with one click", async () => {
   await open("live");
   core.push((state) => (state.profile.team = { ...THERE.team }));
   await page.getByRole("button", { name: "This machine" }).click();
-  await says("Turn to it");
-  await page.getByRole("button", { name: "Turn to it" }).click();
+  await says("Switch to it");
+  await page.getByRole("button", { name: "Switch to it" }).click();
   await waitUntil("it was asked", () => calls("use_profile").length === 1);
   assert.deepEqual(calls("use_profile"), [{ profile: "supabase" }]);
   core.push((state) => {
@@ -135,6 +135,45 @@ test("the team that is known is turned to without a password, and left again wit
   await page.getByRole("button", { name: "Work alone" }).click();
   await waitUntil("it was asked", () => calls("use_profile").length === 2);
   assert.deepEqual(calls("use_profile")[1], { profile: "this_machine" });
+});
+
+test("a switch that does not come about leaves everybody where they were, whoever asked for it", async () => {
+  await open("live");
+  core.push((state) => (state.profile.changing = true));
+  await says("Switching to another office");
+  core.push((state) => (state.profile.changing = false));
+  await says("Connected");
+  assert.equal((await page.locator("body").innerText()).includes("Switching"), false, "the same launch goes on");
+});
+
+test("a switch that hangs can be looked behind, and stays so until something new comes", async () => {
+  await open("live");
+  await page.clock.install();
+  core.push((state) => (state.profile.changing = true));
+  await says("Switching to another office");
+  await page.clock.fastForward(61_000);
+  await page.getByRole("button", { name: "Show what was there" }).click();
+  await says("Connected");
+  const prompts = await page.locator("textarea").count();
+  core.push((state) => (state.connection.why = "still ending"));
+  core.push((state) => (state.office.name = "The office of before"));
+  await says("The office of before");
+  assert.equal(await page.locator("textarea").count(), prompts, "the next states do not cover it again");
+  core.push((state) => (state.launch.since += 1));
+  await says("Switching to another office");
+});
+
+test("a sign-in that needed no switch gives its name to no later one", async () => {
+  await open("signed-out");
+  await page.clock.install();
+  await field("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  await waitUntil("it was sent", () => calls("sign_in").length === 1);
+  core.push((state) => (state.problems = []));
+  await waitUntil("the form has gone", async () => (await page.locator("input[type=password]").count()) === 0);
+  await page.clock.fastForward(6_000);
+  core.push((state) => (state.profile.changing = true));
+  await says("Switching to another office");
 });
 
 test("a sign-out shows the form in its place, and an account without an office can make one", async () => {

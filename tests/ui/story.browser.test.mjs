@@ -4,30 +4,27 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { start, stopTree, waitForLine } from "./processes.mjs";
 import { playAskingAndStopping, playTheStory } from "./story.mjs";
-import { built, makeWorld } from "./world.mjs";
-
-const UP_MS = 120_000;
+import { makeWorld } from "./world.mjs";
 
 test("in the browser, a person starts an agent, types, sends a prompt, reads the result, answers, interrupts and ends", async () => {
   const world = await makeWorld();
-  const up = start(built("semo"), ["up"], { env: world.env, cwd: world.root, name: "semo up" });
   let browser;
+  let up;
   try {
-    const url = await waitForLine(up, "semo up", /(http:\/\/(?:127\.0\.0\.1|localhost):\d+\/\S*#token=\S+)/, UP_MS);
+    const started = await world.up();
+    up = started.up;
     browser = await openBrowser();
-    const page = await openPage(browser, { url, theme: "light" });
+    const page = await openPage(browser, { url: started.url, theme: "light" });
     await playTheStory(handsOf(page));
     await playAskingAndStopping(handsOf(page));
     // A stream may be asked for in the very moment in which its session goes; the browser itself writes that down.
     const faults = page.faults.filter((fault) => !/\/terminal' failed: .*code: 404/.test(fault));
     assert.deepEqual(faults, []);
   } catch (error) {
-    throw new Error(`${error.stack}\n--- output of semo up ---\n${up.lines.slice(-60).join("\n")}`);
+    throw new Error(`${error.stack}\n--- output of semo up ---\n${up?.lines.slice(-60).join("\n")}`);
   } finally {
     await browser?.close();
-    await stopTree(up);
     await world.close();
   }
 });

@@ -10,9 +10,9 @@ import { waitUntil } from "./wait.mjs";
 
 /** A first start prepares a database and a sample repository. */
 const FIRST_START_MS = 120_000;
-const AGENT_START_MS = 60_000;
-const TURN_MS = 60_000;
-const ANSWER_MS = 15_000;
+const AGENT_START_MS = 120_000;
+const TURN_MS = 120_000;
+const ANSWER_MS = 60_000;
 
 const RAIL = "aside[aria-label='Office and agents']";
 const RESULTS = "aside[aria-label='Commands and results']";

@@ -12,15 +12,13 @@ import { waitUntil } from "./wait.mjs";
 import { KEYS, openApp } from "./webdriver.mjs";
 import { built, makeWorld } from "./world.mjs";
 
+const END_MS = 120_000;
+
 test("in the desktop window, a person starts an agent, types, sends a prompt and reads the result", async () => {
   const world = await makeWorld();
   let window;
   try {
-    const { DISPLAY, XAUTHORITY, DBUS_SESSION_BUS_ADDRESS } = process.env;
-    if (DISPLAY === undefined) throw new Error("there is no display: run this under `xvfb-run -a`");
-    const env = { ...world.env, DISPLAY };
-    if (XAUTHORITY !== undefined) env.XAUTHORITY = XAUTHORITY;
-    if (DBUS_SESSION_BUS_ADDRESS !== undefined) env.DBUS_SESSION_BUS_ADDRESS = DBUS_SESSION_BUS_ADDRESS;
+    const env = world.displayed();
     window = await openApp({ application: built("semo-office"), env });
     await window.resize(1360, 860);
     await playTheStory(handsOf(window));
@@ -40,12 +38,12 @@ async function endTheApp(env) {
   process.kill(pid, "SIGTERM");
   // One that has ended and is only not yet waited for has no command line.
   const isOver = () => linesOf(env.SEMO_DATA_DIR).every((line) => !/postgres/.test(line)) && lineOf(pid) === "";
-  await waitUntil("the app and its database end", isOver, 30_000);
+  await waitUntil("the app and its database end", isOver, END_MS);
   const agents = linesOf(env.SEMO_DATA_DIR).filter((line) => line.includes("semo-holder"));
   assert.equal(agents.length, 1, "the agent goes on without the window");
   const down = spawnSync(built("semo"), ["down"], { env, encoding: "utf8" });
   assert.match(down.stdout, /ended 1 session that an earlier one had left/, down.stderr);
-  await waitUntil("nothing of it runs any more", () => linesOf(env.SEMO_DATA_DIR).length === 0, 10_000);
+  await waitUntil("nothing of it runs any more", () => linesOf(env.SEMO_DATA_DIR).length === 0, END_MS);
 }
 
 /** Command lines that name the folder. */

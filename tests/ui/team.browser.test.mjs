@@ -9,27 +9,22 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { openBrowser, openPage, shoot } from "./browser.mjs";
-import { start, stopTree, waitForLine } from "./processes.mjs";
 import { EMAIL, PASSWORD, startTeam } from "./team.mjs";
 import { waitUntil } from "./wait.mjs";
-import { built, makeWorld } from "./world.mjs";
+import { makeWorld } from "./world.mjs";
 
-/** A first start makes a database. */
-const UP_MS = 120_000;
-const TURN_MS = 120_000;
-const ADDRESS = /(http:\/\/127\.0\.0\.1:\d+\/\S*#token=\S+)/;
+/** A first start makes a database, and so does the first switch to this machine. */
+const SWITCH_MS = 120_000;
 
 let browser;
 let world;
 let team;
-let up;
 before(async () => {
   browser = await openBrowser();
   world = await makeWorld();
 });
 after(async () => {
   await browser?.close();
-  if (up !== undefined) await stopTree(up);
   await team?.stop();
   await world?.close();
 });
@@ -41,41 +36,53 @@ function filesWith(text, folder) {
     const path = join(folder, entry.name);
     if (entry.name === "hub" || entry.name === "worktrees") return [];
     if (entry.isDirectory()) return filesWith(text, path);
-    return entry.isFile() && readFileSync(path).includes(text) ? [path] : [];
+    return entry.isFile() && holds(path, text) ? [path] : [];
   });
+}
+
+/** A draft of a running core may be gone, under its last name, before it is read. */
+function holds(path, text) {
+  try {
+    return readFileSync(path).includes(text);
+  } catch (error) {
+    if (error.code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 test("a person signs in to a team in the window, makes its office, signs out and in again, and goes back to working alone", async () => {
   team = await startTeam(world);
-  const env = { ...world.env, SEMO_TOKENS: "file" };
-  up = start(built("semo"), ["up"], { env, cwd: world.root, name: "semo up" });
-  const url = await waitForLine(up, "semo up", ADDRESS, UP_MS);
+  const { up, url } = await world.up({ SEMO_TOKENS: "file" });
   const page = await openPage(browser, { url, theme: "light", errorsExpected: true });
   const says = (words, ms) => waitUntil(`“${words}” can be read`, async () => (await page.locator("body").innerText()).includes(words), ms);
   const field = (label) => page.getByLabel(label, { exact: false });
   const button = (name) => page.getByRole("button", { name, exact: true });
+  const leadsTo = (label) =>
+    waitUntil(`the focus is in ${label}`, async () => (await page.evaluate(() => document.activeElement?.labels?.[0]?.textContent)) === label);
   const signIn = async (password) => {
     await field("Password").fill(password);
     await button("Sign in").click();
   };
   try {
-    await says("Connected", TURN_MS);
+    await says("Connected", SWITCH_MS);
     await page.getByRole("button", { name: /This machine ·/ }).click();
     await field("Address of the team").fill(team.url);
     await field("Publishable key").fill("sb_publishable_wrong");
     await field("E-mail").fill(EMAIL);
     await signIn(PASSWORD);
     await says("does not take this publishable key");
+    await leadsTo("Publishable key");
     await field("Publishable key").fill(team.publishable_key);
     await signIn("not the password");
     await says("the password is wrong");
+    await leadsTo("Password");
     await shoot(page, "team-refused-light");
     await signIn(PASSWORD);
-    await says("No office yet", TURN_MS);
+    await says("No office yet", SWITCH_MS);
     await shoot(page, "team-no-office-light");
     await field("Name of a new office").fill("Webshop");
     await button("Make it").click();
-    await says("Connected", TURN_MS);
+    await says("Connected", SWITCH_MS);
     await says("Mina");
     assert.equal(await page.locator("h1").first().innerText(), "Webshop");
     assert.equal(new URL(page.url()).origin, new URL(url).origin, "the same address");
@@ -90,16 +97,16 @@ test("a person signs in to a team in the window, makes its office, signs out and
     await shoot(page, "team-signed-out-light");
     assert.deepEqual(filesWith("refresh_token", join(world.root, "data", "sign-ins")), []);
     await signIn(PASSWORD);
-    await says("Webshop", TURN_MS);
-    await says("Connected", TURN_MS);
+    await says("Webshop", SWITCH_MS);
+    await says("Connected", SWITCH_MS);
 
     await page.getByRole("button", { name: new URL(team.url).host }).click();
     await button("Work alone").click();
-    await says("Office server on this machine", TURN_MS);
+    await says("Office server on this machine", SWITCH_MS);
     // The sign-in is still there: no password is wanted.
     await page.getByRole("button", { name: /This machine ·/ }).click();
-    await button("Turn to it").click();
-    await waitUntil("the team's office is served again", async () => (await page.locator("h1").first().innerText()) === "Webshop", TURN_MS);
+    await button("Switch to it").click();
+    await waitUntil("the team's office is served again", async () => (await page.locator("h1").first().innerText()) === "Webshop", SWITCH_MS);
     assert.deepEqual(filesWith(PASSWORD, join(world.root, "data")), [], "the password was not kept");
     assert.deepEqual(filesWith(PASSWORD, join(world.root, "config")), []);
   } catch (error) {

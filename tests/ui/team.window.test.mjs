@@ -1,4 +1,4 @@
-/** Signing in to a team in the desktop window, whose core is inside the app: it turns without the window's end. */
+/** Signing in to a team in the desktop window, whose core is inside the app: it switches without the window's end. */
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -19,10 +19,7 @@ test("in the desktop window, a person signs in to a team, and goes back to worki
   let team;
   let window;
   try {
-    const { DISPLAY, XAUTHORITY } = process.env;
-    if (DISPLAY === undefined) throw new Error("there is no display: run this under `xvfb-run -a`");
-    const env = { ...world.env, DISPLAY, SEMO_TOKENS: "file" };
-    if (XAUTHORITY !== undefined) env.XAUTHORITY = XAUTHORITY;
+    const env = { ...world.displayed(), SEMO_TOKENS: "file" };
     team = await startTeam(world);
     window = await openApp({ application: built("semo-office"), env });
     await window.resize(1360, 860);

@@ -1,9 +1,11 @@
 /** Waiting with a name and a deadline; never a bare sleep. */
 
 const STEP_MS = 40;
+/** For what needs no deadline of its own, on a slow and busy machine; a wait that ends well costs none of it. */
+const SOON_MS = 30_000;
 
 /** Asks `look` until it gives something true; says what it waited for when it never did. */
-export async function waitUntil(what, look, deadlineMs = 8_000) {
+export async function waitUntil(what, look, deadlineMs = SOON_MS) {
   const deadline = Date.now() + deadlineMs;
   let last;
   for (;;) {

@@ -9,7 +9,7 @@ import { createServer } from "node:net";
 import { stopTree } from "./processes.mjs";
 import { waitUntil } from "./wait.mjs";
 
-const CALL_TIMEOUT_MS = 30_000;
+const CALL_TIMEOUT_MS = 60_000;
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 /** Code points of the WebDriver protocol for keys without a letter. */
 export const KEYS = { enter: "\uE007", escape: "\uE00C", control: "\uE009", f6: "\uE036" };

@@ -11,10 +11,15 @@ import { fileURLToPath } from "node:url";
 
 import { start, stopTree, waitForLine } from "./processes.mjs";
 
+/** What `semo up` prints: where the page is, with its key. */
+export const ADDRESS = /(http:\/\/127\.0\.0\.1:\d+\/\S*#token=\S+)/;
+
 const WORKSPACE = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const START_MS = 20_000;
+const START_MS = 60_000;
+/** A first start makes a database. */
+const UP_MS = 120_000;
 /** How long everything may take to end. */
-const END_MS = 60_000;
+const END_MS = 120_000;
 
 /** Path of a program that `cargo build` made; tells how to make it when it is not there. */
 export function built(name) {
@@ -45,6 +50,8 @@ export async function makeWorld() {
 }
 
 class World {
+  #ups = [];
+
   constructor(root, stub, stubUrl) {
     this.root = root;
     this.stub = stub;
@@ -79,7 +86,27 @@ class World {
     if (ended.status !== 0) console.error(`semo down: ${ended.stdout}${ended.stderr}${ended.error ?? ""}`);
   }
 
+  /** The environment for programs with a window. */
+  displayed() {
+    const { DISPLAY, XAUTHORITY, DBUS_SESSION_BUS_ADDRESS } = process.env;
+    if (DISPLAY === undefined) throw new Error("there is no display: run this under `xvfb-run -a`");
+    const env = { ...this.env, DISPLAY };
+    if (XAUTHORITY !== undefined) env.XAUTHORITY = XAUTHORITY;
+    if (DBUS_SESSION_BUS_ADDRESS !== undefined) env.DBUS_SESSION_BUS_ADDRESS = DBUS_SESSION_BUS_ADDRESS;
+    return env;
+  }
+
+  /** Starts the product without a window, and waits until there is a page to open; `env` comes on top. */
+  async up(env = {}) {
+    const up = start(built("semo"), ["up"], { env: { ...this.env, ...env }, cwd: this.root, name: "semo up" });
+    this.#ups.push(up);
+    return { up, url: await waitForLine(up, "semo up", ADDRESS, UP_MS) };
+  }
+
   async close() {
+    for (const up of this.#ups) {
+      if (up.exitCode === null && up.signalCode === null) await stopTree(up);
+    }
     this.#endLeft();
     await stopTree(this.stub);
     rmSync(this.root, { recursive: true, force: true, maxRetries: 5 });

@@ -136,6 +136,18 @@ impl Stub {
         *locked(&self.shared.rule) = Some(Box::new(rule));
     }
 
+    /// Holds the answers to prompts with these words back until the gate is opened; they say then that it is done. Other
+    /// prompts are answered as ever.
+    pub fn hold(&self, words: &'static str) -> Gate {
+        let gate = Gate::default();
+        let held = gate.clone();
+        self.reply_with(move |request| {
+            let is_held = request.prompt().is_some_and(|said| said.contains(words));
+            is_held.then(|| Reply::text("It is done now.\n\n[SEMO:DONE]").behind(&held))
+        });
+        gate
+    }
+
     /// Cuts hanging answers off and waits until the port is free.
     pub async fn stop(self) {
         self.stop.cancel();

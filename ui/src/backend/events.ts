@@ -1,6 +1,6 @@
 /** The stream of states. It opens itself again for as long as it is wanted, and says truthfully how it stands. */
 
-import { BackendError } from "./errors";
+import { BackendError, knownError } from "./errors";
 import { StillStarting, type CoreAddress, type Host } from "./host";
 import { fetchState } from "./http";
 import { openSocket, parseFrame, retryDelay, SETTLED_MS } from "./sockets";
@@ -59,7 +59,7 @@ export function openEvents(host: Host, listener: EventsListener): Events {
       again();
       return;
     }
-    const known = error instanceof BackendError ? error : new BackendError("unknown", String(error));
+    const known = knownError(error);
     if (known.code === "no_token" || known.code === "unauthorized") {
       listener.onLink({ phase: "refused", error: known });
       // Whoever answered may have been somebody else on the core's port.

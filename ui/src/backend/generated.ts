@@ -73,7 +73,7 @@ kept: KeptView | null,
  */
 team: TeamView | null, 
 /**
- * Another profile is being turned to; nothing new is taken.
+ * Another profile comes; nothing new is taken.
  */
 changing: boolean, };
 export type ConnectionStatus = "offline" | "connecting" | "joining" | "live" | "backoff" | "stopped";
@@ -518,6 +518,7 @@ preserved: Array<PreservedView> | null,
  */
 note: string | null, };
 export type ErrorCode = "invalid" | "unauthorized" | "forbidden" | "not_found" | "conflict" | "unreachable" | "not_ready" | "internal";
+export type SignInField = "url" | "key" | "email" | "password";
 export type RequestError = { 
 /**
  * For decisions of the caller.
@@ -530,4 +531,8 @@ message: string,
 /**
  * What the user can do; empty when there is nothing.
  */
-hint: string, };
+hint: string, 
+/**
+ * Where the person has to look again, when it is something that was typed.
+ */
+field: SignInField | null, };

@@ -10,7 +10,7 @@ import { call, stop } from "./http";
 import { openTerminal, type TerminalListener, type TerminalStream } from "./terminal";
 import type { Call, StopHow } from "./types";
 
-export { BackendError } from "./errors";
+export { BackendError, knownError } from "./errors";
 export type { Link } from "./events";
 export type { TerminalListener, TerminalStream } from "./terminal";
 export type * from "./types";

@@ -33,6 +33,7 @@ export type {
   RepositoryView as Repository,
   SessionState,
   SessionView as Session,
+  SignInField,
   State,
   StopHow,
   Tier,

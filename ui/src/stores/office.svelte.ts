@@ -6,8 +6,8 @@
 import { getContext, setContext } from "svelte";
 
 import {
-  BackendError,
   connect,
+  knownError,
   type Agent,
   type Answer,
   type AskAnswer,
@@ -43,11 +43,11 @@ export interface Explaining {
   command: CommandView | null;
 }
 
-/** A turn of the core to another hub, which takes a new start of it. */
-export interface Turn {
-  /** Where it turns to, for people. */
+/** A switch of the core to another office's server, which takes a new start of it. */
+export interface Switch {
+  /** Where it switches to, for people. */
   to: string;
-  /** The launch that it turns from, by its moment. */
+  /** The launch that it switches from, by its moment. */
   from: number;
   /** Since when, ms since the epoch. */
   since: number;
@@ -55,6 +55,9 @@ export interface Turn {
 
 /** Sessions whose agent is remembered. */
 const OWNERS_MAX = 1_000;
+
+/** A switch that begins so soon behind the answer to ours is ours; a later one is somebody else's. */
+const OURS_MS = 5_000;
 
 export class OfficeStore {
   link = $state.raw<Link>({ phase: "starting" });
@@ -68,13 +71,15 @@ export class OfficeStore {
   /** The launch of the core (by its moment) whose word about the sessions of before the person has put away. */
   launchSeen = $state(0);
 
-  /** Set while the core turns to another hub: what it said last is over. */
-  turn = $state.raw<Turn | null>(null);
+  /** Set while the core switches to another office's server: what it said last is over. */
+  switching = $state.raw<Switch | null>(null);
 
   #pickedAgent = $state<string | null>(null);
   #pickedSession = $state<string | null>(null);
-  /** The turn that this window has asked for last. */
-  #asked: { to: string; answered: boolean } | null = null;
+  /** The switch that this window has asked for last, and when the core took it (ms since the epoch). */
+  #asked: { to: string; taken: number | null } | null = null;
+  /** The launch (by its moment) of which the person wants to see what was there, although it may be left. */
+  #stayedWith: number | null = null;
   /** The picked session after the core has let go of it, until the person turns to something else. */
   #gone = $state.raw<Session | null>(null);
   /** The agent's other sessions at that moment; one that is not among them is new, and the view moves to it. */
@@ -215,13 +220,13 @@ export class OfficeStore {
 
   /** Signs in to a team. What goes wrong is for the form that asked. */
   async signIn(wanted: Methods["sign_in"]): Promise<void> {
-    await this.#turning(hostOf(wanted.url ?? this.state?.profile.team?.url ?? ""), (backend) => backend.call("sign_in", wanted));
+    await this.#switch(hostOf(wanted.url ?? this.state?.profile.team?.url ?? ""), (backend) => backend.call("sign_in", wanted));
   }
 
-  /** Turns to the office of this machine, or to the team's that is known. */
+  /** Switches to the office of this machine, or to the team's that is known. */
   async useProfile(profile: ProfileKind): Promise<void> {
     const to = profile === "this_machine" ? "this machine" : hostOf(this.state?.profile.team?.url ?? "");
-    await this.#turning(to, (backend) => backend.call("use_profile", { profile }));
+    await this.#switch(to, (backend) => backend.call("use_profile", { profile }));
   }
 
   async signOut(): Promise<void> {
@@ -229,15 +234,22 @@ export class OfficeStore {
     this.notice = null;
   }
 
-  /** The core says by its state whether it turns: a sign-in where it belongs already needs no turn. */
-  async #turning(to: string, call: (backend: Backend) => Promise<Answer>): Promise<void> {
+  /** Goes back to what was there: the switch may hang. The next launch is shown as ever. */
+  stay(): void {
+    this.#stayedWith = this.switching?.from ?? null;
+    this.switching = null;
+  }
+
+  /** The core says by its state whether it switches: a sign-in where it belongs already needs no switch. */
+  async #switch(to: string, call: (backend: Backend) => Promise<Answer>): Promise<void> {
     if (this.backend === null) return;
-    this.#asked = { to, answered: false };
+    this.#asked = { to, taken: null };
+    this.#stayedWith = null;
     try {
       await call(this.backend);
       this.notice = null;
-      this.#asked = { to, answered: true };
-      this.#lookForTurn();
+      this.#asked = { to, taken: Date.now() };
+      this.#lookForSwitch();
     } catch (error) {
       this.#asked = null;
       throw error;
@@ -245,9 +257,13 @@ export class OfficeStore {
   }
 
   /** Also of one that another window, or the CLI, has asked for. Until ours is answered, the form that asked stays. */
-  #lookForTurn(): void {
-    if (this.turn !== null || this.state?.profile.changing !== true || this.#asked?.answered === false) return;
-    this.turn = { to: this.#asked?.to ?? "another office", from: this.state.launch.since, since: now.ms };
+  #lookForSwitch(): void {
+    const { state } = this;
+    if (state === null || !state.profile.changing || state.launch.since === this.#stayedWith) return;
+    if (this.switching !== null || this.#asked?.taken === null) return;
+    const ours = Date.now() - (this.#asked?.taken ?? 0) < OURS_MS;
+    this.switching = { to: (ours && this.#asked?.to) || "another office", from: state.launch.since, since: now.ms };
+    this.#asked = null;
   }
 
   /** Asks for the end of the core, and with it of its sessions unless they are to be left. */
@@ -261,17 +277,18 @@ export class OfficeStore {
   }
 
   #note(error: unknown): void {
-    const known = error instanceof BackendError ? error : new BackendError("unknown", String(error));
+    const known = knownError(error);
     this.notice = { message: known.message, hint: known.hint };
   }
 
   #take(state: State): void {
-    if (this.turn !== null && state.launch.since !== this.turn.from) this.turn = null;
+    // A new launch is there, or the one of before goes on: the switch did not come about.
+    if (state.launch.since !== this.switching?.from || !state.profile.changing) this.switching = null;
     const officeChanged = this.state?.office?.id !== state.office?.id;
     const before = this.session;
     if (this.state !== null && !officeChanged) this.asks.follow(this.state, state);
     this.state = state;
-    this.#lookForTurn();
+    this.#lookForSwitch();
     this.#remember(state, officeChanged);
     if (officeChanged) {
       this.asks.clear();

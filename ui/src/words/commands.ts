@@ -26,17 +26,17 @@ export function standingOf(
     case "running":
       return { label: "Running", tone: "progress", meaning: "The agent works on it." };
     case "waiting":
-      return { label: "In line", tone: "quiet", meaning: "Waits for the session to be free." };
+      return { label: "In line", tone: "quiet", meaning: "Waits for a session that is free, or for room for a new one." };
     case "reporting":
       return { label: "Reporting", tone: "progress", meaning: "It ended; the result is on its way to the office." };
     case "cancelled":
-      return { label: "Cancelled", tone: "quiet", meaning: "It was stopped on request, and is proven stopped." };
+      return cancelledStanding(command);
     case "expired":
       return { label: "Expired", tone: "quiet", meaning: "Nobody took it in time." };
     case "dead":
-      return { label: "Given up", tone: "bad", meaning: "It was tried too often without an end." };
+      return { label: "Given up", tone: "bad", meaning: "Whoever took it has not reported an end, and nobody will try it again." };
     case "failed":
-      return { label: "Failed", tone: "bad", meaning: "It could not be carried out." };
+      return { label: "Failed", tone: "bad", meaning: "It failed; the reason stands with it." };
     case "unconfirmed":
       return UNCONFIRMED;
     case "succeeded":
@@ -50,6 +50,15 @@ const UNCONFIRMED: Standing = {
   meaning: "The agent stopped, but a required sign is missing or two signs disagree.",
 };
 
+/** Only a workstation's own result says that nothing runs any more; the office alone knows of the wish. */
+function cancelledStanding({ outcome }: Pick<CommandView, "outcome">): Standing {
+  const meaning =
+    outcome === "cancelled"
+      ? "It was cancelled before it began, or stopped on request; nothing of it runs, that is proven."
+      : "It was cancelled. No workstation has reported about it: if one had begun it, what became of it is not known.";
+  return { label: "Cancelled", tone: "quiet", meaning };
+}
+
 /** What `succeeded` means depends on the outcome; one that is not known here is never called done. */
 function succeededStanding(outcome: CommandView["outcome"]): Standing {
   switch (outcome) {
@@ -60,7 +69,7 @@ function succeededStanding(outcome: CommandView["outcome"]): Standing {
     case "failed":
       return { label: "Failed", tone: "bad", meaning: "It was tried and failed." };
     case "cancelled":
-      return { label: "Cancelled", tone: "quiet", meaning: "It was stopped on request, and is proven stopped." };
+      return cancelledStanding({ outcome });
     case "ok":
     case null:
       return { label: "OK", tone: "good", meaning: "It was carried out." };

@@ -27,7 +27,7 @@ describe("a start after which others went on", () => {
 
   test("while it looks, it says that it looks and that nothing is begun", () => {
     const words = launchWords(launch({ recovering: 1, taken_up: 1 }), AT);
-    expect(words?.title).toContain("1 session of before is looked for");
+    expect(words?.title).toBe("SEMO Office was started again and looks for 1 earlier session.");
     expect(words?.hint).toContain("Nothing new is begun");
   });
 });

@@ -17,7 +17,7 @@ export function launchWords(launch: Launch, now: number): LifeWords | null {
   const { recovering, taken_up: takenUp, ended_meanwhile: ended, unknown } = launch;
   if (recovering > 0) {
     return {
-      title: `SEMO Office was started again: ${counted(recovering, "session")} of before ${recovering === 1 ? "is" : "are"} looked for.`,
+      title: `SEMO Office was started again and looks for ${counted(recovering, "earlier session")}.`,
       hint: "Nothing new is begun until then.",
       tone: "progress",
     };
@@ -27,7 +27,7 @@ export function launchWords(launch: Launch, now: number): LifeWords | null {
   if (ended > 0) parts.push(`${counted(ended, "session")} ended meanwhile`);
   if (unknown > 0) {
     return {
-      title: `${counted(unknown, "session")} of before cannot be reached.`,
+      title: `${counted(unknown, "earlier session")} cannot be reached.`,
       hint: `Nothing was ended there. Their commands are held, and it is tried again.${parts.length > 0 ? ` Besides, ${parts.join(", ")}.` : ""}`,
       tone: "unsure",
     };
@@ -59,7 +59,7 @@ export function endingWords(ending: Ending): LifeWords {
 }
 
 /** Where a prompt goes that is sent while the core ends. */
-export const WAITS_FOR_A_START = "SEMO Office is ending: it is begun at the next start.";
+export const WAITS_FOR_A_START = "SEMO Office is ending: the prompt waits for the next start.";
 
 /** The core is gone, and the last it said was that it is ending: no fault, and nothing more to wait for. */
 export function endedWords(ending: Ending): LifeWords {

@@ -47,7 +47,7 @@ export function sessionRemarks(session: Session): { label: string; meaning: stri
   if (session.stale) {
     remarks.push({
       label: "old persona",
-      meaning: "The agent's persona was changed since this session started; it is renewed at the next idle.",
+      meaning: "The agent's persona was changed since this session started; it takes up the new one at its next rest.",
       weighty: true,
     });
   }

@@ -32,8 +32,8 @@ const BRANCH_CHARS_MAX = 200;
 /** Why git would not take this as the name of a branch, or null (`git check-ref-format --branch`). */
 export function branchFault(name: string): string | null {
   if (name.trim() === "") return "Give the branch a name.";
-  if (name.length > BRANCH_CHARS_MAX) return `Too long: at most ${BRANCH_CHARS_MAX} letters.`;
-  if (/[\s~^:?*[\\\u0000-\u001f\u007f]/.test(name)) return "Blanks and ~ ^ : ? * [ \\ cannot be in a branch name.";
+  if (name.length > BRANCH_CHARS_MAX) return `Too long: at most ${BRANCH_CHARS_MAX} characters.`;
+  if (/[\s~^:?*[\\\u0000-\u001f\u007f]/.test(name)) return "Spaces and ~ ^ : ? * [ \\ cannot be in a branch name.";
   if (/^[-/]|[/.]$|\.\.|\/\/|@\{|^@$|(^|\/)\.|\.lock(\/|$)/.test(name)) return "Git does not take this as a branch name.";
   return null;
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import { BackendError } from "../backend";
 import { fieldOf, keptWords, keyFault, profileName } from "./profile";
 
 const team = {
@@ -29,13 +30,12 @@ describe("the profile", () => {
     expect(keyFault("sb_publishable_abc")).toBeNull();
   });
 
-  it("leads to the field that has to be looked at again", () => {
-    expect(fieldOf("forbidden", "the e-mail address or the password is wrong")).toBe("password");
-    expect(fieldOf("forbidden", "this account is banned from the project")).toBeNull();
-    expect(fieldOf("invalid", "https://a.b does not take this publishable key")).toBe("key");
-    expect(fieldOf("invalid", 'the project URL "x" cannot be used: relative URL without a base')).toBe("url");
-    expect(fieldOf("unreachable", "https://a.b cannot be reached: connection refused")).toBe("url");
-    expect(fieldOf("unreachable", "https://a.b has had too many tries to sign in")).toBeNull();
-    expect(fieldOf("conflict", "1 command is of office Team in work here")).toBeNull();
+  it("leads to the field that the core names, and nowhere when it names none that is there", () => {
+    const refused = (field: string | null) => fieldOf(new BackendError("invalid", "the password is wrong", "", field));
+    expect(refused("password")).toBe("password");
+    expect(refused("url")).toBe("url");
+    expect(refused("shoe_size")).toBeNull();
+    expect(refused(null)).toBeNull();
+    expect(fieldOf(null)).toBeNull();
   });
 });

@@ -1,6 +1,6 @@
 /** Which hub this machine belongs to, in words: the choices a person has, and what keeps a sign-in. */
 
-import type { Profile } from "../backend";
+import type { BackendError, Profile, SignInField } from "../backend";
 
 export function hostOf(url: string): string {
   try {
@@ -35,13 +35,9 @@ export function keyFault(key: string): string | null {
   return null;
 }
 
-export type Field = "url" | "key" | "email" | "password";
+const FIELDS: readonly SignInField[] = ["url", "key", "email", "password"];
 
-/** Where the person has to look again, by what the core said. */
-export function fieldOf(code: string, message: string): Field | null {
-  if (code === "forbidden") return /password is wrong/i.test(message) ? "password" : null;
-  if (code !== "invalid" && code !== "unreachable") return null;
-  if (/publishable key/i.test(message)) return "key";
-  if (/project URL|not encrypted|no Supabase project|cannot be reached/i.test(message)) return "url";
-  return null;
+/** Where the person has to look again; null when that is none of these, or nowhere in the form. */
+export function fieldOf(error: BackendError | null): SignInField | null {
+  return FIELDS.find((field) => field === error?.field) ?? null;
 }

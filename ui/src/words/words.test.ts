@@ -66,6 +66,12 @@ describe("commands", () => {
     expect(standingOf(command("unconfirmed", "unconfirmed"))).toEqual(standingOf(command("succeeded", "unconfirmed")));
   });
 
+  test("only a workstation's own result says that a cancelled command is proven stopped", () => {
+    expect(standingOf(command("cancelled", "cancelled")).meaning).toContain("proven");
+    expect(standingOf(command("cancelled", null)).meaning).toContain("not known");
+    expect(standingOf(command("succeeded", "cancelled"))).toEqual(standingOf(command("cancelled", "cancelled")));
+  });
+
   test("a command for a session is for the agent of that session", () => {
     const owners = new Map([["s", "a"]]);
     expect(agentIdOf({ agent_id: "b", session_id: "s" }, owners)).toBe("b");

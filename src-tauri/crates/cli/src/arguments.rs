@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// SEMO Office without a window: starts an office on this machine, sends work to its agents, shows what comes of it.
+/// SEMO Office without a window: runs the office of this machine or joins a team's, sends work to agents, shows what comes
+/// of it.
 #[derive(Debug, Parser)]
 #[command(name = "semo", version, about, propagate_version = true)]
 pub struct Arguments {
@@ -31,7 +32,8 @@ pub struct Place {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Order {
-    /// Start everything here: hub, client and the UI's address. Ctrl+C ends it when the running turns have ended.
+    /// Start everything here (with the profile of this machine also its hub) and print the UI's address. Ctrl+C ends it when
+    /// the running turns have ended.
     Up(Up),
     /// End what runs here: when the running turns have ended, or at once.
     Down(Down),
@@ -372,14 +374,17 @@ pub enum MemberOrder {
         email: String,
     },
     /// Let an account into an office, or change what it may do there
+    ///
+    /// Accounts made before this version count as vouched for: the hub says so once in its log; look through `semo hub
+    /// member list` before you let one in.
     Admit {
         /// Its email address
         email: String,
         /// The office: its id, or its name
         #[arg(long)]
         office: String,
-        /// What it may do: `device` is a workstation that nobody sits at
-        #[arg(long, value_enum, default_value_t = MemberRole::Operator)]
+        /// What it may do; a workstation needs `owner`, or `device` when nobody gives commands from it
+        #[arg(long, value_enum)]
         role: MemberRole,
     },
     /// Take an account out of an office

@@ -134,16 +134,26 @@ async fn git(path: &str, environment: &[(String, String)]) -> Finding {
 async fn postgres(world: &World) -> Finding {
     match hub::find_postgres(world.settings.hub.postgres_bin.as_deref()).await {
         Ok(bin) => Finding::good("postgres", bin.display().to_string()),
+        Err(_) if world.settings.profile == Profile::Supabase => {
+            Finding::good("postgres", "none found; a workstation of a team does without")
+        }
         Err(error) => Finding::bad(
             "postgres",
             error.to_string(),
-            "Needed for the profile \"This machine\" only.",
+            "Needed for the profile \"This machine\" and for `semo hub`; a workstation of a team does without.",
         ),
     }
 }
 
 async fn repositories(world: &World) -> Finding {
     let repositories = &world.settings.repositories;
+    if repositories.is_empty() && world.settings.profile == Profile::Supabase {
+        let hint = format!(
+            "Add one to {}: `[repositories]`, then `name = \"/absolute/path\"`.",
+            world.paths.settings().display()
+        );
+        return Finding::bad("repositories", "none set: no session can be started", hint);
+    }
     if repositories.is_empty() {
         return Finding::good(
             "repositories",

@@ -198,12 +198,14 @@ fn welcome(world: &World, hub: &Hub, as_json: bool) -> Result<(), Failure> {
     out!("\n  Hub:              {}", hub.url())?;
     out!("  Publishable key:  {}", hub.keys().publishable)?;
     out!("  Secret key:       in {} (for servers only)", keys.display())?;
-    out!("\n  A workstation joins with these settings, after `semo hub member` has made its account:")?;
-    out!("    profile = \"supabase\"")?;
-    out!("    [supabase]")?;
-    out!("    url = \"{}\"", hub.url())?;
-    out!("    publishable_key = \"{}\"", hub.keys().publishable)?;
-    out!("    email = \"…\"")?;
+    out!(
+        "\n  A workstation joins, after `semo hub member account` has made its account and `admit` has let it in:"
+    )?;
+    out!(
+        "    semo login --url {} --key {} --email …",
+        hub.url(),
+        hub.keys().publishable
+    )?;
     out!("\nCtrl+C ends it.")
 }
 

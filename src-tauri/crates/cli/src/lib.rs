@@ -24,7 +24,7 @@ mod login;
 pub mod machine;
 mod office;
 mod office_settings;
-mod port;
+pub mod port;
 mod preserved;
 mod print;
 mod running;

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use client::EarlierSignIn;
-use client::clock::SystemClock;
 use client::settings_file::{Changed, Chosen};
+use client::sign_in::{Door, NotKept};
 use domain::fault::chain;
 use serde_json::json;
 use supabase::{
-    Auth, AuthError, FileTokenStore, Kept, KeptTokens, Project, Rest, StoreError, TokenStore, Tokens,
-    TokensAt,
+    Auth, AuthError, FileTokenStore, Kept, KeptTokens, Project, Rest, StoreError, TokenStore, TokensAt,
 };
 
 use crate::arguments::{Login, Logout};
@@ -24,79 +23,61 @@ use crate::world::World;
 pub async fn run(world: &World, order: &Login) -> Result<Exit, Failure> {
     let known = &world.settings.supabase;
     let project = project(world, order)?;
-    // Asks for nothing yet; only so that the project is known to answer before somebody types a password.
-    let asking = open(&project, Arc::new(supabase::MemoryTokenStore::default()))?;
-    asking.answers().await.map_err(|error| failure(&error))?;
+    let door = Door::knock(project.clone(), world.clock.clone()).await;
+    let door = door.map_err(|error| failure(&error))?;
     let email = given("E-mail address", "--email", order.email.as_deref(), &known.email)?;
-    let file = world.paths.settings();
-    let change = |email: &str| {
-        let chosen = Chosen::Project {
-            url: project.url.clone(),
-            publishable_key: project.publishable_key.clone(),
-            email: email.to_owned(),
-        };
-        Changed::of(&file, &chosen).map_err(|error| Failure::of(Exit::Usage, &error))
+    let wanted = Chosen::Project {
+        url: project.url.clone(),
+        publishable_key: project.publishable_key.clone(),
+        email: email.clone(),
     };
-    // A file that cannot be changed is told before anything else has changed.
-    change(&email)?;
-    let store = Arc::new(world.settings.team_tokens(&world.paths, &project));
+    // A file that cannot be changed is told before anything else has changed, and a sign-in that cannot be kept.
+    Changed::of(&world.paths.settings(), &wanted).map_err(|error| Failure::of(Exit::Usage, &error))?;
+    let store = world.settings.team_tokens(&world.paths, &project);
     store
         .would_keep()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let password = typed::password(world, &format!("Password of {email}"))?;
-    let tokens = asking
-        .sign_in(&email, &password)
-        .await
-        .map_err(|error| failure(&error))?;
+    let arrival = door.sign_in(&email, &password).await;
+    let arrival = arrival.map_err(|error| failure(&error))?;
     drop(password);
-    // As the project writes it: the settings and the sign-in name the same account.
-    let email = match tokens.email.as_str() {
-        "" => email,
-        email => email.to_owned(),
-    };
-    let tokens = Tokens {
-        email: email.clone(),
-        ..tokens
-    };
-    let stays = project.url == known.url.trim_end_matches('/') && email.eq_ignore_ascii_case(&known.email);
+    let email = arrival.email().to_owned();
+    let stays = is_its_address(&known.url, &project.url) && email.eq_ignore_ascii_case(&known.email);
     if !stays {
         tell_what_waits(world);
     }
-    let before = EarlierSignIn::of(&world.settings, &world.paths, &project, &email);
-    // Settings first: a core that starts in between asks for a sign-in, and does not take one for another project's.
-    let written = change(&email)?
-        .write()
-        .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let auth = match keep(&project, store.clone(), &tokens).await {
-        Ok(auth) => auth,
-        Err(error) => {
-            if let Err(error) = written.restore() {
-                note!(
-                    "note: the settings name {} already: {}",
-                    project.url,
-                    chain(&error)
-                );
-            }
-            return Err(failure(&error));
-        }
-    };
+    let settled = arrival
+        .settle(&world.settings, &world.paths, world.clock.clone())
+        .await;
+    let signed_in = settled.map_err(|error| not_kept(&project, &error))?;
     out!("signed in as {email} at {}", project.url)?;
-    out!("{}", place(world, &project, &store))?;
-    offices(&Rest::new(project.clone(), auth)).await?;
+    out!("{}", place(world, &project, &signed_in.store))?;
+    offices(&Rest::new(project, signed_in.auth)).await?;
     tell_what_wins(world);
-    if tell_running(world).await
-        && let Some(before) = before
+    let whose = tell_running(world).await;
+    if let Some(earlier) = signed_in.choice.earlier
+        && whose.is_ours(&earlier)
     {
-        before.end(Arc::new(SystemClock)).await;
+        earlier.end(world.clock.clone()).await;
     }
     Ok(Exit::Ok)
 }
 
-/// The sign-in of before stays where it is when this fails.
-async fn keep(project: &Project, store: Arc<KeptTokens>, tokens: &Tokens) -> Result<Auth, AuthError> {
-    let auth = Auth::unopened(project.clone(), Arc::new(SystemClock), store)?;
-    auth.take_over(tokens).await?;
-    Ok(auth)
+fn not_kept(project: &Project, error: &NotKept) -> Failure {
+    match error {
+        NotKept::Settings(error) => Failure::of(Exit::Failed, error),
+        NotKept::SignIn { source, left } => {
+            if let Some(left) = left {
+                note!("note: the settings name {} already: {}", project.url, chain(left));
+            }
+            failure(source)
+        }
+    }
+}
+
+/// Does this setting name the project at `url`, however it is typed?
+fn is_its_address(setting: &str, url: &str) -> bool {
+    Project::address(setting).is_ok_and(|its| its == url)
 }
 
 /// The project that is given or known. One to which everybody could read the password on the way is refused.
@@ -110,16 +91,9 @@ fn project(world: &World, order: &Login) -> Result<Project, Failure> {
         &known.publishable_key,
     )?;
     let project = Project::new(&url, &key).map_err(|error| Failure::of(Exit::Usage, &error))?;
-    if project.is_open_on_the_way() {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "{} is not encrypted: everybody on the way could read the password",
-                project.url
-            ),
-            "Use the address that begins with https://.",
-        ));
-    }
+    project
+        .refuse_open_way()
+        .map_err(|error| Failure::of(Exit::Usage, &error))?;
     Ok(project)
 }
 
@@ -162,8 +136,8 @@ pub async fn leave_project(world: &World, order: &Logout) -> Result<Exit, Failur
         out!("SEMO Office is for the office of this machine alone now")?;
     }
     if let Ok(local) = Local::open(world)
-        && local.core.project_url == known.url
-        && !(order.this_machine && turned(&local, "this_machine").await)
+        && is_its_address(&known.url, &local.core.project_url)
+        && !(order.this_machine && switched(&local, "this_machine").await)
     {
         note!("note: what runs here goes on until its access runs out, an hour at most; `semo down` ends it");
     }
@@ -189,7 +163,7 @@ async fn sign_out(world: &World, project: &Project) -> Result<(), Failure> {
             return out!("nobody was signed in at {}", project.url);
         }
     }
-    let auth = open(project, store.clone())?;
+    let auth = open(world, project, store.clone())?;
     // The project ends a session only for a token that is still good. A session that is over needs no end.
     let renewed = auth.access_token().await;
     match auth.sign_out().await {
@@ -214,7 +188,7 @@ async fn forget_what_lay_before(world: &World, project: &Project) {
     if !matches!(store.load(), Ok(Some(_))) {
         return;
     }
-    let told = match open(project, store.clone()) {
+    let told = match open(world, project, store.clone()) {
         Ok(auth) => auth.sign_out().await,
         Err(_) => Ok(()),
     };
@@ -270,8 +244,8 @@ fn given(what: &str, flag: &str, by_flag: Option<&str>, known: &str) -> Result<S
     Ok(text)
 }
 
-fn open(project: &Project, store: Arc<dyn supabase::TokenStore>) -> Result<Auth, Failure> {
-    Auth::new(project.clone(), Arc::new(SystemClock), store).map_err(|error| failure(&error))
+fn open(world: &World, project: &Project, store: Arc<dyn TokenStore>) -> Result<Auth, Failure> {
+    Auth::new(project.clone(), world.clock.clone(), store).map_err(|error| failure(&error))
 }
 
 fn failure(error: &AuthError) -> Failure {
@@ -286,7 +260,7 @@ fn failure(error: &AuthError) -> Failure {
 async fn offices(rest: &Rest) -> Result<(), Failure> {
     match rest.offices().await {
         Ok(offices) if offices.is_empty() => {
-            out!("this account belongs to no office yet: ask its owner to add you")
+            out!("this account belongs to no office yet: ask an owner to add you, or make one in the window")
         }
         Ok(offices) => {
             let names: Vec<_> = offices.into_iter().map(|row| row.name).collect();
@@ -316,24 +290,45 @@ fn tell_what_waits(world: &World) {
     }
 }
 
-/// What runs here turns to what the settings say now. False while it goes on with the sign-in of before.
-async fn tell_running(world: &World) -> bool {
+/// Who ends the sign-in of before.
+enum EndedBy {
+    /// Nobody goes on with it.
+    Us,
+    /// The core that runs here, when it has left it.
+    Core,
+    /// It goes on.
+    Nobody,
+}
+
+impl EndedBy {
+    fn is_ours(&self, earlier: &EarlierSignIn) -> bool {
+        match self {
+            EndedBy::Us => true,
+            // What was replaced nobody else knows.
+            EndedBy::Core => earlier.is_replaced(),
+            EndedBy::Nobody => false,
+        }
+    }
+}
+
+/// What runs here switches to what the settings say now.
+async fn tell_running(world: &World) -> EndedBy {
     let Ok(local) = Local::open(world) else {
         note!("Start it with `semo up`, or open the window.");
-        return true;
+        return EndedBy::Us;
     };
-    if !turned(&local, "supabase").await {
-        return false;
+    if !switched(&local, "supabase").await {
+        return EndedBy::Nobody;
     }
     // One that is there already, and waits for a sign-in, goes on at once.
     if let Err(failure) = local.call("refresh", &json!({})).await {
-        tracing::debug!(message = %failure.message, "it turns, and looks by itself");
+        tracing::debug!(message = %failure.message, "it switches, and looks by itself");
     }
-    true
+    EndedBy::Core
 }
 
-/// Asks the running core to turn to this profile; what keeps it from that is told.
-async fn turned(local: &Local, profile: &str) -> bool {
+/// Asks the running core to switch to this profile; what keeps it from that is told.
+async fn switched(local: &Local, profile: &str) -> bool {
     let answer = local.call("use_profile", &json!({ "profile": profile })).await;
     if let Err(failure) = &answer {
         note!(
@@ -341,7 +336,7 @@ async fn turned(local: &Local, profile: &str) -> bool {
             local.core.project_url,
             failure.message
         );
-        note!("note: it turns at its next start (`semo down --leave` keeps its agents)");
+        note!("note: it switches at its next start (`semo down --leave` keeps its agents)");
     }
     answer.is_ok()
 }

@@ -73,12 +73,12 @@ impl Core {
         composed.map_err(|failed| failed.0)
     }
 
-    /// Everything on a data folder that is ours. A failure gives that back.
+    /// Everything on a data folder that is ours. A failure gives that back, unless something works in it that does not end.
     async fn compose(
         world: &World,
         claim: Claim,
         inherited: Inherited,
-    ) -> Result<Core, Box<(Failure, Claim)>> {
+    ) -> Result<Core, Box<(Failure, Option<Claim>)>> {
         let mut ends = Ends::default();
         match compose(world, &claim, &mut ends, inherited).await {
             Ok((running, client, asked)) => Ok(Core {
@@ -90,8 +90,8 @@ impl Core {
                 claim,
             }),
             Err(failure) => {
-                ends.reach(None).await;
-                Err(Box::new((failure, claim)))
+                let has_ended = ends.reach(None).await;
+                Err(Box::new((failure, given_back(claim, has_ended))))
             }
         }
     }
@@ -103,10 +103,10 @@ impl Core {
     }
 
     /// Ends everything as a leave does (agents go on in their holders, the hub last) and starts it again under another
-    /// profile, without the data folder becoming free in between. Where that fails, the profile of before comes back and
-    /// says so. Is to be run to its end.
+    /// profile, without the data folder becoming free in between; then the sign-in of before ends. Where it fails, the
+    /// profile of before comes back with its sign-in, and says so. Is to be run to its end.
     pub async fn turn(self, world: &World, choice: &Choice) -> Result<Turned, Failure> {
-        tracing::info!("turning to another profile");
+        tracing::info!("switching to another profile");
         self.lever().pull(StopHow::Leave);
         let Core {
             client,
@@ -117,8 +117,7 @@ impl Core {
         } = self;
         let has_ended = ends.reach(Some(&client)).await;
         drop(client);
-        if !has_ended {
-            // Two cores at once on one data folder would spoil it.
+        let Some(claim) = given_back(claim, has_ended) else {
             bring_back(world, choice);
             return Err(Failure::new(
                 Exit::Failed,
@@ -126,9 +125,9 @@ impl Core {
                     "{} was not opened: what ran before it does not end",
                     named(&choice.chosen)
                 ),
-                "Start SEMO Office again; agents go on and are taken up then.",
+                "End this program and start SEMO Office again; agents go on and are taken up then.",
             ));
-        }
+        };
         // Whoever asked for the end until then was told that it will come.
         let inherited = || Inherited {
             asked: *asked.borrow(),
@@ -136,11 +135,20 @@ impl Core {
         };
         let next = world.with_profile(&choice.chosen);
         let (failure, claim) = match Core::compose(&next, claim, inherited()).await {
-            Ok(core) => return Ok(Turned { core, world: next }),
+            Ok(core) => {
+                if let Some(earlier) = choice.earlier.clone() {
+                    // Nobody comes back to it from here on.
+                    core.ends.tasks.spawn(earlier.end(world.clock.clone()));
+                }
+                return Ok(Turned { core, world: next });
+            }
             Err(failed) => *failed,
         };
-        tracing::error!(message = %failure.message, "the profile of before comes back");
         bring_back(world, choice);
+        let Some(claim) = claim else {
+            return Err(failure);
+        };
+        tracing::error!(message = %failure.message, "the profile of before comes back");
         let remark = Problem {
             code: "profile".to_owned(),
             message: format!("{} was not opened: {}", named(&choice.chosen), failure.message),
@@ -291,13 +299,9 @@ impl Guest {
         &self.running.token
     }
 
-    /// Waits until that very core has gone. One that has turned to another profile is still there.
+    /// Waits until that very core has gone. One that has switched to another profile is still there.
     pub async fn over(&self) {
-        let same = |found: &Running| {
-            let its = |running: &Running| (running.pid, running.url.clone(), running.token.clone());
-            its(found) == its(&self.running)
-        };
-        while running::find(&self.paths).is_ok_and(|found| same(&found)) {
+        while running::find(&self.paths).is_ok_and(|found| found.is_the_core_of(&self.running)) {
             tokio::time::sleep(GUEST_LOOK_EVERY).await;
         }
     }
@@ -407,6 +411,15 @@ impl Ends {
             }
         }
     }
+}
+
+/// The data folder for whoever comes next, or nobody: two cores at once on one would spoil it.
+fn given_back(claim: Claim, has_ended: bool) -> Option<Claim> {
+    if has_ended {
+        return Some(claim);
+    }
+    claim.keep();
+    None
 }
 
 /// The settings name what is served again. That they do not is for the log: there is a failure to tell already.
@@ -629,3 +642,7 @@ fn first_office() -> FirstOffice {
         ],
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

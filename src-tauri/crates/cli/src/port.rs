@@ -8,7 +8,7 @@ use api::{ApiError, Listener};
 use client::identity::write_private;
 use client::paths::Paths;
 use domain::fault::chain;
-use rand::Rng;
+use rand::seq::IndexedRandom;
 use tokio::time::Instant;
 
 use crate::exit::{Exit, Failure};
@@ -29,16 +29,10 @@ const OUTGOING: RangeInclusive<u16> = 32_768..=65_535;
 /// there was none.
 pub async fn listen(world: &World) -> Result<Listener, Failure> {
     let wanted = world.settings.api.port;
-    let bound = match last(&world.paths).filter(|_| wanted == 0) {
-        _ if wanted > 0 => Listener::bind(wanted).await,
-        Some(port) => match again(port).await {
-            Ok(listener) => Ok(listener),
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "the last port of the local API is taken: hooks of agents that went on do not arrive, their transcripts tell the rest");
-                first().await
-            }
-        },
-        None => first().await,
+    let bound = if wanted > 0 {
+        Listener::bind(wanted).await
+    } else {
+        last_or_first(&world.paths).await
     };
     let listener = bound.map_err(|error| Failure::of(Exit::Failed, &error))?;
     let port = listener.port().to_string();
@@ -47,13 +41,27 @@ pub async fn listen(world: &World) -> Result<Listener, Failure> {
     Ok(listener)
 }
 
+async fn last_or_first(paths: &Paths) -> Result<Listener, ApiError> {
+    let Some(port) = last(paths) else {
+        return first().await;
+    };
+    match again(port, LAST_WAIT_MAX).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "the last port of the local API is taken: hooks of agents that went on do not arrive, their transcripts tell the rest");
+            first().await
+        }
+    }
+}
+
 fn last(paths: &Paths) -> Option<u16> {
     let text = std::fs::read_to_string(paths.api_port()).ok()?;
     text.trim().parse().ok().filter(|port| *port > 0)
 }
 
-async fn again(port: u16) -> Result<Listener, ApiError> {
-    let give_up = Instant::now() + LAST_WAIT_MAX;
+/// Tries it for this long.
+async fn again(port: u16, wait: Duration) -> Result<Listener, ApiError> {
+    let give_up = Instant::now() + wait;
     loop {
         match Listener::bind(port).await {
             Err(_) if Instant::now() < give_up => tokio::time::sleep(TRY_EVERY).await,
@@ -65,16 +73,9 @@ async fn again(port: u16) -> Result<Listener, ApiError> {
 /// A port apart from those of outgoing connections. By chance, so that two data folders of a machine hardly come to the
 /// same one.
 async fn first() -> Result<Listener, ApiError> {
-    let apart = apart(&outgoing());
+    let ports: Vec<u16> = apart(&outgoing()).into_iter().flatten().collect();
     for _ in 0..FIRST_TRIES {
-        let count = apart
-            .iter()
-            .map(|range| usize::from(*range.end() - *range.start()) + 1);
-        let Some(left @ 1..) = Some(count.sum()) else {
-            break;
-        };
-        let chosen = rand::rng().random_range(0..left);
-        let port = apart.iter().cloned().flatten().nth(chosen);
+        let port = ports.choose(&mut rand::rng()).copied();
         if let Some(port) = port
             && let Ok(listener) = Listener::bind(port).await
         {
@@ -98,7 +99,8 @@ fn apart(outgoing: &RangeInclusive<u16>) -> Vec<RangeInclusive<u16>> {
         .collect()
 }
 
-fn outgoing() -> RangeInclusive<u16> {
+/// The ports that the system gives to outgoing connections.
+pub fn outgoing() -> RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut bounds = text.split_whitespace().filter_map(|bound| bound.parse().ok());
     match (bounds.next(), bounds.next()) {
@@ -125,12 +127,13 @@ mod tests {
         let port = listener.port();
         let is_apart = apart(&outgoing()).iter().any(|range| range.contains(&port));
         assert!(is_apart || apart(&outgoing()).is_empty(), "{port}");
-        let (bound, ()) = tokio::join!(again(port), async {
+        // Only a test that fails waits so long.
+        let (bound, ()) = tokio::join!(again(port, Duration::from_secs(60)), async {
             tokio::task::yield_now().await;
             drop(listener);
         });
         let bound = bound.unwrap();
         assert_eq!(bound.port(), port);
-        assert!(again(port).await.is_err(), "it is taken");
+        assert!(again(port, Duration::ZERO).await.is_err(), "it is taken");
     }
 }

@@ -45,6 +45,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Is `other` the very same core?
+    pub fn is_the_core_of(&self, other: &Running) -> bool {
+        self.pid == other.pid && self.url == other.url && self.token == other.token
+    }
+
     /// The address of its UI, with the token: for the user's own eyes, never for a log or an error.
     pub fn ui(&self) -> String {
         format!("{}/#token={}", self.url, self.token)
@@ -91,6 +96,11 @@ impl Claim {
             paths: paths.clone(),
             folder: place(&paths.data_dir),
         })
+    }
+
+    /// Keeps the data folder for as long as this process lives: what works in it does not end.
+    pub fn keep(self) {
+        std::mem::forget(self);
     }
 
     /// Tells the other programs. To be told for as long as the core runs, whatever is deleted: see [`Keeper::keep`].

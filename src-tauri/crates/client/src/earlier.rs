@@ -1,8 +1,8 @@
 //! The sign-in of before, when the settings come to name another project or another account: nobody would find it any
 //! more, and it would stay good for ever.
 //!
-//! Ended only behind everything else: while a core still goes on with it, it is left alone. Called by the loop and by
-//! `semo login`; also has the way of a sign-in from where an earlier version kept it, for [`Settings`].
+//! Ended only behind everything else: while a core still goes on with it, or may come back to it, it is left alone. Called
+//! by [`crate::sign_in`] and the loop, ended by whoever composes the program; also has the way of a sign-in from where an earlier version kept it, for [`Settings`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +36,10 @@ pub(crate) fn take_along(paths: &Paths, project: &Project) {
 }
 
 /// See the module.
+#[derive(Debug, Clone)]
 pub struct EarlierSignIn {
     project: Project,
-    store: KeptTokens,
+    store: Arc<KeptTokens>,
     tokens: Tokens,
     /// The new one lies in its place.
     is_replaced: bool,
@@ -50,7 +51,7 @@ impl EarlierSignIn {
     pub fn of(settings: &Settings, paths: &Paths, next: &Project, email: &str) -> Option<EarlierSignIn> {
         let known = &settings.supabase;
         let project = Project::new(&known.url, &known.publishable_key).ok()?;
-        let store = settings.team_tokens(paths, &project);
+        let store = Arc::new(settings.team_tokens(paths, &project));
         let tokens = store.load().ok()??;
         let is_replaced = paths.tokens(&project) == paths.tokens(next);
         let is_same = is_replaced && tokens.email.eq_ignore_ascii_case(email);
@@ -62,6 +63,11 @@ impl EarlierSignIn {
             tokens,
             is_replaced,
         })
+    }
+
+    /// The new one lies in its place: nobody but us knows it any more.
+    pub fn is_replaced(&self) -> bool {
+        self.is_replaced
     }
 
     /// Forgets it here, and tells its project if that can be reached soon.

@@ -4,8 +4,6 @@
 mod folder;
 mod marks;
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use domain::ClientId;
@@ -62,6 +60,8 @@ pub struct Original {
     pub client: ClientId,
     /// Where it lies; `None`: on another computer.
     pub at: Option<PathBuf>,
+    /// Where that lies now which the copy held of it; `None` when it held nothing.
+    pub aside: Option<PathBuf>,
 }
 
 /// An account to sign in with.
@@ -133,8 +133,8 @@ impl Settled {
         let (identity, copied_from) = match copy {
             Some((aside, at)) => {
                 let client = known.client;
-                put_aside(paths, aside, client)?;
-                (made(), Some(Original { client, at }))
+                let aside = put_aside(paths, aside, client)?;
+                (made(), Some(Original { client, at, aside }))
             }
             None => {
                 let identity = Identity {
@@ -167,8 +167,9 @@ fn original(known: &Identity, here: Option<&Folder>) -> Option<PathBuf> {
     (its.client == known.client).then_some(at)
 }
 
-/// Can be cut short anywhere and done again: the identity is written last.
-fn put_aside(paths: &Paths, aside: &str, client: ClientId) -> Result<(), IdentityError> {
+/// Can be cut short anywhere and done again: it is all collected in one place before that gets its name, and the identity
+/// is written last.
+fn put_aside(paths: &Paths, aside: &str, client: ClientId) -> Result<Option<PathBuf>, IdentityError> {
     let failed = |what, path: &Path, source| IdentityError::File {
         what,
         path: path.to_owned(),
@@ -195,21 +196,24 @@ fn put_aside(paths: &Paths, aside: &str, client: ClientId) -> Result<(), Identit
         paths.data_dir.join("sessions"),
         paths.holders(),
     ];
-    if !all.iter().any(|file| file.exists()) {
-        return Ok(());
+    let folder = paths.data_dir.join(aside).join(client.to_string());
+    let collected = folder.with_extension("new");
+    if !collected.exists() && !all.iter().any(|file| file.exists()) {
+        return Ok(None);
     }
-    let aside = unused(&paths.data_dir.join(aside).join(client.to_string()));
-    std::fs::create_dir_all(&aside).map_err(|source| failed("make the folder", &aside, source))?;
+    std::fs::create_dir_all(&collected).map_err(|source| failed("make the folder", &collected, source))?;
     for file in all {
         let Some(name) = file.file_name() else { continue };
-        match std::fs::rename(&file, aside.join(name)) {
+        match std::fs::rename(&file, collected.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed("put aside", &file, error));
             }
             _ => {}
         }
     }
-    Ok(())
+    let folder = unused(&folder);
+    std::fs::rename(&collected, &folder).map_err(|source| failed("put aside", &collected, source))?;
+    Ok(Some(folder))
 }
 
 /// The folder, or where it is there already (the same copy was made before) another one beside it.
@@ -266,30 +270,11 @@ fn write_json<T: Serialize>(file: &Path, value: &T) -> Result<(), IdentityError>
 
 /// Writes a file that only the user can read, whole or not at all.
 pub fn write_private(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let failed = |what, source| IdentityError::File {
-        what,
+    supabase::write_private(file, bytes).map_err(|source| IdentityError::File {
+        what: "write",
         path: file.to_owned(),
         source,
-    };
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(|source| failed("make the folder of", source))?;
-    }
-    let draft = file.with_extension("new");
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()));
-    written
-        .and_then(|()| std::fs::rename(&draft, file))
-        .and_then(|()| match file.parent() {
-            // The new name is durable only when the folder is.
-            Some(folder) => std::fs::File::open(folder)?.sync_all(),
-            None => Ok(()),
-        })
-        .map_err(|source| failed("write", source))
+    })
 }
 
 #[cfg(test)]
@@ -355,7 +340,13 @@ mod tests {
         let settled = settle(&paths, 2, &copy);
         assert_eq!(settled.identity.client.0, Uuid::from_u128(2));
         let client = first.identity.client;
-        assert_eq!(settled.copied_from, Some(Original { client, at: None }));
+        let aside = paths.data_dir.join(OF_ANOTHER_MACHINE).join(client.to_string());
+        let original = Original {
+            client,
+            at: None,
+            aside: Some(aside),
+        };
+        assert_eq!(settled.copied_from, Some(original));
         let aside = paths
             .data_dir
             .join(OF_ANOTHER_MACHINE)
@@ -388,17 +379,37 @@ mod tests {
         let original = computer("a", "", &["52:54:00:00:00:01"]);
         let first = settle(&paths, 1, &original).identity.client;
         write_private(&paths.journal(), b"rows").unwrap();
-        put_aside(&paths, OF_ANOTHER_MACHINE, first).unwrap();
+        write_private(&paths.data_dir.join("journal.sqlite-wal"), b"newest rows").unwrap();
+        // A folder of that name is there already, and the log is put aside when the computer goes down.
+        let aside = paths.data_dir.join(OF_ANOTHER_MACHINE);
+        std::fs::create_dir_all(aside.join(first.to_string())).unwrap();
+        let collected = aside.join(format!("{first}.new"));
+        std::fs::create_dir_all(&collected).unwrap();
+        std::fs::rename(
+            paths.data_dir.join("journal.sqlite-wal"),
+            collected.join("journal.sqlite-wal"),
+        )
+        .unwrap();
         let settled = settle(&paths, 2, &computer("b", "", &["52:54:00:00:00:02"]));
-        assert_eq!(settled.copied_from.unwrap().client, first);
-        assert!(
-            paths
-                .data_dir
-                .join(OF_ANOTHER_MACHINE)
-                .join(first.to_string())
-                .join("journal.sqlite")
-                .is_file()
-        );
+        let original = settled.copied_from.unwrap();
+        assert_eq!(original.client, first);
+        let told = original.aside.unwrap();
+        assert_eq!(told, aside.join(format!("{first}-2")));
+        for file in ["journal.sqlite", "journal.sqlite-wal"] {
+            assert!(
+                told.join(file).is_file(),
+                "{file}: a journal and its log lie together"
+            );
+        }
+        assert!(!collected.exists());
+    }
+
+    #[test]
+    fn of_a_copy_that_held_nothing_no_place_is_told() {
+        let (_dir, paths) = folder();
+        settle(&paths, 1, &computer("a", "", &["52:54:00:00:00:01"]));
+        let settled = settle(&paths, 2, &computer("b", "", &["52:54:00:00:00:02"]));
+        assert_eq!(settled.copied_from.unwrap().aside, None);
     }
 
     /// `cp -r`, as far as it matters here.
@@ -425,9 +436,14 @@ mod tests {
         let at = paths.data_dir.canonicalize().unwrap();
         assert_eq!(settled.identity.client.0, Uuid::from_u128(2));
         assert_ne!(settled.identity.folder_key(), first.folder_key());
+        let aside = copy
+            .data_dir
+            .join(OF_ANOTHER_FOLDER)
+            .join(first.client.to_string());
         let original = Original {
             client: first.client,
             at: Some(at),
+            aside: Some(aside),
         };
         assert_eq!(settled.copied_from, Some(original));
         assert!(

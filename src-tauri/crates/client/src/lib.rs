@@ -22,6 +22,7 @@ mod rules;
 mod served;
 pub mod settings;
 pub mod settings_file;
+pub mod sign_in;
 #[cfg(test)]
 mod sim;
 mod start;

@@ -204,6 +204,19 @@ pub struct RequestError {
     pub message: String,
     /// What the user can do; empty when there is nothing.
     pub hint: String,
+    /// Where the person has to look again, when it is something that was typed.
+    pub field: Option<SignInField>,
+}
+
+/// What is typed to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "as named")]
+pub enum SignInField {
+    Url,
+    Key,
+    Email,
+    Password,
 }
 
 /// Codes that a caller tells apart.
@@ -235,6 +248,16 @@ impl RequestError {
             code,
             message: message.into(),
             hint: hint.into(),
+            field: None,
+        }
+    }
+
+    /// The same, because of what stands in this field.
+    #[must_use]
+    pub fn at(self, field: impl Into<Option<SignInField>>) -> RequestError {
+        RequestError {
+            field: field.into(),
+            ..self
         }
     }
 }

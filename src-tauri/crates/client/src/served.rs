@@ -2,8 +2,9 @@
 //! with each command for whom it was claimed, so that no result, and no question about a lease, goes to anybody else: it
 //! waits until its account is served again.
 //!
-//! By the account's address, which the settings have: who is signed in is known only when a keychain has been opened. An
-//! account that came to have another address is another one here; the office gives its commands out again.
+//! By the account's address, which the settings have: who is signed in is known only when a keychain has been opened. A
+//! session goes by the address that it began with ([`supabase::Tokens`]). Who signs in anew by another address of the same
+//! account is another one here: the office gives its commands out again, results that wait here go nowhere any more.
 
 use journal::{Journal, JournalError};
 use supabase::Project;
@@ -37,4 +38,29 @@ pub fn results_waiting(settings: &Settings, paths: &Paths) -> Result<usize, Jour
     let account = served(Profile::Supabase, &project, &known.email);
     let waiting = Journal::open_to_read(&file)?.unanswered(Some(&account), COUNTED_MAX)?;
     Ok(waiting.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_the_same_one_however_its_address_and_its_projects_are_typed() {
+        let of = |url, email| served(Profile::Supabase, &Project::new(url, "k").unwrap(), email);
+        let account = of("https://abc.supabase.co", "a@b.c");
+        for (url, email) in [
+            ("https://ABC.supabase.co", "a@b.c"),
+            ("https://abc.supabase.co:443/", "a@b.c"),
+            (" https://abc.supabase.co", "A@B.c"),
+        ] {
+            assert_eq!(of(url, email), account, "{url} {email}");
+        }
+        for (url, email) in [
+            ("https://abd.supabase.co", "a@b.c"),
+            ("http://abc.supabase.co", "a@b.c"),
+            ("https://abc.supabase.co", "b@b.c"),
+        ] {
+            assert_ne!(of(url, email), account, "{url} {email}");
+        }
+    }
 }

@@ -18,11 +18,11 @@ use crate::paths::Paths;
 
 /// Name of the repository that the profile "This machine" has when the settings name none.
 pub const SAMPLE_REPOSITORY: &str = "sample";
-/// Most sessions per office unless the settings say otherwise (DESIGN section 9).
+/// Most sessions per office unless the settings say otherwise.
 pub const SESSIONS_MAX_DEFAULT: u32 = 6;
 /// Minutes without a turn after which a session is given up.
 pub const IDLE_MINUTES_DEFAULT: u32 = 10;
-/// Sessions that are kept warm per office unless the settings say otherwise (DESIGN section 9).
+/// Sessions that are kept warm per office unless the settings say otherwise.
 pub const WARM_MAX_DEFAULT: u32 = 3;
 /// Most sessions that can be allowed.
 pub const SESSIONS_MAX_MAX: u32 = 24;

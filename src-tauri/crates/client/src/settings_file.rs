@@ -1,12 +1,14 @@
 //! Changing the profile in the settings file: what its owner has written beside it, comments too, stays as it is.
 //!
-//! Never writes a password or a token, and nothing that [`Settings`] would not read. Called by `semo login` and
-//! `semo logout`.
+//! Never writes a password or a token, and nothing that [`Settings`] would not read. Called by [`crate::sign_in`], the loop
+//! and `semo logout`.
 
 use std::path::{Path, PathBuf};
 
+use supabase::Project;
 use toml_edit::{DocumentMut, Item, TableLike, value};
 
+use crate::earlier::EarlierSignIn;
 use crate::identity::{IdentityError, write_private};
 use crate::settings::{Profile, Settings};
 
@@ -42,7 +44,8 @@ impl Chosen {
             .iter()
             .any(|text| text.is_empty());
         is_whole.then(|| Chosen::Project {
-            url: known.url.clone(),
+            // However it is written in the file.
+            url: Project::address(&known.url).unwrap_or_else(|_| known.url.clone()),
             publishable_key: known.publishable_key.clone(),
             email: known.email.clone(),
         })
@@ -122,12 +125,14 @@ pub struct Before {
 }
 
 /// A profile that was chosen and is written down.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Choice {
     /// The profile.
     pub chosen: Chosen,
     /// The file before.
     pub before: Before,
+    /// The sign-in of before, to be ended when what was chosen is served and not sooner.
+    pub earlier: Option<EarlierSignIn>,
 }
 
 impl Before {
@@ -314,6 +319,11 @@ mod tests {
         assert!(!team.contains(id) && team.contains("[office] # mine"), "{team}");
         let picked = team.replace("[office] # mine\n", &format!("[office] # mine\nid = \"{id}\"\n"));
         assert!(with_profile(&picked, &project()).unwrap().contains(id));
+        let typed = picked.replace("https://abc.supabase.co", "https://ABC.supabase.co/");
+        assert!(
+            with_profile(&typed, &project()).unwrap().contains(id),
+            "it is the same place"
+        );
         let settings: Settings = toml::from_str(&picked).unwrap();
         assert_eq!(project().applied_to(&settings), settings);
         let alone = Chosen::ThisMachine.applied_to(&settings);

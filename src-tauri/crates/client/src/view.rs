@@ -85,7 +85,7 @@ pub struct ProfileView {
     pub kept: Option<KeptView>,
     /// The team's project that the settings know, whichever profile is used now.
     pub team: Option<TeamView>,
-    /// Another profile is being turned to; nothing new is taken.
+    /// Another profile comes; nothing new is taken.
     pub changing: bool,
 }
 
@@ -321,7 +321,7 @@ pub enum CommandStatus {
     Cancelled,
     /// Nobody took it in time.
     Expired,
-    /// Given up after too many attempts.
+    /// Given up: too many attempts, or begun by a client that did not come back.
     Dead,
 }
 

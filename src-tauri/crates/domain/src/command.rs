@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::ask::{ANSWER_MESSAGE_BYTES_MAX, AskAnswer};
 use crate::ids::{AskId, CommandId, SessionId};
 
-/// Longest prompt that is accepted, in bytes (DESIGN section 9).
+/// Longest prompt that is accepted, in bytes.
 pub const PROMPT_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of raw keys in one `send_keys`.
 pub const KEYS_BYTES_MAX: usize = 4 * 1024;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::budget::{Budget, Charge};
 use crate::http::Shared;
 use crate::identity;
+use crate::jwt::Subject;
 use crate::metrics::Protocol;
 
 /// Largest body of somebody who is signed in, or has the secret key, in bytes.
@@ -109,10 +110,9 @@ impl Useless {
 enum Sender {
     /// Will be refused by whoever handles the request.
     Refused,
-    /// Has a key only.
+    /// Has a key only. All of these are one account.
     Key,
-    /// The account.
-    SignedIn(String),
+    SignedIn(Subject),
 }
 
 /// Weighs the body of `request`, or takes it away when it is of no use.
@@ -145,7 +145,7 @@ pub(crate) fn admit(shared: &Shared, mut request: Request) -> Admitted {
                 useless: Some(useless),
             };
         }
-        Sender::Key => (KEY_BYTES_MAX, String::new()),
+        Sender::Key => (KEY_BYTES_MAX, Subject::Role("anon".to_owned())),
         Sender::SignedIn(account) => (SIGNED_IN_BYTES_MAX, account),
     };
     DefaultBodyLimit::max(most).apply(&mut request);
@@ -178,11 +178,8 @@ fn sender(shared: &Shared, request: &Request) -> Sender {
     let who = identity::identify(shared, request.headers(), &pairs);
     match (Protocol::of(request.uri().path()), who) {
         (Protocol::Other, _) => Sender::Refused,
-        (_, Ok(claims)) => match claims.user() {
-            Some(user) => Sender::SignedIn(user.to_string()),
-            None if claims.role == "anon" => Sender::Key,
-            None => Sender::SignedIn(claims.role),
-        },
+        (_, Ok(claims)) if claims.user().is_none() && claims.role == "anon" => Sender::Key,
+        (_, Ok(claims)) => Sender::SignedIn(claims.subject()),
         // To sign in or to refresh, a key is enough, whatever comes with it.
         (Protocol::Auth, Err(_)) if has_key => Sender::Key,
         (_, Err(_)) => Sender::Refused,
@@ -190,18 +187,19 @@ fn sender(shared: &Shared, request: &Request) -> Sender {
 }
 
 /// A body that is weighed as it comes. What is more than its sender may send is thrown away but for the part that
-/// exceeds it, which comes last: whoever buffers the body sees by it that it was too large.
+/// exceeds it, which comes last: whoever buffers the body sees by it that it was too large. So is what there is no room
+/// for, and an error comes last.
 struct Weighed {
     inner: Body,
     weight: Arc<Weight>,
     /// Bytes that may still come.
     left: usize,
     discarded: usize,
-    last: Option<Frame<Bytes>>,
+    last: Option<Result<Frame<Bytes>, axum::Error>>,
 }
 
 impl Weighed {
-    /// Throws the rest away, then gives what exceeded.
+    /// Throws the rest away, then gives what comes last.
     fn discard(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         while self.discarded < DISCARDED_BYTES_MAX {
             match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
@@ -209,7 +207,7 @@ impl Weighed {
                 Some(Err(_)) | None => break,
             }
         }
-        Poll::Ready(self.last.take().map(Ok))
+        Poll::Ready(self.last.take())
     }
 }
 
@@ -230,12 +228,13 @@ impl HttpBody for Weighed {
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         if bytes > self.left {
-            self.last = Some(frame);
+            self.last = Some(Ok(frame));
             return self.discard(context);
         }
         self.left -= bytes;
         if bytes > 0 && !self.weight.take(bytes) {
-            return Poll::Ready(Some(Err(axum::Error::new("there is no room for the body"))));
+            self.last = Some(Err(axum::Error::new("there is no room for the body")));
+            return self.discard(context);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -246,5 +245,75 @@ impl HttpBody for Weighed {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// How long it takes until a body of no use is given up, or has ended.
+    async fn discarded(body: Body, is_held_back: bool) -> (bool, Duration) {
+        let began = Instant::now();
+        let has_ended = Useless { body, is_held_back }.discard().await;
+        (has_ended, began.elapsed())
+    }
+
+    fn never() -> Body {
+        Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())
+    }
+
+    /// A byte after each pause.
+    fn dribble(pause: Duration) -> Body {
+        Body::from_stream(stream::unfold((), move |()| async move {
+            sleep(pause).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b"x")), ()))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_no_use_is_not_waited_for_long() {
+        assert_eq!(discarded(never(), true).await, (false, Duration::ZERO));
+        assert_eq!(discarded(never(), false).await, (false, DISCARDED_PAUSE_MAX));
+        let dribble = dribble(DISCARDED_PAUSE_MAX / 2);
+        assert_eq!(discarded(dribble, false).await, (false, DISCARDED_TIME_MAX));
+        let whole = Body::from(vec![0; DISCARDED_BYTES_MAX - 1]);
+        assert_eq!(discarded(whole, false).await, (true, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_room_is_read_to_its_end_before_that_is_said() {
+        let budget = Budget::new(10, 10);
+        let account = || Subject::Role("anon".to_owned());
+        let weight = Arc::new(Weight {
+            charge: Charge::new(&budget, account()),
+            refused: AtomicBool::new(false),
+        });
+        let (read, parts) = (Arc::new(AtomicBool::new(false)), ["12345678", "9", "0123", "4"]);
+        let ended = read.clone();
+        let parts = stream::iter(parts.map(|part| Ok::<_, Infallible>(Bytes::from(part))));
+        let end = stream::once(async move {
+            ended.store(true, Ordering::Relaxed);
+            Ok(Bytes::new())
+        });
+        let mut body = Body::new(Weighed {
+            inner: Body::from_stream(parts.chain(end)),
+            weight: weight.clone(),
+            left: 100,
+            discarded: 0,
+            last: None,
+        })
+        .into_data_stream();
+        for part in ["12345678", "9"] {
+            assert_eq!(body.next().await.unwrap().unwrap(), part);
+        }
+        assert!(!read.load(Ordering::Relaxed));
+        assert!(body.next().await.unwrap().is_err());
+        assert!(weight.is_refused() && read.load(Ordering::Relaxed));
     }
 }

@@ -1,10 +1,10 @@
--- What Supabase brings with it, made by the hub as superuser before the office's migrations run as `postgres`.
+-- What Supabase brings with it, made by the hub as superuser before the office's migrations run as `{owner}`.
 -- Safe to run at every start. Nothing of the office is in here, and nothing of here is in migrations/supabase.
 
 do $$
 begin
-  if not exists (select 1 from pg_roles where rolname = 'postgres') then
-    create role postgres login createrole createdb bypassrls;
+  if not exists (select 1 from pg_roles where rolname = '{owner}') then
+    create role {owner} login createrole createdb bypassrls;
   end if;
   if not exists (select 1 from pg_roles where rolname = 'anon') then
     create role anon nologin noinherit;
@@ -24,23 +24,23 @@ begin
   if not exists (select 1 from pg_roles where rolname = 'supabase_realtime_admin') then
     create role supabase_realtime_admin nologin noinherit;
   end if;
-  execute format('grant create, connect, temporary on database %I to postgres', current_database());
+  execute format('grant create, connect, temporary on database %I to {owner}', current_database());
 end $$;
 grant anon, authenticated, service_role to authenticator;
-grant anon, authenticated, service_role, supabase_realtime_admin to postgres;
+grant anon, authenticated, service_role, supabase_realtime_admin to {owner};
 
 -- The generous defaults of Supabase: the migrations must take back what they do not want to give.
-grant all on schema public to postgres;
+grant all on schema public to {owner};
 grant usage on schema public to anon, authenticated, service_role;
-alter default privileges for role postgres in schema public
-  grant all on tables to postgres, anon, authenticated, service_role;
-alter default privileges for role postgres in schema public
-  grant all on functions to postgres, anon, authenticated, service_role;
-alter default privileges for role postgres in schema public
-  grant all on sequences to postgres, anon, authenticated, service_role;
+alter default privileges for role {owner} in schema public
+  grant all on tables to {owner}, anon, authenticated, service_role;
+alter default privileges for role {owner} in schema public
+  grant all on functions to {owner}, anon, authenticated, service_role;
+alter default privileges for role {owner} in schema public
+  grant all on sequences to {owner}, anon, authenticated, service_role;
 
 create schema if not exists extensions;
-grant usage on schema extensions to postgres, anon, authenticated, service_role;
+grant usage on schema extensions to {owner}, anon, authenticated, service_role;
 do $$
 begin
   if exists (select 1 from pg_available_extensions where name = 'pgcrypto') then
@@ -50,7 +50,7 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------- auth
 create schema if not exists auth;
-grant usage on schema auth to postgres, anon, authenticated, service_role;
+grant usage on schema auth to {owner}, anon, authenticated, service_role;
 
 -- The tables have the shape of Supabase's, so that SQL written for it runs: columns of features that are not here stay
 -- empty. A data folder of an older program is brought forward by the `alter table`s; they change nothing in a new one.
@@ -98,7 +98,8 @@ alter table auth.users
   add column if not exists is_sso_user boolean not null default false,
   add column if not exists deleted_at timestamptz;
 -- Whether the hub's owner, or a server with the secret key, stands for it that the address is this user's. What comes in
--- by SQL is the owner's; Auth says of those who sign up, or change their address, that it is not so.
+-- by SQL is the owner's; Auth says of those who sign up, or change their address, that it is not so. Accounts that are
+-- older than this column cannot be told apart: all of them count as vouched for, and the hub says so in its log.
 alter table auth.users add column if not exists hub_vouched boolean not null default true;
 create index if not exists users_by_lower_email on auth.users (lower(email));
 create index if not exists users_by_created_at on auth.users (created_at, id);
@@ -197,8 +198,8 @@ alter table auth.identities enable row level security;
 alter table auth.sessions enable row level security;
 alter table auth.mfa_amr_claims enable row level security;
 alter table auth.refresh_tokens enable row level security;
-grant all on all tables in schema auth to postgres;
-grant all on all sequences in schema auth to postgres;
+grant all on all tables in schema auth to {owner};
+grant all on all sequences in schema auth to {owner};
 revoke all on all tables in schema auth from anon, authenticated;
 
 -- Times as GoTrue writes them.
@@ -220,7 +221,7 @@ create or replace function auth.email() returns text language sql stable as $$
 
 -- --------------------------------------------------------------------------------------------- realtime
 create schema if not exists realtime;
-grant usage on schema realtime to postgres, anon, authenticated, service_role;
+grant usage on schema realtime to {owner}, anon, authenticated, service_role;
 
 create table if not exists realtime.messages (
   topic text not null,
@@ -236,7 +237,7 @@ create table if not exists realtime.messages (
 create index if not exists messages_inserted_at on realtime.messages (inserted_at);
 alter table realtime.messages owner to supabase_realtime_admin;
 alter table realtime.messages enable row level security;
-grant all on realtime.messages to postgres, service_role;
+grant all on realtime.messages to {owner}, service_role;
 grant select, insert, update on realtime.messages to anon, authenticated;
 
 -- Messages with bytes instead of JSON, and their replay.
@@ -426,7 +427,7 @@ do $$
 begin
   if not exists (select 1 from pg_publication where pubname = 'supabase_realtime') then
     create publication supabase_realtime;
-    alter publication supabase_realtime owner to postgres;
+    alter publication supabase_realtime owner to {owner};
   end if;
 end $$;
 

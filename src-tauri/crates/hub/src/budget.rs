@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::jwt::Subject;
+
 /// What may be in memory, and what is.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -18,7 +20,7 @@ pub(crate) struct Budget {
 struct Taken {
     all: usize,
     /// By account. No entry without bytes.
-    of: HashMap<String, usize>,
+    of: HashMap<Subject, usize>,
 }
 
 impl Budget {
@@ -31,18 +33,18 @@ impl Budget {
         })
     }
 
-    fn take(&self, account: &str, bytes: usize) -> bool {
+    fn take(&self, account: &Subject, bytes: usize) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of = taken.of.get(account).copied().unwrap_or_default();
         if bytes > self.all_max.saturating_sub(taken.all) || bytes > self.account_max.saturating_sub(of) {
             return false;
         }
         taken.all += bytes;
-        *taken.of.entry(account.to_owned()).or_default() += bytes;
+        *taken.of.entry(account.clone()).or_default() += bytes;
         true
     }
 
-    fn give_back(&self, account: &str, bytes: usize) {
+    fn give_back(&self, account: &Subject, bytes: usize) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all = taken.all.saturating_sub(bytes);
         if let Some(of) = taken.of.get_mut(account) {
@@ -58,13 +60,13 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
-    account: String,
+    account: Subject,
     bytes: AtomicUsize,
 }
 
 impl Charge {
     /// Nothing yet.
-    pub fn new(budget: &Arc<Budget>, account: String) -> Charge {
+    pub fn new(budget: &Arc<Budget>, account: Subject) -> Charge {
         Charge {
             budget: budget.clone(),
             account,
@@ -93,6 +95,8 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -100,12 +104,12 @@ mod tests {
         let budget = Budget::new(40, 10);
         let mut charges = Vec::new();
         for account in 0..4 {
-            let charge = Charge::new(&budget, account.to_string());
+            let charge = Charge::new(&budget, Subject::User(Uuid::from_u128(account)));
             assert!(charge.take(4) && charge.take(6));
             assert!(!charge.take(1), "more than his share");
             charges.push(charge);
         }
-        let late = Charge::new(&budget, "late".to_owned());
+        let late = Charge::new(&budget, Subject::Role("anon".to_owned()));
         assert!(!late.take(1), "more than all");
         charges.pop();
         assert!(late.take(10));

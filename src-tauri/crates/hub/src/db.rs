@@ -18,13 +18,13 @@ use crate::jwt::Claims;
 use crate::source::{Address, Source};
 
 /// Connections for clients' requests.
-const REQUEST_CONNECTIONS_MAX: usize = 16;
+pub(crate) const REQUEST_CONNECTIONS_MAX: usize = 16;
 /// Connections for Auth and what the hub does for itself.
 const ADMIN_CONNECTIONS_MAX: usize = 8;
 /// Connections that ask policies about channels.
-const POLICY_CONNECTIONS_MAX: usize = 8;
+pub(crate) const POLICY_CONNECTIONS_MAX: usize = 8;
 /// Connections on which tables are begun to be followed: that may take long.
-const SUBSCRIPTION_CONNECTIONS_MAX: usize = 4;
+pub(crate) const SUBSCRIPTION_CONNECTIONS_MAX: usize = 4;
 /// Connections that ask who may be told about a changed row.
 pub(crate) const FEED_CONNECTIONS_MAX: usize = 4;
 /// Longest statement on the connections of Realtime that sets no other limit, in milliseconds.

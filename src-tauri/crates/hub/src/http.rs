@@ -146,7 +146,7 @@ fn late() -> Response {
     (StatusCode::REQUEST_TIMEOUT, close, axum::Json(message)).into_response()
 }
 
-/// 503, and the connection is closed: the rest of the body is not read.
+/// 503, and the connection is closed. The rest of the body has been thrown away, or there is too much of it.
 fn full() -> Response {
     const MESSAGE: &str = "the hub holds as many bytes of requests as it may; try again in a moment";
     let how = [(header::CONNECTION, "close"), (header::RETRY_AFTER, "1")];

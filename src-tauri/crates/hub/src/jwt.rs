@@ -42,6 +42,19 @@ impl Claims {
     pub fn user(&self) -> Option<uuid::Uuid> {
         self.all.get("sub").and_then(Value::as_str)?.parse().ok()
     }
+
+    /// For whom it counts.
+    pub(crate) fn subject(&self) -> Subject {
+        let role = || Subject::Role(self.role.clone());
+        self.user().map_or_else(role, Subject::User)
+    }
+}
+
+/// Whose question or request it is, where they are counted: a user's, or of all who have no more than the same role.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    User(uuid::Uuid),
+    Role(String),
 }
 
 /// Why a token is not accepted. The texts are Supabase's, official clients look at them.

@@ -31,6 +31,7 @@ mod jwt;
 mod keys;
 mod metrics;
 mod migrate;
+mod network;
 mod one;
 mod postgres;
 mod realtime;

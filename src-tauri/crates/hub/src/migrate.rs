@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
 
 use crate::error::HubError;
-use crate::postgres::OWNER;
 
 /// What the hub makes before the migrations.
 const BOOTSTRAP: &str = include_str!("bootstrap.sql");
+/// What stands in it for the role that the office's schema is to belong to.
+const OWNER_PLACE: &str = "{owner}";
 
 /// What may be done with a file whose text has changed since it was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ const MIGRATIONS: [(&str, Holds, &str); 9] = [
     ),
     (
         "0009_folders",
-        Holds::Tables,
+        Holds::Functions,
         include_str!("../../../../migrations/supabase/0009_folders.sql"),
     ),
 ];
@@ -76,8 +77,8 @@ const MIGRATIONS: [(&str, Holds, &str); 9] = [
 /// Roles, schemas and functions of Supabase. `superuser`: a connection of the cluster's superuser. `owner`: the role
 /// that the office's schema is to belong to.
 pub(crate) async fn bootstrap(superuser: &Client, owner: &str) -> Result<(), HubError> {
-    // The file is written for Supabase's own name of it, which stands for nothing else there.
-    let bootstrap = BOOTSTRAP.replace(OWNER, owner);
+    let unproven = unproven(superuser).await?;
+    let bootstrap = BOOTSTRAP.replace(OWNER_PLACE, owner);
     superuser
         .batch_execute(&format!(
             "begin; set local client_min_messages = warning; {bootstrap}; commit"
@@ -86,7 +87,40 @@ pub(crate) async fn bootstrap(superuser: &Client, owner: &str) -> Result<(), Hub
         .map_err(|source| HubError::Database {
             attempt: "set up roles and schemas".to_owned(),
             source,
-        })
+        })?;
+    if unproven > 0 {
+        tracing::warn!(
+            accounts = unproven,
+            "the accounts that were made before this version count as vouched for, also those that took their address \
+             themselves; if sign-up was ever on, look through `semo hub member list` before you let one into an office"
+        );
+    }
+    Ok(())
+}
+
+/// Accounts of a time when it was not written down who stands for their addresses; from [`bootstrap`] on it is.
+async fn unproven(superuser: &Client) -> Result<i64, HubError> {
+    let fault = |source| HubError::Database {
+        attempt: "look at the accounts of before".to_owned(),
+        source,
+    };
+    let is_older = superuser
+        .query_one(
+            "select to_regclass('auth.users') is not null and not exists
+               (select from pg_attribute where attrelid = to_regclass('auth.users') and attname = 'hub_vouched'
+                   and not attisdropped)",
+            &[],
+        )
+        .await
+        .map_err(fault)?;
+    if !is_older.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let accounts = superuser
+        .query_one("select count(*) from auth.users", &[])
+        .await
+        .map_err(fault)?;
+    Ok(accounts.get(0))
 }
 
 /// The number a file's name begins with.
@@ -146,4 +180,38 @@ pub(crate) async fn migrate(superuser: &Client, owner: &Client) -> Result<Vec<&'
         applied.push(name);
     }
     Ok(applied)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::postgres::OWNER;
+    use crate::source::Source;
+
+    #[tokio::test]
+    async fn accounts_from_before_there_was_a_word_about_their_address_are_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::for_test(folder.path()).await;
+        let tasks = TaskTracker::new();
+        let client = source.superuser().open(&tasks, "for a test").await.unwrap();
+        assert_eq!(unproven(&client).await.unwrap(), 0, "there is nothing yet");
+        bootstrap(&client, OWNER).await.unwrap();
+        client
+            .batch_execute(
+                "insert into auth.users (id, email) values (gen_random_uuid(), 'one@office.example'),
+                                                           (gen_random_uuid(), 'two@office.example')",
+            )
+            .await
+            .unwrap();
+        assert_eq!(unproven(&client).await.unwrap(), 0, "they are the owner's");
+        let older = "alter table auth.users drop column hub_vouched";
+        client.batch_execute(older).await.unwrap();
+        assert_eq!(unproven(&client).await.unwrap(), 2);
+        bootstrap(&client, OWNER).await.unwrap();
+        assert_eq!(unproven(&client).await.unwrap(), 0);
+        drop(client);
+        source.stop().await.unwrap();
+    }
 }

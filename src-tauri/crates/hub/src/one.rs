@@ -243,7 +243,6 @@ fn fault(source: tokio_postgres::Error) -> HubError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy_bidirectional, duplex};
@@ -252,7 +251,6 @@ mod tests {
     use tokio_postgres::config::Host;
 
     use super::*;
-    use crate::postgres::{self, Cluster, Server};
     use crate::source::Source;
 
     /// A way to `server` on which the first line dies, without a word to either side, when `dead` says so.
@@ -282,11 +280,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_died_without_a_word_is_noticed_and_the_lock_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        // Postgres may run as another user.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = Cluster::open(&folder.path().join("hub")).unwrap();
-        let binaries = postgres::locate(None, None).await.unwrap();
-        let source = Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap();
+        let source = Source::for_test(folder.path()).await;
         let (direct, tasks, dead) = (source.superuser(), TaskTracker::new(), CancellationToken::new());
         let [Host::Unix(socket)] = direct.config.get_hosts() else {
             panic!("it listens on a socket");

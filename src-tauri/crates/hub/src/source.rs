@@ -254,6 +254,20 @@ fn password_of(keys: &Keys) -> String {
 }
 
 #[cfg(test)]
+impl Source {
+    /// A Postgres of its own in `folder`, for the unit tests that need one.
+    pub(crate) async fn for_test(folder: &std::path::Path) -> Source {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        // Postgres may run as another user.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let cluster = Cluster::open(&folder.join("hub")).unwrap();
+        let binaries = crate::postgres::locate(None, None).await.unwrap();
+        Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use domain::Timestamp;
 

@@ -4,7 +4,7 @@
 //! token. Called by `semo hub member`.
 
 use domain::{OfficeId, UserId};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -23,6 +23,13 @@ pub struct Member {
     pub email: String,
     /// Id and name of an office, and the role in it.
     pub offices: Vec<(OfficeId, String, String)>,
+}
+
+/// An account as it was found by its address.
+struct Account {
+    id: Uuid,
+    /// Whether the address is known to be his.
+    is_vouched: bool,
 }
 
 /// The accounts of a running hub.
@@ -113,13 +120,20 @@ impl Team {
     /// Lets an account into an office, or changes its role there: owner, operator, viewer or device. Not one that took its
     /// address itself: anybody may have done that.
     pub async fn admit(&self, email: &str, office: &str, role: &str) -> Result<OfficeId, HubError> {
-        self.check_vouched(email).await?;
-        let (user, office) = (self.user(email).await?, self.office(office).await?);
+        let user = self.user(email).await?;
+        if !user.is_vouched {
+            return Err(unknown(format!(
+                "the account {email} took this address itself, and nobody has proven that it is his; `semo hub member \
+                 account {email}` makes a new account with the address, and that one loses it; if you know that it is his, \
+                 confirm it with the secret key: PUT /auth/v1/admin/users/{{id}} with {{\"email_confirm\": true}}"
+            )));
+        }
+        let office = self.office(office).await?;
         self.client
             .execute(
                 "insert into public.office_members (office_id, user_id, role) values ($1, $2, $3)
                  on conflict (office_id, user_id) do update set role = excluded.role, revoked_at = null",
-                &[&office, &user, &role],
+                &[&office, &user.id, &role],
             )
             .await
             .map_err(fault("let the account into the office"))?;
@@ -135,7 +149,7 @@ impl Team {
             .execute(
                 "update public.office_members set revoked_at = now()
                  where office_id = $1 and user_id = $2 and revoked_at is null",
-                &[&id, &user],
+                &[&id, &user.id],
             )
             .await
             .map_err(fault("take the account out of the office"))?;
@@ -145,32 +159,20 @@ impl Team {
         Ok(OfficeId(id))
     }
 
-    async fn check_vouched(&self, email: &str) -> Result<(), HubError> {
+    async fn user(&self, email: &str) -> Result<Account, HubError> {
         let row = self
             .client
             .query_opt(
-                "select hub_vouched from auth.users where email = lower($1)",
+                "select id, hub_vouched from auth.users where email = lower($1)",
                 &[&email],
             )
             .await
             .map_err(fault("look for the account"))?;
-        if row.is_some_and(|row| !row.get::<_, bool>(0)) {
-            return Err(unknown(format!(
-                "the account {email} took this address itself, and nobody has proven that it is his; `semo hub member \
-                 account {email}` makes a new account with the address, and that one loses it; if you know that it is his, \
-                 confirm it with the secret key: PUT /auth/v1/admin/users/{{id}} with {{\"email_confirm\": true}}"
-            )));
-        }
-        Ok(())
-    }
-
-    async fn user(&self, email: &str) -> Result<Uuid, HubError> {
-        let row = self
-            .client
-            .query_opt("select id from auth.users where email = lower($1)", &[&email])
-            .await
-            .map_err(fault("look for the account"))?;
-        row.map(|row| row.get(0)).ok_or_else(|| {
+        let account = |row: Row| Account {
+            id: row.get(0),
+            is_vouched: row.get(1),
+        };
+        row.map(account).ok_or_else(|| {
             unknown(format!(
                 "there is no account {email}; `semo hub member account {email}` makes it"
             ))

@@ -277,6 +277,7 @@ impl Twice {
             .pick(&[
                 None,
                 Some(State::Succeeded),
+                Some(State::Unconfirmed),
                 Some(State::Failed),
                 Some(State::Cancelled),
             ])
@@ -413,6 +414,8 @@ fn the_model_of_the_office_answers_as_the_real_functions_do_and_a_rule_left_out_
             Gap::GivenAgainToCopies,
             Gap::CopiesClaim,
             Gap::CopiesBegin,
+            Gap::CopiesEnd,
+            Gap::CopiesOutbid,
         ] {
             let mut noticed = false;
             for seed in 0..NOTICED_WITHIN {

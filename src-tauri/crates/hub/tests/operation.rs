@@ -6,24 +6,19 @@
     reason = "a test fails by panicking, and two hubs are started at once"
 )]
 
+#[path = "support/certificate.rs"]
+mod certificate;
 mod support;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use hub::{DatabaseAt, Door, Hub, HubConfig, HubError, Team, TlsFiles};
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
-use openssl::x509::extension::SubjectAlternativeName;
-use openssl::x509::{X509, X509NameBuilder};
 use serde_json::{Value, json};
-use support::{answer, config};
+use support::{DEADLINE, answer, config, waiting};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 const EMAIL: &str = "mina@example.test";
 const PASSWORD: &str = "correct horse battery staple";
@@ -38,43 +33,13 @@ fn folder() -> tempfile::TempDir {
 
 /// A self-signed certificate for `name` and its key, written to `folder`; returns the certificate as PEM.
 fn certify(folder: &Path, name: &str) -> (TlsFiles, Vec<u8>) {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-    let mut subject = X509NameBuilder::new().unwrap();
-    subject.append_entry_by_text("CN", name).unwrap();
-    let subject = subject.build();
-    let mut builder = X509::builder().unwrap();
-    builder.set_version(2).unwrap();
-    let mut serial = BigNum::new().unwrap();
-    serial
-        .rand(64, openssl::bn::MsbOption::MAYBE_ZERO, false)
-        .unwrap();
-    builder
-        .set_serial_number(&serial.to_asn1_integer().unwrap())
-        .unwrap();
-    builder.set_subject_name(&subject).unwrap();
-    builder.set_issuer_name(&subject).unwrap();
-    builder.set_pubkey(&key).unwrap();
-    builder
-        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-        .unwrap();
-    builder
-        .set_not_after(&Asn1Time::days_from_now(2).unwrap())
-        .unwrap();
-    let names = SubjectAlternativeName::new()
-        .dns(name)
-        .ip("127.0.0.1")
-        .build(&builder.x509v3_context(None, None))
-        .unwrap();
-    builder.append_extension(names).unwrap();
-    builder.sign(&key, MessageDigest::sha256()).unwrap();
-    let certificate = builder.build().to_pem().unwrap();
+    let (certificate, key) = certificate::certify(name);
     let files = TlsFiles {
         certificate: folder.join("hub.crt"),
         key: folder.join("hub.key"),
     };
     std::fs::write(&files.certificate, &certificate).unwrap();
-    std::fs::write(&files.key, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    std::fs::write(&files.key, key).unwrap();
     (files, certificate)
 }
 
@@ -251,8 +216,19 @@ impl Elsewhere {
         }
     }
 
-    fn url(&self) -> String {
-        self.url_of("team")
+    /// Of a hub that works in the database of that name.
+    fn config(&self, database: &str, data_dir: PathBuf) -> HubConfig {
+        HubConfig {
+            database: DatabaseAt::Url(self.url_of(database)),
+            ..config(data_dir)
+        }
+    }
+
+    /// A hub in the database `team`, and its folder.
+    async fn hub(&self) -> (Hub, tempfile::TempDir) {
+        let folder = folder();
+        let config = self.config("team", folder.path().join("hub"));
+        (Hub::start(config).await.unwrap(), folder)
     }
 
     /// A connection as superuser to the database of that name.
@@ -310,27 +286,44 @@ fn token_of(session: &Value) -> String {
     session["access_token"].as_str().unwrap().to_owned()
 }
 
+/// Another hub with the keys of the one in `here` begins to start.
+fn successor(elsewhere: &Elsewhere, here: &Path) -> (JoinHandle<Result<Hub, HubError>>, tempfile::TempDir) {
+    let there = folder();
+    let next = there.path().join("hub");
+    std::fs::create_dir(&next).unwrap();
+    std::fs::copy(here.join("hub").join(hub::KEY_FILE), next.join(hub::KEY_FILE)).unwrap();
+    (tokio::spawn(Hub::start(elsewhere.config("team", next))), there)
+}
+
+/// Waits until somebody has tried to take the database `team` for his hub and did not get it.
+async fn is_refused(admin: &tokio_postgres::Client) {
+    const SQL: &str = "select pid, query_start::text from pg_stat_activity
+                       where datname = 'team' and state = 'idle' and query like '%pg_try_advisory_lock%'";
+    let mut begun = std::collections::BTreeSet::new();
+    let began = std::time::Instant::now();
+    // It is prepared and run: the third time is that of the next try, which nobody makes who got it.
+    while begun.len() < 3 {
+        assert!(began.elapsed() < DEADLINE, "nobody tries: {begun:?}");
+        for row in admin.query(SQL, &[]).await.unwrap() {
+            begun.insert((row.get::<_, i32>(0), row.get::<_, String>(1)));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_works_in_a_database_elsewhere_and_its_successor_waits_for_its_end() {
     let elsewhere = Elsewhere::start().await;
-    let (here, there) = (folder(), folder());
-    let config_in = |folder: &Path| HubConfig {
-        database: DatabaseAt::Url(elsewhere.url()),
-        ..config(folder.join("hub"))
-    };
-    let first = Hub::start(config_in(here.path())).await.unwrap();
+    let (first, here) = elsewhere.hub().await;
     first.ensure_user(EMAIL, PASSWORD).await.unwrap();
     let (status, session) = sign_in(&first).await;
     assert_eq!(status, 200, "{session}");
     make_office(&first, &token_of(&session), "Elsewhere").await;
 
-    let (keys, next) = (here.path().join("hub"), there.path().join("hub"));
-    std::fs::create_dir(&next).unwrap();
-    std::fs::copy(keys.join(hub::KEY_FILE), next.join(hub::KEY_FILE)).unwrap();
-    let mut second = tokio::spawn(Hub::start(config_in(there.path())));
-    // Longer than a start takes in a database that is up to date: the lock is the first one's as long as it serves.
-    let early = tokio::time::timeout(std::time::Duration::from_secs(5), &mut second).await;
-    assert!(early.is_err(), "it waits for the end of the first one: {early:?}");
+    let (second, _there) = successor(&elsewhere, here.path());
+    let admin = elsewhere.admin("team").await;
+    is_refused(&admin).await;
+    assert!(!second.is_finished(), "it waits for the end of the first one");
+    drop(admin);
     assert_eq!(
         offices(&first, &token_of(&session)).await,
         json!([{"name": "Elsewhere"}])
@@ -353,12 +346,7 @@ async fn is_taken(admin: &tokio_postgres::Client) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_ends_has_its_database_until_its_last_request_is_done() {
     let elsewhere = Elsewhere::start().await;
-    let folder = folder();
-    let config = HubConfig {
-        database: DatabaseAt::Url(elsewhere.url()),
-        ..config(folder.path().join("hub"))
-    };
-    let hub = Hub::start(config).await.unwrap();
+    let (hub, here) = elsewhere.hub().await;
     let (admin, keeper) = (elsewhere.admin("team").await, elsewhere.admin("team").await);
     assert!(is_taken(&admin).await);
     let slow = "create function public.slow() returns int language sql volatile as
@@ -376,28 +364,20 @@ async fn a_hub_that_ends_has_its_database_until_its_last_request_is_done() {
         .header("apikey", &hub.keys().secret)
         .json(&json!({}));
     let asked = tokio::spawn(answer(asked));
-    let waits =
-        "select exists (select 1 from pg_locks where locktype = 'advisory' and objid = 7401 and not granted)";
-    let began = std::time::Instant::now();
-    while !admin.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(
-            !asked.is_finished() && began.elapsed() < support::DEADLINE,
-            "it waits"
-        );
-    }
+    waiting(&admin, 7401, 1).await;
 
     let port = port_of(&hub);
     let ending = tokio::spawn(hub.stop());
     let began = std::time::Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-        assert!(began.elapsed() < support::DEADLINE, "the port is closed");
+        assert!(began.elapsed() < DEADLINE, "the port is closed");
     }
-    for _ in 0..20 {
-        assert!(
-            is_taken(&admin).await,
-            "its successor would be in it with its request"
-        );
-    }
+    let (next, _there) = successor(&elsewhere, here.path());
+    is_refused(&admin).await;
+    assert!(
+        !next.is_finished() && is_taken(&admin).await,
+        "it would be in it with the request of the one before"
+    );
     assert!(!ending.is_finished());
     keeper
         .batch_execute("select pg_advisory_unlock(7401)")
@@ -405,10 +385,8 @@ async fn a_hub_that_ends_has_its_database_until_its_last_request_is_done() {
         .unwrap();
     assert_eq!(asked.await.unwrap(), (200, json!(1)));
     ending.await.unwrap().unwrap();
-    let began = std::time::Instant::now();
-    while is_taken(&admin).await {
-        assert!(began.elapsed() < support::DEADLINE, "the next one may have it");
-    }
+    // Now the next one may have it.
+    next.await.unwrap().unwrap().stop().await.unwrap();
     drop((admin, keeper));
     elsewhere.server.stop().await.unwrap();
 }
@@ -416,19 +394,14 @@ async fn a_hub_that_ends_has_its_database_until_its_last_request_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_without_its_database_says_so_to_everybody_and_why_to_nobody() {
     let elsewhere = Elsewhere::start().await;
-    let folder = folder();
-    let config = HubConfig {
-        database: DatabaseAt::Url(elsewhere.url()),
-        ..config(folder.path().join("hub"))
-    };
-    let hub = Hub::start(config).await.unwrap();
+    let (hub, _folder) = elsewhere.hub().await;
     let ready = async || answer(reqwest::Client::new().get(format!("{}/ready", hub.url()))).await;
     assert_eq!(ready().await.0, 200);
     elsewhere.server.stop().await.unwrap();
     let began = std::time::Instant::now();
     loop {
         match ready().await {
-            (200, _) => assert!(began.elapsed() < support::DEADLINE, "it is noticed"),
+            (200, _) => assert!(began.elapsed() < DEADLINE, "it is noticed"),
             (status, said) => {
                 assert_eq!(status, 503);
                 assert_eq!(said["status"], "not ready");
@@ -446,10 +419,7 @@ async fn a_database_that_is_something_elses_is_left_alone() {
     let elsewhere = Elsewhere::start().await;
     let folder = folder();
     let refused = async |database: &str| {
-        let config = HubConfig {
-            database: DatabaseAt::Url(elsewhere.url_of(database)),
-            ..config(folder.path().join(database))
-        };
+        let config = elsewhere.config(database, folder.path().join(database));
         let error = Hub::start(config).await.unwrap_err();
         assert!(matches!(error, HubError::DatabaseUrl { .. }), "{error}");
         error.to_string()
@@ -506,10 +476,7 @@ async fn one_server_takes_one_hub_and_never_sees_the_password_of_its_role() {
         admin.batch_execute(sql).await.unwrap();
     }
     let (here, there) = (folder(), folder());
-    let config_in = |folder: &Path, database: &str| HubConfig {
-        database: DatabaseAt::Url(elsewhere.url_of(database)),
-        ..config(folder.join("hub"))
-    };
+    let config_in = |folder: &Path, database: &str| elsewhere.config(database, folder.join("hub"));
     let hub = Hub::start(config_in(here.path(), "team")).await.unwrap();
     let kept = password(&admin).await;
     assert!(kept.starts_with("SCRAM-SHA-256$"), "{kept}");
@@ -553,11 +520,10 @@ async fn where_postgres_is_a_superuser_the_office_belongs_to_somebody_else() {
         .await
         .unwrap();
     let folder = folder();
-    let config_at = |name: &str, database: DatabaseAt| HubConfig {
-        database,
-        ..config(folder.path().join(name))
-    };
-    let config = config_at("away", DatabaseAt::Url(elsewhere.url()));
+    let (own, config) = (
+        config(folder.path().join("own")),
+        elsewhere.config("team", folder.path().join("away")),
+    );
     for round in 0..2 {
         let hub = Hub::start(config.clone()).await.unwrap();
         assert_eq!(of_superusers(&admin).await, 0);
@@ -578,7 +544,6 @@ async fn where_postgres_is_a_superuser_the_office_belongs_to_somebody_else() {
     // It moves to a hub with a Postgres of its own, and back.
     let file = folder.path().join("hub.backup");
     hub::backup(&config, &file).await.unwrap();
-    let own = config_at("own", DatabaseAt::default());
     hub::restore(&own, &file, false).await.unwrap();
     let hub = Hub::start(own.clone()).await.unwrap();
     has_offices(&hub, &["Kept"]).await;
@@ -697,10 +662,7 @@ async fn a_backup_takes_the_place_of_a_hub_only_when_that_is_wanted_and_only_as_
 async fn a_backup_put_back_elsewhere_takes_no_keys_away_unasked() {
     let (folder, file, publishable) = with_backup().await;
     let elsewhere = Elsewhere::start().await;
-    let config = HubConfig {
-        database: DatabaseAt::Url(elsewhere.url()),
-        ..config(folder.path().join("restored"))
-    };
+    let config = elsewhere.config("team", folder.path().join("restored"));
     let keys = config.data_dir.join(hub::KEY_FILE);
     std::fs::create_dir(&config.data_dir).unwrap();
     std::fs::write(&keys, "{\"of\": \"another hub\"}").unwrap();

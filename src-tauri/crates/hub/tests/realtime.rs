@@ -21,6 +21,8 @@ mod filters;
 mod hostile;
 #[path = "realtime/limits.rs"]
 mod limits;
+#[path = "realtime/new_rights.rs"]
+mod new_rights;
 #[path = "realtime/office.rs"]
 mod office;
 #[path = "realtime/policies.rs"]
@@ -35,7 +37,11 @@ mod quotas;
 mod replay;
 #[path = "realtime/rights.rs"]
 mod rights;
+#[path = "realtime/selects.rs"]
+mod selects;
 #[path = "realtime/tokens.rs"]
 mod tokens;
+#[path = "realtime/unfinished.rs"]
+mod unfinished;
 #[path = "realtime/wire.rs"]
 mod wire;

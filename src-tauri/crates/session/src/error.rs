@@ -134,7 +134,16 @@ impl SessionError {
         match self {
             SessionError::Terminal { source, .. } => is_never_typed(source),
             SessionError::Over { .. } | SessionError::QueueFull { .. } => true,
-            _ => false,
+            SessionError::Provider { .. }
+            | SessionError::Prompt { .. }
+            | SessionError::AwaitingPerson { .. }
+            | SessionError::Answer { .. }
+            | SessionError::AskOver { .. }
+            | SessionError::NotAnswerable { .. }
+            | SessionError::AnswerUnsure { .. }
+            | SessionError::NothingToResume { .. }
+            | SessionError::NotEnded { .. }
+            | SessionError::TakenOver { .. } => false,
         }
     }
 }

@@ -41,7 +41,7 @@ pub const HOOK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Calls that may wait for the actor. It never waits for anybody, so this is only ever full in a fault.
 const CONTROL_QUEUE_MAX: usize = 64;
-/// How long a program may take to end by itself after TERM (DESIGN section 6).
+/// How long a program may take to end by itself after TERM.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What a session is started from.

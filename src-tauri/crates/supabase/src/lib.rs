@@ -18,7 +18,7 @@ mod stub;
 
 pub use auth::{
     Auth, AuthError, FileTokenStore, Kept, KeptTokens, Keychain, MemoryTokenStore, StoreError, StoreLock,
-    StoreTrouble, SystemKeychain, TokenStore, Tokens, TokensAt,
+    StoreTrouble, SystemKeychain, TokenStore, Tokens, TokensAt, write_private,
 };
 pub use office::{
     AgentDraft, AgentRow, AskClose, AskClosing, AskDraft, AskRow, AskState, BeginAnswer, CancelAnswer, Claim,

@@ -36,7 +36,8 @@ const FILE_TAG_CHARS: usize = 12;
 /// Address and publishable key of a Supabase project or a hub.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Project {
-    /// Base URL without trailing slash: `https://abc.supabase.co`, `http://127.0.0.1:54321`.
+    /// Base URL as [`Project::address`] writes it, without trailing slash: `https://abc.supabase.co`,
+    /// `http://127.0.0.1:54321`.
     pub url: String,
     /// The publishable (or legacy anon) key. Never a secret key: it travels in URLs.
     pub publishable_key: String,
@@ -61,6 +62,14 @@ pub enum ProjectError {
         /// What is wrong with it.
         why: String,
     },
+    /// What is sent there can be read.
+    #[error(
+        "{url} is not encrypted: everybody on the way could read the password; use the address that begins with https://"
+    )]
+    OpenWay {
+        /// The project's.
+        url: String,
+    },
     /// The key is not usable.
     #[error(
         "the publishable key cannot be used: {why}; copy it from the project's API settings (it starts with sb_publishable_)"
@@ -72,8 +81,31 @@ pub enum ProjectError {
 }
 
 impl Project {
-    /// Checks and trims. `url` is `http` or `https` without query or fragment; `key` must not be a secret key.
+    /// Checks and trims. `url`: see [`Project::address`]; `key` must not be a secret key.
     pub fn new(url: &str, publishable_key: &str) -> Result<Project, ProjectError> {
+        let url = Project::address(url)?;
+        let key = publishable_key.trim();
+        let bad_key = |why: &str| ProjectError::Key { why: why.to_owned() };
+        if key.is_empty() {
+            return Err(bad_key("it is empty"));
+        }
+        if key.len() > FIELD_BYTES_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad_key("it holds characters that no key has"));
+        }
+        if key::is_secret(key) {
+            return Err(bad_key(
+                "it is a secret key, which must never be on a workstation",
+            ));
+        }
+        Ok(Project {
+            url,
+            publishable_key: key.to_owned(),
+        })
+    }
+
+    /// A project's address in the one spelling in which it is kept and compared, however it was typed. It is `http` or
+    /// `https`, without query or fragment.
+    pub fn address(url: &str) -> Result<String, ProjectError> {
         let bad_url = |why: &str| ProjectError::Url {
             url: url.to_owned(),
             why: why.to_owned(),
@@ -95,23 +127,7 @@ impl Project {
         if !parsed.username().is_empty() || parsed.password().is_some() {
             return Err(bad_url("it must not carry a user name or password"));
         }
-        let key = publishable_key.trim();
-        let bad_key = |why: &str| ProjectError::Key { why: why.to_owned() };
-        if key.is_empty() {
-            return Err(bad_key("it is empty"));
-        }
-        if key.len() > FIELD_BYTES_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(bad_key("it holds characters that no key has"));
-        }
-        if key::is_secret(key) {
-            return Err(bad_key(
-                "it is a secret key, which must never be on a workstation",
-            ));
-        }
-        Ok(Project {
-            url: trimmed.to_owned(),
-            publishable_key: key.to_owned(),
-        })
+        Ok(parsed.as_str().trim_end_matches('/').to_owned())
     }
 
     /// The project's URL with `path` (beginning with `/`) behind it.
@@ -128,9 +144,14 @@ impl Project {
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// Could everybody on the way read what is sent there, a password too?
-    pub fn is_open_on_the_way(&self) -> bool {
-        !self.url.starts_with("https://") && !self.is_loopback()
+    /// An error when everybody on the way could read what is sent there: no password goes there.
+    pub fn refuse_open_way(&self) -> Result<(), ProjectError> {
+        if self.url.starts_with("https://") || self.is_loopback() {
+            return Ok(());
+        }
+        Err(ProjectError::OpenWay {
+            url: self.url.clone(),
+        })
     }
 
     /// A name for files that are this project's alone: the host, for people, and what tells it from others there.
@@ -148,7 +169,7 @@ impl Project {
             })
             .take(FILE_HOST_CHARS_MAX)
             .collect();
-        // However it was written.
+        // As in every version before: the address with its last slash.
         let whole = url.map_or_else(|| self.url.clone(), String::from);
         let tag = Uuid::new_v5(&Uuid::NAMESPACE_URL, whole.as_bytes())
             .simple()
@@ -293,9 +314,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_trimmed_and_kept_otherwise() {
+    fn an_address_has_one_spelling_however_it_was_typed() {
         let project =
-            Project::new(" https://abc.supabase.co// ", " sb_publishable_x ").expect("a good project");
+            Project::new(" https://ABC.supabase.co:443// ", " sb_publishable_x ").expect("a good project");
         assert_eq!(project.url, "https://abc.supabase.co");
         assert_eq!(project.join("/rest/v1/t"), "https://abc.supabase.co/rest/v1/t");
         assert_eq!(project.publishable_key, "sb_publishable_x");
@@ -337,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_password_may_travel_where_nobody_reads_it_on_the_way() {
-        let is_open = |url| Project::new(url, "k").expect(url).is_open_on_the_way();
+        let is_open = |url| Project::new(url, "k").expect(url).refuse_open_way().is_err();
         assert!(is_open("http://hub.example"));
         assert!(!is_open("https://hub.example"));
         assert!(!is_open("http://127.0.0.1:54321"));

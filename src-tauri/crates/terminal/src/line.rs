@@ -170,14 +170,10 @@ impl Line {
 
     /// Takes back an input that the holder was not told of; false when it was, or may have been.
     pub(crate) fn take_back(&self, id: u64) -> bool {
-        let mut inputs = self.inputs();
-        let is_unsaid = |inputs: &HashMap<u64, Expected>| {
-            inputs.get(&id).is_some_and(|expected| expected.said_on.is_none())
-        };
-        match inputs.as_mut() {
-            Some(inputs) if is_unsaid(inputs) => inputs.remove(&id).is_some(),
-            _ => false,
-        }
+        self.inputs().as_mut().is_some_and(|inputs| {
+            let is_unsaid = inputs.get(&id).is_some_and(|expected| expected.said_on.is_none());
+            is_unsaid && inputs.remove(&id).is_some()
+        })
     }
 
     /// The input is about to be said on this connection; false when nobody wants it any more.

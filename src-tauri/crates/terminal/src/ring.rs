@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Bytes kept per terminal (DESIGN section 9: scrollback 4 MiB per session). When full, the oldest go.
+/// Bytes kept per terminal. When full, the oldest go.
 pub const RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A run of output.

@@ -21,23 +21,25 @@ impl EventLoop {
 
     /// This data folder was found to be a copy, just now: what a person has to know.
     pub(super) fn tell_of_copy(&mut self) {
-        let Some(Original { client, at }) = self.ground.copied_from.take() else {
+        let Some(Original { client, at, aside }) = self.ground.copied_from.take() else {
             return;
         };
-        let (whose, aside) = match &at {
-            Some(at) => (format!("of {}", at.display()), "of-another-folder"),
-            None => ("of another computer's".to_owned(), "of-another-machine"),
+        let whose = match &at {
+            Some(at) => format!("of {}", at.display()),
+            None => "of another computer's".to_owned(),
         };
         tracing::warn!(%client, ?at, "this data folder is a copy; it goes on as a client of its own");
         let message = format!(
             "this data folder is a copy {whose}: it goes on as a client of its own, with no session and no command of \
              the original"
         );
-        let aside = self.ground.paths.data_dir.join(aside).join(client.to_string());
-        let hint = format!(
-            "What the original had under way is finished there. Its journal as it was copied lies in {}.",
-            aside.display()
-        );
+        let mut hint = "What the original had under way is finished there.".to_owned();
+        if let Some(aside) = aside {
+            hint.push_str(&format!(
+                " Its journal as it was copied lies in {}.",
+                aside.display()
+            ));
+        }
         self.problem("copied_folder", message, hint);
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use domain::turn::TurnStage;
 use domain::{CommandId, SessionId, TurnId};
-use journal::{Finish, InboxRow, TurnRow};
+use journal::{Finish, InboxRow, JournalError, TurnRow};
 use session::{LeftJudgement, TurnReport};
 
 use super::EventLoop;
@@ -60,14 +60,18 @@ impl EventLoop {
         email.is_some_and(|email| email.eq_ignore_ascii_case(&self.ground.account.email))
     }
 
+    /// Whether somebody else than the account that is served is known to be signed in.
+    pub(super) fn is_somebody_elses(&self) -> bool {
+        self.ground.auth.email().is_some() && !self.speaks_as_itself()
+    }
+
     /// Results of the account that is served which its office has not answered yet, also of an earlier core.
-    pub(super) fn results_waiting(&self) -> usize {
-        let waiting = self.ground.journal.unanswered(Some(&self.served()), COUNTED_MAX);
-        let waiting = waiting.unwrap_or_else(|error| {
-            tracing::warn!(%error, "which results wait for an answer cannot be read");
-            Vec::new()
-        });
-        waiting.len().max(self.reporting.len())
+    pub(super) fn results_waiting(&self) -> Result<usize, JournalError> {
+        let waiting = self
+            .ground
+            .journal
+            .unanswered(Some(&self.served()), COUNTED_MAX)?;
+        Ok(waiting.len().max(self.reporting.len()))
     }
 
     /// Leaves a command of another account to the journal. False: it is not one.

@@ -60,7 +60,7 @@ async fn work_of_an_account_that_is_not_served_waits_in_the_journal_until_it_is(
         "no lease is asked about"
     );
     assert_eq!(other.known(), Some(vec![own]), "its results are not named either");
-    assert_eq!(other.results_waiting(), 0);
+    assert_eq!(other.results_waiting().unwrap(), 0);
     assert_eq!(phase(&journal, new), journal::Phase::Received);
     for begun in [prompt, keys] {
         assert_eq!(phase(&journal, begun), journal::Phase::Started);
@@ -76,7 +76,11 @@ async fn work_of_an_account_that_is_not_served_waits_in_the_journal_until_it_is(
     let mut core = core_of_a(dir.path(), &journal);
     core.recover();
     settle(&mut core).await;
-    assert_eq!(core.results_waiting(), 3, "what had begun is told as unknown now");
+    assert_eq!(
+        core.results_waiting().unwrap(),
+        3,
+        "what had begun is told as unknown now"
+    );
     assert_eq!(core.work[&new].stage, Stage::Recovering, "and the rest goes on");
     assert!(!core.work.contains_key(&own));
     assert_eq!(journal.due(Some(A), NOW, 9).unwrap().len(), 3);

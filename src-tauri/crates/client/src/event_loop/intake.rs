@@ -16,7 +16,7 @@ use crate::rules::claims::{KNOWN_MAX, Room, URGENT_KINDS, Wanted, known};
 use crate::rules::desk::Asking;
 use crate::rules::intake::{Intake, Opening, opening};
 
-/// Poll without Realtime, and with it (DESIGN section 9); each with up to a fifth of jitter.
+/// Poll without Realtime, and with it; each with up to a fifth of jitter.
 const POLL_ALONE: Duration = Duration::from_secs(3);
 const POLL_BESIDE_REALTIME: Duration = Duration::from_secs(30);
 /// What the office's database says to a claim of a client that works from another data folder by now.
@@ -105,7 +105,8 @@ impl EventLoop {
     }
 
     fn may_claim(&self) -> bool {
-        self.program_looked_for && !self.takes_nothing_new()
+        // As somebody else, what is taken could be neither kept nor reported.
+        self.program_looked_for && !self.takes_nothing_new() && !self.is_somebody_elses()
     }
 
     fn claim_room(&self) -> Room {
@@ -175,9 +176,8 @@ impl EventLoop {
         }
     }
 
-    /// The database is of an earlier version. From now on it is not told what is known, nor from which folder we work,
-    /// which an earlier one takes, too;
-    /// where it does not, it is tried again with every poll.
+    /// The database is of an earlier version. From now on it is told neither what is known nor from which folder we work:
+    /// so an earlier one takes it, too. Where it does not, it is tried again with every poll.
     fn cannot_claim(&mut self) {
         let message = "the office's database does not know `claim_commands` as this program calls it";
         let hint = "Apply the files of migrations/supabase to the project anew, all of them.";

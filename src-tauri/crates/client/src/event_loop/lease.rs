@@ -129,7 +129,13 @@ impl EventLoop {
     pub(super) fn ask_to_begin(&mut self, command: CommandId, token: Uuid) {
         let (rest, folder, lease_s) = (self.ground.rest.clone(), self.folder(), self.desk.lease_s());
         self.start(async move {
-            let result = rest.begin_command(command, token, lease_s, folder).await;
+            let result = match rest.begin_command(command, token, lease_s, folder).await {
+                // A database of before takes it without the folder; the claim tells that to people.
+                Err(RestError::NotFound { code, .. }) if code == NO_SUCH_FUNCTION && folder.is_some() => {
+                    rest.begin_command(command, token, lease_s, None).await
+                }
+                answered => answered,
+            };
             Event::BeginAnswered {
                 command,
                 token,

@@ -1,11 +1,12 @@
 //! The loop. Everything that happens comes in as an [`Event`], a session's note or a doorbell; everything slow is
 //! started on the task tracker and comes back as an event. Nobody else moves this state.
 //!
-//! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming),
-//! `profile` (signing in and out, turning to another hub), `line` (who gets which session), `carry` (what each command does), `asks`, `answers` and `ask_news` (what agents ask
-//! of people), `copied` (a copy of our data folder), `elsewhere` (work of an account that is not served now), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is kept ready, limits,
-//! memory), `finish` (ends and their record), `stop` (the ways to end), `lease`, `requests` and `preserved` (people at windows), `publish` (what
-//! windows see).
+//! Split by reason to change: `office` (who we are signed in as and what the office holds), `intake` (claiming), `profile`
+//! (signing in and out, switching to another hub), `line` (who gets which session), `carry` (what each command does),
+//! `asks`, `answers` and `ask_news` (what agents ask of people), `copied` (a copy of our data folder), `elsewhere` (work of
+//! an account that is not served now), `opening`, `seats`, `acquire`, `restart` and `ending` (sessions), `warm` (what is
+//! kept ready, limits, memory), `finish` (ends and their record), `stop` (the ways to end), `lease`, `requests` and
+//! `preserved` (people at windows), `publish` (what windows see).
 
 mod acquire;
 mod answers;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ClientId, CommandId, OfficeId, UserId};
+use domain::{AgentId, ClientId, CommandId, OfficeId, UserId};
 use rand::Rng;
 use serde_json::json;
 use supabase::{
@@ -14,10 +14,12 @@ use supabase::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::requests::refused;
 use super::{Event, EventLoop};
 use crate::identity::{Account, Identity};
+use crate::request::RequestError;
 use crate::settings::Profile;
-use crate::start::{FirstOffice, Machine};
+use crate::start::{FirstAgent, FirstOffice, Machine};
 
 /// Commands that are read and shown.
 const COMMANDS_SHOWN: usize = 100;
@@ -27,6 +29,9 @@ const ASKS_READ: usize = 120;
 const JOIN_PAUSE_MS_MIN: u64 = 1_000;
 /// Longest pause between two joins.
 const JOIN_PAUSE_MS_MAX: u64 = 60_000;
+
+/// Code of the problem that the account's role in the office has no workstation.
+pub(super) const OFFICE_ROLE: &str = "office_role";
 
 /// What the loop knows of the office.
 pub(crate) struct OfficeData {
@@ -142,6 +147,7 @@ impl EventLoop {
             "office_unreachable",
             "sign_in",
             "office",
+            OFFICE_ROLE,
             "keychain",
             "sign_in_store",
         ] {
@@ -185,6 +191,10 @@ impl EventLoop {
         if self.realtime.is_none() {
             let why = trouble.message.clone();
             self.connection = (ConnectionState::Offline { why }, self.now());
+        }
+        // Of what keeps it out of an office it is told what was seen last.
+        for code in ["office", OFFICE_ROLE] {
+            self.solved(code);
         }
         self.problem(trouble.code, trouble.message, trouble.hint);
     }
@@ -347,14 +357,22 @@ impl Join {
         if offices.is_empty()
             && let Some(first) = &self.first_office
         {
-            offices.push(make_office(&self.rest, first).await.map_err(trouble)?);
+            offices.push(self.rest.create_office(&first.name).await.map_err(trouble)?);
         }
         let office = self.choose(&offices)?;
         let client = client_in(&self.identity, office.id, self.auth.user());
         self.register(office.id, client).await.map_err(trouble)?;
-        let rows = read(&self.rest, office.id, Results::new())
+        let mut rows = read(&self.rest, office.id, Results::new())
             .await
             .map_err(trouble)?;
+        // Just made, or when a start was cut short.
+        if let Some(first) = &self.first_office
+            && first.name == office.name
+            && rows.agents.is_empty()
+        {
+            add_agents(&self.rest, office.id, first).await.map_err(trouble)?;
+            rows.agents = self.rest.agents(office.id).await.map_err(trouble)?;
+        }
         Ok(OfficeData {
             office,
             offices,
@@ -465,22 +483,52 @@ impl Join {
     }
 }
 
-/// Makes an office with its first agents.
-pub(super) async fn make_office(rest: &Rest, first: &FirstOffice) -> Result<OfficeRow, RestError> {
-    let office = rest.create_office(&first.name).await?;
-    for agent in &first.agents {
+/// Makes an office with its first agents. One of that name that is there already is taken up, and gets the agents that are
+/// missing: an answer may have been lost, or a try cut short.
+pub(super) async fn make_with_agents(rest: &Rest, first: &FirstOffice) -> Result<OfficeRow, RequestError> {
+    let offices = rest.offices().await.map_err(refused)?;
+    let known = offices.into_iter().find(|office| office.name == first.name);
+    let office = match known {
+        Some(office) => office,
+        None => rest.create_office(&first.name).await.map_err(refused)?,
+    };
+    match add_agents(rest, office.id, first).await {
+        Ok(()) => Ok(office),
+        Err(error) => {
+            let error = refused(error);
+            Err(RequestError {
+                message: format!(
+                    "office {} is there, but not all of its agents are: {}",
+                    office.name, error.message
+                ),
+                hint: "Make it again under the same name: what is missing is added.".to_owned(),
+                ..error
+            })
+        }
+    }
+}
+
+/// The agents of a first office, as far as they are missing. Where others work already it has its own.
+async fn add_agents(rest: &Rest, office: OfficeId, first: &FirstOffice) -> Result<(), RestError> {
+    // The same agent of the same office always has the same id: a crash in between makes no twins.
+    let id = |agent: &FirstAgent| AgentId(Uuid::new_v5(&office.0, agent.role.as_bytes()));
+    let there: Vec<AgentId> = rest.agents(office).await?.iter().map(|row| row.id).collect();
+    let is_ours = |known: &AgentId| first.agents.iter().any(|agent| id(agent) == *known);
+    if !there.iter().all(is_ours) {
+        return Ok(());
+    }
+    for agent in first.agents.iter().filter(|agent| !there.contains(&id(agent))) {
         let draft = AgentDraft {
-            // The same agent of the same office always has the same id: a crash in between makes no twins.
-            agent: Uuid::new_v5(&office.id.0, agent.role.as_bytes()).into(),
+            agent: id(agent),
             role: agent.role.clone(),
             name: agent.name.clone(),
             prompt: agent.prompt.clone(),
             scope_patterns: agent.scope_patterns.clone(),
             core_skills: agent.core_skills.clone(),
         };
-        rest.upsert_agent(office.id, &draft).await?;
+        rest.upsert_agent(office, &draft).await?;
     }
-    Ok(office)
+    Ok(())
 }
 
 /// Reads the office. A final result never changes: those in `known` are not asked for again.
@@ -561,10 +609,25 @@ pub(super) fn client_in(identity: &Identity, office: OfficeId, user: Option<User
 
 fn trouble(error: RestError) -> Trouble {
     let passing = matches!(error, RestError::Unreachable { .. } | RestError::Malformed { .. });
+    let again = "It is tried again by itself; choose Refresh to try at once.";
+    let (code, hint) = if matches!(error, RestError::Forbidden { .. }) {
+        (
+            OFFICE_ROLE,
+            "This account may not have a workstation in the office: an owner of the office makes it `owner` or `device`.",
+        )
+    } else if passing {
+        ("office_unreachable", again)
+    } else {
+        ("office", again)
+    };
     Trouble {
-        code: if passing { "office_unreachable" } else { "office" },
+        code,
         message: error.to_string(),
-        hint: "It is tried again by itself; choose Refresh to try at once.".to_owned(),
+        hint: hint.to_owned(),
         permanent: !passing,
     }
 }
+
+#[cfg(test)]
+#[path = "office_tests.rs"]
+mod tests;

@@ -1,26 +1,21 @@
-//! Signing in and out, and turning to another hub. What needs no other composition of the program is done here; for the
-//! rest, the choice is checked and written down (settings first, then the sign-in), and whoever composes the program is
-//! told ([`crate::Client::chosen`]).
+//! Signing in and out, and switching to another hub. What needs no other composition of the program is done here; for the
+//! rest, the choice is checked and written down ([`crate::sign_in`]), and whoever composes the program is told
+//! ([`crate::Client::chosen`]).
 //!
-//! Never turns away from an office while something of it is in our hands or still to be reported: it would reach nobody.
+//! Never switches away from an office while something of it is in our hands or still to be reported: it would reach nobody.
 //! A password goes to the project and nowhere else.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use domain::Clock;
 use domain::fault::chain;
-use supabase::{
-    Auth, AuthError, ConnectionState, Kept, KeptTokens, MemoryTokenStore, Project, Tokens, TokensAt,
-};
+use supabase::{AuthError, ConnectionState, Kept, Project, ProjectError, Tokens, TokensAt};
 
-use super::office::make_office;
-use super::requests::{Reply, refused, say};
+use super::office::{OFFICE_ROLE, make_with_agents};
+use super::requests::{Reply, say};
 use super::{Event, EventLoop};
 use crate::earlier::EarlierSignIn;
-use crate::request::{Answer, ErrorCode, Password, Request, RequestError};
-use crate::settings::{Overrides, Profile, SAMPLE_REPOSITORY, Settings};
-use crate::settings_file::{Before, Changed, Choice, Chosen};
+use crate::request::{Answer, ErrorCode, Password, RequestError, SignInField};
+use crate::settings::{Overrides, Profile, Settings};
+use crate::settings_file::{Changed, Choice, Chosen};
+use crate::sign_in::{Arrival, Door, NotKept};
 use crate::start::FirstOffice;
 use crate::view::{KeptView, ProfileKind};
 
@@ -40,7 +35,7 @@ pub(crate) enum Step {
     NotArrived(RequestError, Reply),
     /// Settings and sign-in are kept, or are not.
     Settled {
-        result: Result<(Choice, String), RequestError>,
+        result: Result<(Box<Choice>, String), RequestError>,
         reply: Reply,
     },
     /// The sign-in has ended here; what the project says of it.
@@ -55,14 +50,23 @@ pub(crate) enum Step {
     },
 }
 
-/// A sign-in that is not kept yet.
-pub(crate) struct Arrival {
-    auth: Auth,
-    tokens: Tokens,
-    project: Project,
+/// What a person gives to sign in. What is left empty is as the settings have it.
+pub(super) struct Typed {
+    pub url: String,
+    pub key: String,
+    pub email: String,
+    pub password: Password,
 }
 
-/// How far a turn to another profile has come.
+/// What this module is asked for.
+pub(super) enum ProfileWish {
+    SignIn(Typed),
+    SignOut,
+    Use(ProfileKind),
+    MakeOffice(String),
+}
+
+/// How far a switch to another profile has come.
 #[derive(Debug, Default)]
 pub(super) struct Turning {
     /// One of the requests of this module is being carried out.
@@ -88,61 +92,57 @@ impl EventLoop {
         self.profile.leaving || self.profile.signing_out
     }
 
-    pub(super) fn answer_of_profile(&mut self, request: Request, reply: Reply) {
-        if self.profile.busy || self.profile.leaving || self.is_stopping() {
-            let message = "a sign-in, or the turn to another office, is under way";
+    pub(super) fn answer_of_profile(&mut self, wish: ProfileWish, reply: Reply) {
+        if self.is_stopping() {
+            let message = "SEMO Office is stopping";
+            let error = RequestError::new(ErrorCode::NotReady, message, "Start it again.");
+            return say(reply, Err(error));
+        }
+        if self.profile.busy || self.profile.leaving {
+            let message = "a sign-in, or the switch to another office, is under way";
             let error = RequestError::new(ErrorCode::Conflict, message, "Try again in a moment.");
             return say(reply, Err(error));
         }
-        match request {
-            Request::SignIn {
-                url,
-                publishable_key,
-                email,
-                password,
-            } => match self.wanted(&url, &publishable_key, &email, password) {
+        match wish {
+            ProfileWish::SignIn(typed) => match self.wanted(typed) {
                 Ok(wanted) => self.sign_in(wanted, reply),
                 Err(error) => say(reply, Err(error)),
             },
-            Request::SignOut {} => self.sign_out(reply),
-            Request::UseProfile { profile } => self.use_profile(profile, reply),
-            Request::MakeOffice { name } => self.make_office(&name, reply),
-            // `answer` sends no others here.
-            _ => {}
+            ProfileWish::SignOut => self.sign_out(reply),
+            ProfileWish::Use(profile) => self.use_profile(profile, reply),
+            ProfileWish::MakeOffice(name) => self.make_office(&name, reply),
         }
     }
 
-    /// What is not given is as the settings have it.
-    fn wanted(&self, url: &str, key: &str, email: &str, password: Password) -> Result<Wanted, RequestError> {
+    fn wanted(&self, typed: Typed) -> Result<Wanted, RequestError> {
         let known = &self.ground.settings.supabase;
-        let invalid = |message: String, hint: &str| RequestError::new(ErrorCode::Invalid, message, hint);
         let or_known = |given: &str, known: &str| match given.trim() {
             "" => known.to_owned(),
             given => given.to_owned(),
         };
-        let url = or_known(url, &known.url);
+        let url = or_known(&typed.url, &known.url);
         // Another project's key is not tried: it could only be refused.
-        let same_place = url == known.url;
-        let key = or_known(key, if same_place { &known.publishable_key } else { "" });
-        let email = or_known(email, if same_place { &known.email } else { "" });
-        let project = Project::new(&url, &key).map_err(|error| invalid(error.to_string(), ""))?;
-        if project.is_open_on_the_way() {
-            let message = format!(
-                "{} is not encrypted: everybody on the way could read the password",
-                project.url
-            );
-            return Err(invalid(message, "Use the address that begins with https://."));
+        let same_place = match (Project::address(&url), Project::address(&known.url)) {
+            (Ok(its), Ok(known)) => its == known,
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        let key = or_known(&typed.key, if same_place { &known.publishable_key } else { "" });
+        let email = or_known(&typed.email, if same_place { &known.email } else { "" });
+        let project = Project::new(&url, &key).map_err(|error| not_a_project(&error))?;
+        project.refuse_open_way().map_err(|error| not_a_project(&error))?;
+        let missing = |what: &str, field| {
+            RequestError::new(ErrorCode::Invalid, format!("the {what} is missing"), "").at(field)
+        };
+        if email.is_empty() {
+            return Err(missing("e-mail address", SignInField::Email));
         }
-        if email.is_empty() || password.reveal().is_empty() {
-            return Err(invalid(
-                "e-mail address or password is missing".to_owned(),
-                "Give both.",
-            ));
+        if typed.password.reveal().is_empty() {
+            return Err(missing("password", SignInField::Password));
         }
         Ok(Wanted {
             project,
             email,
-            password,
+            password: typed.password,
         })
     }
 
@@ -168,7 +168,11 @@ impl EventLoop {
             self.profile.busy = true;
             let clock = self.ground.clock.clone();
             self.start(async move {
-                let step = match arrive(project, &email, &password, clock).await {
+                let arrived = match Door::knock(project, clock).await {
+                    Ok(door) => door.sign_in(&email, password.reveal()).await,
+                    Err(error) => Err(error),
+                };
+                let step = match arrived {
                     Ok(arrival) => Step::Arrived(arrival, reply),
                     Err(error) => Step::NotArrived(not_signed_in(&error), reply),
                 };
@@ -184,7 +188,7 @@ impl EventLoop {
             Step::SignedIn { result, reply } => self.signed_in(result, reply),
             Step::Arrived(arrival, reply) => self.arrived(arrival, reply),
             Step::NotArrived(error, reply) => say(reply, Err(error)),
-            Step::Settled { result, reply } => self.turned(result, reply),
+            Step::Settled { result, reply } => self.switched(result, reply),
             Step::SignedOut { result, reply } => self.sign_in_ended(result, reply),
             Step::OfficeMade { result, reply } => {
                 if result.is_ok() {
@@ -230,80 +234,50 @@ impl EventLoop {
         // While the project was asked, somebody may have given this office an order.
         if let Some(refusal) = self.in_the_way() {
             self.ground.tasks.spawn(async move {
-                // A sign-in that nobody keeps. That it cannot be ended now is no news for anybody.
-                let _ = arrival.auth.sign_out().await;
+                arrival.leave().await;
             });
             return say(reply, Err(refusal));
         }
-        let Arrival {
-            auth,
-            tokens,
-            project,
-        } = arrival;
-        let chosen = Chosen::Project {
-            url: project.url.clone(),
-            publishable_key: project.publishable_key.clone(),
-            email: tokens.email.clone(),
-        };
-        let store = Arc::new(self.ground.settings.team_tokens(&self.ground.paths, &project));
         let (settings, paths) = (self.ground.settings.clone(), self.ground.paths.clone());
         let clock = self.ground.clock.clone();
-        self.turn_to(chosen, reply, move || async move {
-            let before = EarlierSignIn::of(&settings, &paths, &project, &tokens.email);
-            if let Err(error) = keep(&project, clock.clone(), store.clone(), &tokens).await {
-                let _ = auth.sign_out().await;
-                return Err(error);
-            }
-            if let Some(before) = before {
-                before.end(clock).await;
-            }
-            let kept = store.kept().ok().flatten();
-            Ok(format!(
-                "signed in as {}; {}",
-                tokens.email,
-                kept_words(kept.as_ref())
-            ))
+        self.switch(reply, async move {
+            let email = arrival.email().to_owned();
+            let signed_in = arrival.settle(&settings, &paths, clock).await;
+            let signed_in = signed_in.map_err(|error| not_kept(&error))?;
+            let kept = signed_in.store.kept().ok().flatten();
+            let note = format!("signed in as {email}; {}", kept_words(kept.as_ref()));
+            Ok((signed_in.choice, note))
         });
     }
 
-    /// Writes the choice down, then does what belongs to it. What fails leaves the settings as they were.
-    fn turn_to<F>(&mut self, chosen: Chosen, reply: Reply, then: impl FnOnce() -> F + Send + 'static)
-    where
-        F: Future<Output = Result<String, AuthError>> + Send,
-    {
+    /// Takes nothing new from here on, unless `settle`, which writes the choice down, fails.
+    fn switch(
+        &mut self,
+        reply: Reply,
+        settle: impl Future<Output = Result<(Choice, String), RequestError>> + Send + 'static,
+    ) {
         self.profile.busy = true;
         self.profile.leaving = true;
         self.changed = true;
-        let file = self.ground.paths.settings();
         self.start(async move {
-            let result = match write(&file, &chosen) {
-                Err(error) => Err(error),
-                Ok(before) => match then().await {
-                    Ok(note) => Ok((Choice { chosen, before }, note)),
-                    Err(error) => {
-                        if let Err(error) = before.restore() {
-                            tracing::error!(error = %chain(&error), "the settings name a project that nobody is signed in to");
-                        }
-                        Err(not_signed_in(&error))
-                    }
-                },
-            };
+            let result = settle.await.map(|(choice, note)| (Box::new(choice), note));
             Event::Profile(Box::new(Step::Settled { result, reply }))
         });
     }
 
-    fn turned(&mut self, result: Result<(Choice, String), RequestError>, reply: Reply) {
+    fn switched(&mut self, result: Result<(Box<Choice>, String), RequestError>, reply: Reply) {
         match result {
             Ok((choice, note)) => {
                 tracing::info!("another profile was chosen");
                 say(reply, Ok(Answer::note(note)));
-                self.ground.choose.send_replace(Some(choice));
+                self.ground.choose.send_replace(Some(*choice));
             }
             Err(error) => {
                 self.profile.leaving = false;
+                self.changed = true;
                 say(reply, Err(error));
                 // What was given to us meanwhile was not taken.
-                self.claim("the turn did not come about");
+                self.claim("the switch did not come about");
             }
         }
     }
@@ -319,7 +293,30 @@ impl EventLoop {
         if let Some(refusal) = self.in_the_way() {
             return say(reply, Err(refusal));
         }
-        self.turn_to(chosen, reply, || async { Ok("it is being turned to".to_owned()) });
+        let (settings, paths) = (self.ground.settings.clone(), self.ground.paths.clone());
+        self.switch(reply, async move {
+            // Of a project that the settings do not name any more then.
+            let earlier = match &chosen {
+                Chosen::ThisMachine => None,
+                Chosen::Project {
+                    url,
+                    publishable_key,
+                    email,
+                } => {
+                    let next = Project::new(url, publishable_key).map_err(|error| not_a_project(&error))?;
+                    EarlierSignIn::of(&settings, &paths, &next, email)
+                }
+            };
+            let written = Changed::of(&paths.settings(), &chosen).and_then(Changed::write);
+            let before = written.map_err(|error| not_kept(&NotKept::Settings(error)))?;
+            let choice = Choice {
+                chosen,
+                before,
+                // Nothing takes its place by a switch alone.
+                earlier: earlier.filter(|earlier| !earlier.is_replaced()),
+            };
+            Ok((choice, "SEMO Office switches to it".to_owned()))
+        });
     }
 
     /// From the settings file, where `semo login` may have written another project since.
@@ -339,7 +336,7 @@ impl EventLoop {
         })
     }
 
-    /// What of the present office would reach nobody after a turn to another hub.
+    /// What of the present office would reach nobody after a switch to another hub.
     fn in_the_way(&self) -> Option<RequestError> {
         let conflict =
             |message: String, hint: &str| Some(RequestError::new(ErrorCode::Conflict, message, hint));
@@ -355,8 +352,12 @@ impl EventLoop {
             );
         }
         match (self.work.len(), self.results_waiting()) {
-            (0, 0) => None,
-            (0, results) => conflict(
+            (0, Ok(0)) => None,
+            (0, Err(error)) => conflict(
+                format!("whether results of {of} wait here cannot be told: {error}"),
+                "Try again, or end SEMO Office and use `semo login` or `semo logout --this-machine`.",
+            ),
+            (0, Ok(results)) => conflict(
                 format!(
                     "{} of {of} not reported yet",
                     counted(results, "result is", "results are")
@@ -406,7 +407,13 @@ impl EventLoop {
         self.ground.profile.kept = None;
         let why = "Signed out".to_owned();
         self.connection = (ConnectionState::Offline { why }, self.now());
-        for code in ["office_unreachable", "office", "keychain", "sign_in_store"] {
+        for code in [
+            "office_unreachable",
+            "office",
+            OFFICE_ROLE,
+            "keychain",
+            "sign_in_store",
+        ] {
             self.solved(code);
         }
         let message = format!("{} is signed out", self.ground.account.email);
@@ -432,23 +439,13 @@ impl EventLoop {
             ..self.ground.first_office.clone()
         };
         self.start(async move {
-            let made = make_office(&rest, &first).await;
-            let result = made
-                .map(|office| format!("office {} is made", office.name))
-                .map_err(refused);
+            let made = make_with_agents(&rest, &first).await;
+            let result = made.map(|office| format!("office {} is made", office.name));
             Event::Profile(Box::new(Step::OfficeMade { result, reply }))
         });
     }
 
-    /// The folder of a repository in which a session was started, also under another profile: that of this machine has the
-    /// sample as long as the settings name none.
-    pub(super) fn repository_of(&self, name: &str) -> Option<PathBuf> {
-        let known = self.ground.settings.repositories.get(name).cloned();
-        let sample = || (name == SAMPLE_REPOSITORY).then(|| self.ground.paths.sample_repository());
-        known.or_else(|| sample().filter(|folder| folder.is_dir()))
-    }
-
-    /// What came of a turn that did not come about is told until somebody looks anew.
+    /// What came of a switch that did not come about is told until somebody looks anew.
     pub(super) fn show_remark(&mut self) {
         if let Some(remark) = self.ground.remark.take() {
             self.problem("profile", remark.message, remark.hint);
@@ -471,6 +468,13 @@ impl EventLoop {
 
     /// A sign-in that goes on, but cannot be renewed, ends within the hour: that is told before.
     pub(super) fn look_at_the_sign_in(&mut self) {
+        if self.is_somebody_elses() {
+            let message = format!(
+                "{} is not signed in: somebody else has signed in on this machine; nothing is taken or reported",
+                self.ground.account.email
+            );
+            self.problem("sign_in", message, "Sign in again, or start SEMO Office again.");
+        }
         match self.ground.auth.store_trouble() {
             Some(trouble) => {
                 let minutes = trouble.until.ms_since(self.now()) / 60_000;
@@ -496,44 +500,6 @@ fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-fn write(file: &Path, chosen: &Chosen) -> Result<Before, RequestError> {
-    let written = Changed::of(file, chosen).and_then(Changed::write);
-    written.map_err(|error| RequestError::new(ErrorCode::Conflict, chain(&error), ""))
-}
-
-/// Signs in without keeping anything.
-async fn arrive(
-    project: Project,
-    email: &str,
-    password: &Password,
-    clock: Arc<dyn Clock>,
-) -> Result<Arrival, AuthError> {
-    let auth = Auth::new(project.clone(), clock, Arc::new(MemoryTokenStore::default()))?;
-    // The password is sent to nobody who is not one.
-    auth.answers().await?;
-    let tokens = auth.sign_in(email, password.reveal()).await?;
-    let email = match tokens.email.as_str() {
-        "" => email.to_owned(),
-        as_written_there => as_written_there.to_owned(),
-    };
-    let tokens = Tokens { email, ..tokens };
-    Ok(Arrival {
-        auth,
-        tokens,
-        project,
-    })
-}
-
-async fn keep(
-    project: &Project,
-    clock: Arc<dyn Clock>,
-    store: Arc<KeptTokens>,
-    tokens: &Tokens,
-) -> Result<(), AuthError> {
-    let auth = Auth::unopened(project.clone(), clock, store)?;
-    auth.take_over(tokens).await
-}
-
 /// Where the sign-in is kept, in one sentence for whoever has just signed in.
 fn kept_words(kept: Option<&Kept>) -> String {
     match kept.map(|kept| (kept.at, kept.why_not.as_deref())) {
@@ -548,23 +514,47 @@ fn kept_words(kept: Option<&Kept>) -> String {
     }
 }
 
+fn not_a_project(error: &ProjectError) -> RequestError {
+    let field = match error {
+        ProjectError::Url { .. } | ProjectError::OpenWay { .. } => SignInField::Url,
+        ProjectError::Key { .. } => SignInField::Key,
+    };
+    RequestError::new(ErrorCode::Invalid, error.to_string(), "").at(field)
+}
+
+fn not_kept(error: &NotKept) -> RequestError {
+    match error {
+        NotKept::Settings(error) => RequestError::new(ErrorCode::Conflict, chain(error), ""),
+        NotKept::SignIn { source, left } => {
+            if let Some(left) = left {
+                tracing::error!(error = %chain(left), "the settings name a project that nobody is signed in to");
+            }
+            not_signed_in(source)
+        }
+    }
+}
+
 /// Why nobody was signed in, for the person who has just typed it. 401 is left to the key of the local API.
 fn not_signed_in(error: &AuthError) -> RequestError {
-    let (code, message, hint) = match error {
+    use SignInField::{Key, Password, Url};
+    let (code, message, hint, field) = match error {
         AuthError::WrongPassword => (
             ErrorCode::Forbidden,
             error.to_string(),
             "Check both; accounts are made by the owner of the project.",
+            Some(Password),
         ),
         AuthError::Refused { code, .. } if code == "email_not_confirmed" => (
             ErrorCode::Forbidden,
             "this account's e-mail address is not confirmed yet".to_owned(),
             "Follow the link in the mail, or ask the owner of the project to confirm the account.",
+            None,
         ),
         AuthError::Refused { code, .. } if code == "user_banned" => (
             ErrorCode::Forbidden,
             "this account is banned from the project".to_owned(),
             "Ask the owner of the project.",
+            None,
         ),
         AuthError::Refused {
             url,
@@ -574,27 +564,33 @@ fn not_signed_in(error: &AuthError) -> RequestError {
             ErrorCode::Invalid,
             format!("{url} does not take this publishable key"),
             "Copy it again from the project's settings, API Keys; it begins with sb_publishable_.",
+            Some(Key),
         ),
         AuthError::Unreachable { url, .. } if error.is_rate_limit() => (
             ErrorCode::Unreachable,
             format!("{url} has had too many tries to sign in"),
             "Wait a few minutes, then try again.",
+            None,
         ),
         AuthError::Unreachable { url, reason, .. } => (
             ErrorCode::Unreachable,
             format!("{url} cannot be reached: {reason}"),
             "Check the address and the network, then try again.",
+            Some(Url),
         ),
         AuthError::Malformed { url, why, .. } => (
             ErrorCode::Invalid,
             format!("there is no Supabase project at {url}: {why}"),
             "Check the address; it looks like https://<ref>.supabase.co.",
+            Some(Url),
         ),
-        AuthError::Project(error) => (ErrorCode::Invalid, error.to_string(), ""),
-        AuthError::Refused { .. } | AuthError::SignedOut { .. } => (ErrorCode::Forbidden, chain(error), ""),
-        AuthError::Store { .. } | AuthError::Client { .. } => (ErrorCode::Conflict, chain(error), ""),
+        AuthError::Project(error) => return not_a_project(error),
+        AuthError::Refused { .. } | AuthError::SignedOut { .. } => {
+            (ErrorCode::Forbidden, chain(error), "", None)
+        }
+        AuthError::Store { .. } | AuthError::Client { .. } => (ErrorCode::Conflict, chain(error), "", None),
     };
-    RequestError::new(code, message, hint)
+    RequestError::new(code, message, hint).at(field)
 }
 
 #[cfg(test)]
@@ -611,45 +607,77 @@ mod tests {
         }
     }
 
-    fn unreachable(reason: &str) -> AuthError {
+    fn unreachable(status: Option<u16>) -> AuthError {
         AuthError::Unreachable {
             attempted: "sign in",
             url: "https://a.supabase.co".to_owned(),
-            reason: reason.to_owned(),
+            reason: "it is so".to_owned(),
             retry_after: None,
-            answered: true,
+            status,
         }
     }
 
     #[test]
-    fn what_stands_in_the_way_of_a_sign_in_is_told_with_what_can_be_done() {
-        for (error, code, words) in [
+    fn what_stands_in_the_way_of_a_sign_in_is_told_with_what_can_be_done_and_where_it_was_typed() {
+        use ErrorCode::{Forbidden, Invalid, Unreachable};
+        let malformed = AuthError::Malformed {
+            attempted: "sign in",
+            url: "https://a.example".to_owned(),
+            why: "a page".to_owned(),
+        };
+        for (error, code, words, field) in [
             (
                 AuthError::WrongPassword,
-                ErrorCode::Forbidden,
+                Forbidden,
                 "password is wrong",
+                Some(SignInField::Password),
             ),
-            (refused_with(401, ""), ErrorCode::Invalid, "publishable key"),
+            (
+                refused_with(401, ""),
+                Invalid,
+                "publishable key",
+                Some(SignInField::Key),
+            ),
             (
                 refused_with(400, "email_not_confirmed"),
-                ErrorCode::Forbidden,
+                Forbidden,
                 "not confirmed",
+                None,
             ),
-            (refused_with(400, "user_banned"), ErrorCode::Forbidden, "banned"),
+            (refused_with(400, "user_banned"), Forbidden, "banned", None),
+            (unreachable(Some(429)), Unreachable, "too many tries", None),
             (
-                unreachable("it answered 429 slow down"),
-                ErrorCode::Unreachable,
-                "too many tries",
-            ),
-            (
-                unreachable("connection refused"),
-                ErrorCode::Unreachable,
+                unreachable(Some(503)),
+                Unreachable,
                 "cannot be reached",
+                Some(SignInField::Url),
             ),
+            (
+                unreachable(None),
+                Unreachable,
+                "cannot be reached",
+                Some(SignInField::Url),
+            ),
+            (malformed, Invalid, "no Supabase project", Some(SignInField::Url)),
         ] {
             let told = not_signed_in(&error);
-            assert_eq!(told.code, code, "{told:?}");
+            assert_eq!((told.code, told.field), (code, field), "{told:?}");
             assert!(told.message.contains(words) && !told.hint.is_empty(), "{told:?}");
         }
+    }
+
+    #[test]
+    fn an_address_or_a_key_that_cannot_be_used_is_told_where_it_was_typed() {
+        let field = |url, key| {
+            let project = Project::new(url, key);
+            let refused = project.and_then(|project| project.refuse_open_way());
+            not_a_project(&refused.unwrap_err()).field
+        };
+        assert_eq!(field("abc", "k"), Some(SignInField::Url));
+        assert_eq!(field("http://hub.example", "k"), Some(SignInField::Url));
+        assert_eq!(
+            field("https://hub.example", "sb_secret_1"),
+            Some(SignInField::Key)
+        );
     }
 }

@@ -70,7 +70,7 @@ impl EventLoop {
             return;
         }
         let mut state = empty(&self.ground, self.connection.1);
-        state.profile.changing = self.is_turning();
+        state.profile.changing = self.profile.leaving;
         state.connection = connection(&self.connection.0, self.connection.1);
         state.problems = self.problems.values().cloned().collect();
         state.sessions = self.session_views();

@@ -7,6 +7,7 @@
 //! is touched, what depends on it waits, and it is tried again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::session::SessionState;
@@ -23,6 +24,7 @@ use super::settle::Judged;
 use super::take_up::{Found, TakeUp};
 use super::{Event, EventLoop, Stage, Work};
 use crate::recovery::{Deed, Fate, Interrupted, Whereabouts, claimed_row, is_of_another_folder, resumes};
+use crate::settings::SAMPLE_REPOSITORY;
 use crate::view::LaunchView;
 
 /// How long nothing is claimed while sessions are looked for: a little more than one look takes.
@@ -151,6 +153,14 @@ impl Leftovers {
 }
 
 impl EventLoop {
+    /// The folder of a repository in which a session was started, also under another profile: that of this machine has the
+    /// sample as long as the settings name none.
+    fn repository_of(&self, name: &str) -> Option<PathBuf> {
+        let known = self.ground.settings.repositories.get(name).cloned();
+        let sample = || (name == SAMPLE_REPOSITORY).then(|| self.ground.paths.sample_repository());
+        known.or_else(|| sample().filter(|folder| folder.is_dir()))
+    }
+
     /// Whether sessions are still being looked for, so that nothing is claimed.
     pub(super) fn is_recovering(&self) -> bool {
         let unseen = |left: &LeftSession| left.silent_since.is_none();
@@ -158,7 +168,8 @@ impl EventLoop {
         self.leftovers.unread || seeks
     }
 
-    /// Whether nothing new may be asked of the office: at the start, and when the core ends.
+    /// Whether nothing new may be asked of the office: at the start, when the core ends, and while it switches to another
+    /// one or signs out.
     pub(super) fn takes_nothing_new(&self) -> bool {
         self.is_stopping() || self.is_recovering() || self.is_turning()
     }

@@ -33,6 +33,8 @@ use crate::view::{CommandStatus, Problem, ProfileKind, ProfileView};
 mod elsewhere_tests;
 #[path = "loop_tests.rs"]
 mod loop_tests;
+#[path = "profile_tests.rs"]
+mod profile_tests;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 

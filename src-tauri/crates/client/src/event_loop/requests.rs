@@ -11,6 +11,7 @@ use supabase::{NewCommand, RestError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::profile::{ProfileWish, Typed};
 use super::{EventLoop, Stage, Work};
 use crate::request::{Answer, ErrorCode, Request, RequestError};
 
@@ -34,14 +35,7 @@ impl EventLoop {
                 marker,
                 repository,
             } => {
-                // The office does not know a session that was started ahead of need; its agent gets it in any case.
-                let warm = session_id
-                    .and_then(|session| self.sessions.get(&session))
-                    .filter(|live| live.warm);
-                let (agent_id, session_id) = match warm {
-                    Some(live) => (Some(live.agent), None),
-                    None => (agent_id, session_id),
-                };
+                let (agent_id, session_id) = self.addressed(agent_id, session_id);
                 let args = SendPrompt {
                     prompt,
                     session: session_id,
@@ -71,22 +65,52 @@ impl EventLoop {
                 name,
                 to_branch,
             } => self.restore_preserved(repository, name, to_branch, reply),
-            Request::SignIn { .. }
-            | Request::SignOut {}
-            | Request::UseProfile { .. }
-            | Request::MakeOffice { .. } => self.answer_of_profile(request, reply),
+            Request::SignIn {
+                url,
+                publishable_key,
+                email,
+                password,
+            } => {
+                let wish = ProfileWish::SignIn(Typed {
+                    url,
+                    key: publishable_key,
+                    email,
+                    password,
+                });
+                self.answer_of_profile(wish, reply);
+            }
+            Request::SignOut {} => self.answer_of_profile(ProfileWish::SignOut, reply),
+            Request::UseProfile { profile } => self.answer_of_profile(ProfileWish::Use(profile), reply),
+            Request::MakeOffice { name } => self.answer_of_profile(ProfileWish::MakeOffice(name), reply),
             Request::Refresh {} => {
-                self.check_program();
-                self.solved("profile");
-                // Joining reads everything anew, the list of offices too.
-                self.join();
-                if let Some((realtime, _, _)) = &self.realtime {
-                    realtime.nudge();
-                }
-                self.refresh();
-                self.claim("a person asked");
+                self.look_at_everything();
                 say(reply, Ok(Answer::default()));
             }
+        }
+    }
+
+    fn look_at_everything(&mut self) {
+        self.check_program();
+        self.solved("profile");
+        // Joining reads everything anew, the list of offices too.
+        self.join();
+        if let Some((realtime, _, _)) = &self.realtime {
+            realtime.nudge();
+        }
+        self.refresh();
+        self.claim("a person asked");
+    }
+
+    /// The office does not know a session that was started ahead of need; its agent gets it in any case.
+    fn addressed(
+        &self,
+        agent: Option<AgentId>,
+        session: Option<SessionId>,
+    ) -> (Option<AgentId>, Option<SessionId>) {
+        let live = session.and_then(|session| self.sessions.get(&session));
+        match live.filter(|live| live.warm) {
+            Some(live) => (Some(live.agent), None),
+            None => (agent, session),
         }
     }
 

@@ -56,7 +56,7 @@ impl EventLoop {
             .stopping
             .map_or(StopHow::Leave, |before| before.then(StopHow::Leave));
         if self.stopping != Some(how) {
-            tracing::error!(
+            tracing::warn!(
                 ?how,
                 "another core has taken over; this one ends, and agents go on"
             );
@@ -101,9 +101,11 @@ impl EventLoop {
             .work
             .values()
             .filter(|work| matches!(work.stage, Stage::Turn { .. }));
+        let elsewhere = self.sessions.keys().filter(|id| self.runs_elsewhere(**id));
+        let turns = turns.count() + elsewhere.count();
         self.stopping.map(|how| EndingView {
             how,
-            turns: u32::try_from(turns.count()).unwrap_or(u32::MAX),
+            turns: u32::try_from(turns).unwrap_or(u32::MAX),
         })
     }
 

@@ -185,6 +185,11 @@ impl Lease {
                 Means::GoOn
             }
             Some(Renewal { held: false, .. }) => self.doubt(),
+            // What may be begun nowhere any more is held all the same: the claim shows it.
+            Some(Renewal { held: true, cancel }) if self.standing == Standing::Doubtful => match cancel {
+                true => Means::Cancel,
+                false => Means::GoOn,
+            },
             Some(Renewal { held: true, cancel }) => {
                 let was_left = self.standing == Standing::Left;
                 self.standing = Standing::Held;
@@ -336,6 +341,18 @@ mod tests {
         };
         assert!(lease.allows_claim(after(t0, 5)) && !lease.allows_claim(woken));
         assert!(lease.clone().renew(woken), "though the steady clock stood still");
+    }
+
+    #[test]
+    fn what_may_not_be_begun_stays_doubtful_though_a_renewal_that_was_under_way_finds_it_held() {
+        let t0 = start();
+        let mut lease = Lease::taken(token(1), None, t0);
+        assert!(lease.renew(after(t0, 20)));
+        assert_eq!(lease.begin(after(t0, 20)), BeginStep::Ask { token: token(1) });
+        let lost = Some(BeginAnswer::Lost);
+        assert_eq!(lease.begin_answered(token(1), lost, after(t0, 21)), Means::Doubt);
+        assert_eq!(lease.renewed(token(1), held(false), after(t0, 21)), Means::GoOn);
+        assert!(lease.is_doubtful() && lease.allows_claim(after(t0, 60)));
     }
 
     #[test]

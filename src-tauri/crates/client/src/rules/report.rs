@@ -4,7 +4,7 @@
 use journal::Acknowledgement;
 use supabase::{Completion, RestError};
 
-/// First pause after a failed report; doubled up to [`RETRY_MS_MAX`] (DESIGN section 9).
+/// First pause after a failed report; doubled up to [`RETRY_MS_MAX`].
 pub(crate) const RETRY_MS_MIN: u64 = 1_000;
 /// Longest pause between two tries.
 pub(crate) const RETRY_MS_MAX: u64 = 60_000;

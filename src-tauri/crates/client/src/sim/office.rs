@@ -140,6 +140,10 @@ pub enum Gap {
     CopiesClaim,
     /// A copy of a data folder begins what the original has begun.
     CopiesBegin,
+    /// A copy of a data folder says what came of what the original has begun.
+    CopiesEnd,
+    /// A copy that claims takes the original's lease from it, though nothing was begun from there.
+    CopiesOutbid,
 }
 
 /// The office.
@@ -370,17 +374,36 @@ impl Office {
         Some(claimed)
     }
 
-    /// The lease of this token, when it is in force: the newest of its command, or an earlier one of the same client in
-    /// the same data folder.
+    /// `private.is_begun_away`.
+    fn is_begun_away(&self, command: Uuid, folder: Option<Uuid>) -> bool {
+        let differs = |from: Option<Uuid>| from.zip(folder).is_some_and(|(from, folder)| from != folder);
+        let mut leases = self.leases.values();
+        leases.any(|lease| lease.command == command && differs(lease.begun_from))
+    }
+
+    /// The lease of this token, when it is in force (`private.is_fence`).
     fn fence(&self, command: Uuid, token: Uuid) -> Option<LeaseRow> {
         let lease = self.leases.get(&token).filter(|lease| lease.command == command)?;
         let row = self.rows.get(&command)?;
-        let newest = |other: &&LeaseRow| other.command == command && other.attempt == row.attempt;
-        let newest = self.leases.values().find(newest);
-        let its = lease.attempt == row.attempt
-            || (Some(lease.client) == row.client
-                && newest.is_some_and(|newest| newest.folder == lease.folder));
-        (its || self.gap == Some(Gap::NoFence)).then_some(*lease)
+        let is_newest = |other: &&LeaseRow| other.command == command && other.attempt == row.attempt;
+        let newest = self.leases.values().find(is_newest);
+        let is_elsewhere = self.is_elsewhere(lease.client, lease.folder);
+        let is_begun_away = self.is_begun_away(command, lease.folder);
+        let is_in_force = match newest {
+            _ if lease.attempt == row.attempt => !(is_elsewhere && is_begun_away),
+            Some(newest) if Some(lease.client) == row.client => {
+                if newest.folder == lease.folder {
+                    !(is_elsewhere && is_begun_away)
+                } else {
+                    self.is_elsewhere(newest.client, newest.folder)
+                        && !is_elsewhere
+                        && !is_begun_away
+                        && self.gap != Some(Gap::CopiesOutbid)
+                }
+            }
+            Some(_) | None => false,
+        };
+        (is_in_force || self.gap == Some(Gap::NoFence)).then_some(*lease)
     }
 
     /// Gives back (held, cancel).
@@ -405,12 +428,8 @@ impl Office {
         lease_ms: i64,
     ) -> Begin {
         let lease = self.fence(command, token);
-        let differs = |from: Option<Uuid>| from.zip(folder).is_some_and(|(from, folder)| from != folder);
-        let begun_elsewhere = self
-            .leases
-            .values()
-            .any(|lease| lease.command == command && differs(lease.begun_from));
-        let is_copy = lease.is_some_and(|lease| self.is_elsewhere(lease.client, folder)) || begun_elsewhere;
+        let is_copy = lease.is_some_and(|lease| self.is_elsewhere(lease.client, folder))
+            || self.is_begun_away(command, folder);
         // Whoever is given what another has begun must not be stopped here either, or the gap would not be seen.
         let gaps = [
             Gap::CopiesBegin,
@@ -443,6 +462,28 @@ impl Office {
         Begin::Begun
     }
 
+    /// Whether a result under this token may end the command.
+    fn may_speak(&self, row: &Row, token: Uuid) -> bool {
+        let Some(given) = self.leases.get(&token).filter(|lease| lease.command == row.id) else {
+            return false;
+        };
+        let is_final = |kept: &ResultRow| kept.command == row.id && matches!(kept.kept, Kept::Final(_));
+        let may_still = matches!(row.state, State::Expired | State::Dead | State::Cancelled)
+            && !self.results.iter().any(is_final);
+        let is_fence = self.fence(row.id, token).is_some();
+        let of_client = Some(given.client) == row.client;
+        let is_begun_there = |(of, lease): (&Uuid, &LeaseRow)| {
+            lease.command == row.id
+                && lease.client == given.client
+                && (*of == token || lease.folder.is_some() && lease.folder == given.folder)
+                && lease.begun_from.is_some()
+        };
+        match row.state {
+            State::Leased => is_fence || of_client && self.leases.iter().any(is_begun_there),
+            _ => may_still && (is_fence || of_client),
+        }
+    }
+
     /// `status`: a final state, or none for progress.
     pub fn complete(
         &mut self,
@@ -454,11 +495,9 @@ impl Office {
         let Some(row) = self.rows.get(&command).cloned() else {
             return Err("PT404");
         };
-        if self
-            .results
-            .iter()
-            .any(|kept| kept.id == result && kept.command == command)
-        {
+        let is_it = |kept: &&ResultRow| kept.id == result && kept.command == command;
+        let before = self.results.iter().find(is_it).map(|kept| kept.kept);
+        if before.is_some_and(|kept| kept != Kept::Late) {
             return Ok(Completed::Duplicate);
         }
         let given = self
@@ -466,26 +505,23 @@ impl Office {
             .get(&token)
             .filter(|lease| lease.command == command)
             .copied();
-        let of_this = |kept: &&ResultRow| kept.command == command;
-        let has_final = self
-            .results
-            .iter()
-            .filter(of_this)
-            .any(|kept| matches!(kept.kept, Kept::Final(_)));
-        let may_still = matches!(row.state, State::Expired | State::Dead | State::Cancelled) && !has_final;
-        let is_fence = self.fence(command, token).is_some();
-        let of_client = given.is_some_and(|lease| Some(lease.client) == row.client);
-        let has_begun = of_client && given.is_some_and(|lease| lease.begun_from.is_some());
-        let held = match row.state {
-            State::Leased => is_fence || has_begun,
-            _ => may_still && (is_fence || of_client),
-        };
-        let extra = self
-            .results
-            .iter()
-            .filter(of_this)
-            .filter(|kept| !matches!(kept.kept, Kept::Final(_)))
-            .count();
+        let may_speak = self.may_speak(&row, token);
+        let says_more =
+            status.is_some_and(|state| state != State::Unconfirmed) && self.gap != Some(Gap::CopiesEnd);
+        let foreign = says_more && given.is_some_and(|lease| self.is_begun_away(command, lease.folder));
+        if may_speak
+            && foreign
+            && let Some(row) = self.rows.get_mut(&command).filter(|row| !row.state.is_final())
+        {
+            row.state = State::Dead;
+            row.lease_until = None;
+        }
+        let held = may_speak && !foreign;
+        let extra = |kept: &&ResultRow| kept.command == command && !matches!(kept.kept, Kept::Final(_));
+        let extra = self.results.iter().filter(extra).count();
+        if before.is_some() && (!held || status.is_none()) {
+            return Ok(Completed::Duplicate);
+        }
         let full = (!held || status.is_none()) && extra >= EXTRA_MAX;
         let Some(lease) = given.filter(|_| held || !full) else {
             return Ok(Completed::Late);
@@ -498,7 +534,14 @@ impl Office {
             (true, None) => Kept::Progress,
             (true, Some(state)) => Kept::Final(state),
         };
-        self.keep(result, command, lease.client, lease.attempt, kept);
+        match self
+            .results
+            .iter_mut()
+            .find(|kept| kept.id == result && kept.command == command)
+        {
+            Some(before) => before.kept = kept,
+            None => self.keep(result, command, lease.client, lease.attempt, kept),
+        }
         if !held {
             return Ok(Completed::Late);
         }

@@ -1,11 +1,11 @@
 //! One request to Auth: headers, query, the caller's address, and who he is. Called by every handler of `auth`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -21,6 +21,7 @@ use crate::db::pool_reason;
 use crate::http::Shared;
 use crate::identity;
 use crate::jwt::Claims;
+use crate::network::Caller;
 
 /// A request without its body.
 pub(crate) struct Call {
@@ -46,7 +47,7 @@ impl FromRequestParts<Arc<Shared>> for Call {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Call, Response> {
         let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|_| AuthError::invalid("the query cannot be read").response(&parts.headers))?;
-        let ip = caller(shared, parts);
+        let Ok(Caller(ip)) = Caller::from_request_parts(parts, shared).await;
         Ok(Call {
             shared: shared.clone(),
             headers: std::mem::take(&mut parts.headers),
@@ -62,38 +63,6 @@ fn no_token() -> AuthError {
         "no_authorization",
         "This endpoint requires a valid Bearer token",
     )
-}
-
-/// The address of the caller alone, for others than Auth.
-pub(crate) struct Caller(pub IpAddr);
-
-impl FromRequestParts<Arc<Shared>> for Caller {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Caller, std::convert::Infallible> {
-        Ok(Caller(caller(shared, parts)))
-    }
-}
-
-/// The address of the caller: what a trusted proxy says, else the other end of the connection.
-fn caller(shared: &Shared, parts: &Parts) -> IpAddr {
-    let told = shared.auth.settings.client_ip_header.as_deref().and_then(|name| {
-        // Of several lines and of a list, the last is what the proxy itself saw; the rest anybody can write.
-        let line = parts.headers.get_all(name).iter().next_back()?.to_str().ok()?;
-        let last = line.rsplit(',').next()?.trim();
-        let with_port = || last.parse().map(|address: SocketAddr| address.ip());
-        last.parse().or_else(|_| with_port()).ok()
-    });
-    let connected = || {
-        parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
-    };
-    told.unwrap_or_else(connected)
 }
 
 impl Call {

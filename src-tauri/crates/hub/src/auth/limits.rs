@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use domain::Timestamp;
 
 use super::error::AuthError;
+use crate::network::Network;
 
 /// Entries remembered per limit; the one with the oldest window goes first.
 const KEYS_MAX: usize = 10_000;
@@ -46,10 +47,10 @@ impl Default for AuthLimits {
 /// All limits of one hub.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    sign_ins: Counter<IpAddr>,
-    refreshes: Counter<IpAddr>,
-    sign_ups: Counter<IpAddr>,
-    tries_of_one: Counter<(String, IpAddr)>,
+    sign_ins: Counter<Network>,
+    refreshes: Counter<Network>,
+    sign_ups: Counter<Network>,
+    tries_of_one: Counter<(String, Network)>,
     tries_of_all: Counter<String>,
 }
 
@@ -66,37 +67,30 @@ impl Limits {
 
     /// Counts a sign-in or a change of a user.
     pub fn sign_in(&self, ip: IpAddr, now: Timestamp) -> Result<(), AuthError> {
-        self.sign_ins.count(network(ip), now)
+        self.sign_ins.count(Network::of(ip), now)
     }
 
     /// Counts a refresh.
     pub fn refresh(&self, ip: IpAddr, now: Timestamp) -> Result<(), AuthError> {
-        self.refreshes.count(network(ip), now)
+        self.refreshes.count(Network::of(ip), now)
     }
 
     /// Counts a sign-up, anonymous ones too.
     pub fn sign_up(&self, ip: IpAddr, now: Timestamp) -> Result<(), AuthError> {
-        self.sign_ups.count(network(ip), now)
+        self.sign_ups.count(Network::of(ip), now)
     }
 
     /// Counts a try before its password is looked at.
     pub fn try_password(&self, email: &str, ip: IpAddr, now: Timestamp) -> Result<(), AuthError> {
-        self.tries_of_one.count((email.to_owned(), network(ip)), now)?;
+        self.tries_of_one
+            .count((email.to_owned(), Network::of(ip)), now)?;
         self.tries_of_all.count(email.to_owned(), now)
     }
 
     /// Forgets the tries of this address on the network after a right password. Those of others are kept: a guesser
     /// does not gain by the owner's signing in.
     pub fn right_password(&self, email: &str, ip: IpAddr) {
-        self.tries_of_one.forget(&(email.to_owned(), network(ip)));
-    }
-}
-
-/// One subscriber: an IPv4 address, or the first 64 bits of an IPv6 one.
-pub(crate) fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
+        self.tries_of_one.forget(&(email.to_owned(), Network::of(ip)));
     }
 }
 

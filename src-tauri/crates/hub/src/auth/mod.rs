@@ -21,9 +21,7 @@ pub(crate) mod users;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use call::Caller;
 pub use limits::AuthLimits;
-pub(crate) use limits::network;
 pub(crate) use routes::routes;
 
 use crate::error::HubError;

@@ -38,7 +38,7 @@ pub(crate) struct Cluster {
     pub log: PathBuf,
     /// Set under root only.
     pub run_as: Option<RunAs>,
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 impl Cluster {
@@ -113,8 +113,21 @@ fn socket_dir(root: &Path, data_dir: &Path) -> PathBuf {
     beside
 }
 
+/// A locked file. Unlocked in words, not by closing it: a program that another thread is starting just now has it open for
+/// a moment, too.
+#[derive(Debug)]
+struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data folder is not given back before this process ends");
+        }
+    }
+}
+
 /// One hub per data folder. The file stays; the lock goes with the process, however it ends.
-fn lock(data_dir: &Path) -> Result<fs::File, HubError> {
+fn lock(data_dir: &Path) -> Result<Lock, HubError> {
     let path = data_dir.join("hub.lock");
     let fault = |attempt| {
         move |source, path: &Path| HubError::Folder {
@@ -152,7 +165,7 @@ fn lock(data_dir: &Path) -> Result<fs::File, HubError> {
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
         .map_err(|source| fault("write to")(source, &path))?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// `postgres` where the distribution made that user, else `nobody`.
@@ -272,8 +285,11 @@ mod tests {
         assert!(
             matches!(&error, HubError::InUse { holder, .. } if *holder == std::process::id().to_string())
         );
+        // As a program has it that is just being started.
+        let inherited = first._lock.0.try_clone().unwrap();
         drop(first);
         Cluster::open(folder.path()).unwrap();
+        drop(inherited);
     }
 
     #[test]

@@ -178,9 +178,7 @@ impl Channel {
                 self.reads = reads;
                 (self.may_broadcast, self.may_show) = (None, None);
                 let sees = reads.presence == Some(true);
-                shared
-                    .realtime
-                    .set_claims(self.id, self.claims.clone(), reads.broadcast, sees);
+                shared.realtime.set_reads(self.id, reads.broadcast, sees);
                 Rights::Kept
             }
             Err(fault) => {
@@ -216,6 +214,7 @@ impl Channel {
             Ok(claims) => Arc::new(claims),
             Err(fault) => return Outcome::Expel(fault.to_string()),
         };
+        let rights = shared.realtime.rights();
         let reads = match self.reads_anew(shared, &claims).await {
             Ok(reads) => reads,
             // No verdict: the channel lives on with the token it has, until that one ends.
@@ -233,8 +232,8 @@ impl Channel {
         self.reads = reads;
         self.may_broadcast = None;
         self.may_show = None;
-        let sees = reads.presence == Some(true);
-        shared.realtime.set_claims(self.id, claims, reads.broadcast, sees);
+        let reads = (reads.broadcast, reads.presence == Some(true));
+        shared.realtime.set_claims(self.id, claims, reads, rights);
         self.subscribe(shared, Begin::Now);
         Outcome::Nothing
     }

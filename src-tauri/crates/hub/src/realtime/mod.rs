@@ -24,6 +24,7 @@ mod routes;
 mod settings;
 mod socket;
 mod subscription;
+mod wire;
 
 pub(crate) use feed::{keep_house, listen};
 pub(crate) use registry::Realtime;

@@ -88,6 +88,11 @@ impl Outbox {
     pub fn overflow(&self) {
         self.overflow.cancel();
     }
+
+    /// Whether it is marked: nothing more is written to it.
+    pub fn is_overflowing(&self) -> bool {
+        self.overflow.is_cancelled()
+    }
 }
 
 impl Waiting {
@@ -134,8 +139,9 @@ mod tests {
         outbox.give_back(BYTES_MAX - 1);
         assert!(outbox.reserve(BYTES_MAX));
         assert!(!waiting.overflow.is_cancelled());
+        assert!(!outbox.is_overflowing());
         outbox.push(frame(1));
-        assert!(waiting.overflow.is_cancelled() && waiting.ready().is_none());
+        assert!(outbox.is_overflowing() && waiting.overflow.is_cancelled() && waiting.ready().is_none());
     }
 
     #[test]

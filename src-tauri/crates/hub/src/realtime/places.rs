@@ -4,30 +4,34 @@
 //! waits but for a turn. Used by `routes` (handshakes), `socket` (users, turns) and `subscription` (turns).
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::changes::Subject;
 use super::meter::Meter;
 use super::settings::RealtimeSettings;
+use crate::db::{POLICY_CONNECTIONS_MAX, SUBSCRIPTION_CONNECTIONS_MAX};
+use crate::jwt::Subject;
+use crate::network::Network;
 
 /// Questions to the policies that the sockets of one network may ask at the same time: half of the connections there
 /// are for it.
-const TURNS_OF_ONE_NETWORK: usize = 4;
+const TURNS_OF_ONE_NETWORK: usize = POLICY_CONNECTIONS_MAX / 2;
 /// Subscriptions to row changes that one user may begin at the same time: half of the connections there are for it.
-const SUBSCRIPTIONS_OF_ONE: usize = 2;
+const SUBSCRIPTIONS_OF_ONE: usize = SUBSCRIPTION_CONNECTIONS_MAX / 2;
 /// Users whose subscriptions are remembered without need.
 const LINES_MAX: usize = 1000;
 /// What a socket keeps for reading that does not count, in bytes.
 const READING_FREE: usize = 16 * 1024;
 /// What the sockets of one network, and all together, may keep beyond that. A socket's room for reading is as large as the
-/// largest frame it has read, until it ends.
+/// largest message it has read, whole or not, until it ends.
 const READING_OF_ONE_NETWORK: usize = 64 * 1024 * 1024;
 const READING_OF_ALL: usize = 512 * 1024 * 1024;
+/// Head and mask of a control frame from a client, in bytes.
+const CONTROL_BYTES: usize = 6;
 /// Networks remembered; those without a socket go first.
 const NETWORKS_MAX: usize = 10_000;
 
@@ -45,12 +49,13 @@ struct Taken {
     handshakes: Meter,
     /// Bytes kept for reading.
     reading: usize,
-    networks: HashMap<IpAddr, Network>,
+    networks: HashMap<Network, Share>,
     users: HashMap<Uuid, usize>,
 }
 
+/// What one network has.
 #[derive(Debug)]
-struct Network {
+struct Share {
     sockets: usize,
     /// Bytes kept for reading.
     reading: usize,
@@ -67,13 +72,15 @@ pub(crate) enum Crowd {
     Handshakes,
 }
 
-/// A place among the sockets; given back when dropped.
+/// A place among the sockets; given back when dropped. Its numbers are its socket's alone.
 #[derive(Debug)]
 pub(crate) struct Place {
     among: Arc<Places>,
-    network: IpAddr,
-    /// Bytes of the largest frame that count.
-    reading: usize,
+    network: Network,
+    /// Bytes that have come since the last whole message.
+    unfinished: AtomicUsize,
+    /// Most of them there have been, as far as they count.
+    reading: AtomicUsize,
     turns: Arc<Semaphore>,
 }
 
@@ -89,10 +96,11 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more socket from `network`: an IPv4 address, or the first half of an IPv6 one.
+    /// A place for one more socket from `network`. This machine is no exception: whoever puts a proxy before the hub names
+    /// the header that tells who calls (`client_ip_header`), or all of its callers are one network.
     pub fn take(
         self: &Arc<Places>,
-        network: IpAddr,
+        network: Network,
         allowed: &RealtimeSettings,
         now: Instant,
     ) -> Result<Place, Crowd> {
@@ -103,7 +111,7 @@ impl Places {
         if taken.networks.len() >= NETWORKS_MAX && !taken.networks.contains_key(&network) {
             taken.networks.retain(|_, network| network.sockets > 0);
         }
-        let entry = taken.networks.entry(network).or_insert_with(|| Network {
+        let entry = taken.networks.entry(network).or_insert_with(|| Share {
             sockets: 0,
             reading: 0,
             handshakes: Meter::default(),
@@ -129,7 +137,8 @@ impl Places {
         Ok(Place {
             among: self.clone(),
             network,
-            reading: 0,
+            unfinished: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
             turns,
         })
     }
@@ -170,24 +179,43 @@ impl Places {
 }
 
 impl Place {
-    /// Counts a frame of this length that was read; false when that is too much for its network, or for all.
-    pub fn charge(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(READING_FREE).saturating_sub(self.reading);
+    /// Counts bytes that have come, of whatever part of a message; false when what is unfinished now is too much for its
+    /// network, or for all.
+    pub fn came(&self, bytes: usize) -> bool {
+        let unfinished = self.unfinished.load(Ordering::Relaxed).saturating_add(bytes);
+        self.unfinished.store(unfinished, Ordering::Relaxed);
+        let counted = self.reading.load(Ordering::Relaxed);
+        let more = unfinished.saturating_sub(READING_FREE).saturating_sub(counted);
         if more == 0 {
             return true;
         }
         let mut taken = self.among.taken();
-        let of_all = taken.reading + more;
+        let of_all = taken.reading.saturating_add(more);
         let Some(network) = taken.networks.get_mut(&self.network) else {
             return false;
         };
-        if of_all > READING_OF_ALL || network.reading + more > READING_OF_ONE_NETWORK {
+        let of_network = network.reading.saturating_add(more);
+        if of_all > READING_OF_ALL || of_network > READING_OF_ONE_NETWORK {
             return false;
         }
-        network.reading += more;
+        network.reading = of_network;
         taken.reading = of_all;
-        self.reading += more;
+        self.reading.store(counted + more, Ordering::Relaxed);
         true
+    }
+
+    /// A message is whole. What has come of the next one already is at most one read, and forgotten.
+    pub fn is_whole(&self) {
+        self.unfinished.store(0, Ordering::Relaxed);
+    }
+
+    /// A control frame with so many bytes of content has come, of which nothing is kept: it may stand within a message.
+    /// True when there is none that it stands in.
+    pub fn is_control(&self, content: usize) -> bool {
+        let unfinished = self.unfinished.load(Ordering::Relaxed);
+        let left = unfinished.saturating_sub(CONTROL_BYTES + content);
+        self.unfinished.store(left, Ordering::Relaxed);
+        left == 0
     }
 
     /// Waits until a question may be asked for this socket's network.
@@ -199,12 +227,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let reading = self.reading.load(Ordering::Relaxed);
         let mut taken = self.among.taken();
         taken.sockets = taken.sockets.saturating_sub(1);
-        taken.reading = taken.reading.saturating_sub(self.reading);
+        taken.reading = taken.reading.saturating_sub(reading);
         if let Some(network) = taken.networks.get_mut(&self.network) {
             network.sockets = network.sockets.saturating_sub(1);
-            network.reading = network.reading.saturating_sub(self.reading);
+            network.reading = network.reading.saturating_sub(reading);
         }
     }
 }
@@ -239,8 +268,8 @@ mod tests {
         }
     }
 
-    fn network(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
+    fn network(last: u8) -> Network {
+        Network::V4([10, 0, 0, last])
     }
 
     #[test]
@@ -275,22 +304,40 @@ mod tests {
             ..settings()
         };
         let large = READING_OF_ONE_NETWORK / 4;
-        let charged = |n: u8| {
-            let mut place = places.take(network(n), &allowed, now).unwrap();
-            place.charge(READING_FREE + large).then_some(place)
+        let came = |n: u8| {
+            let place = places.take(network(n), &allowed, now).unwrap();
+            // Nothing of it is a message yet.
+            let half = (READING_FREE + large) / 2;
+            (place.came(half) && place.came(half)).then_some(place)
         };
-        let of_one: Vec<Place> = (0..10).filter_map(|_| charged(1)).collect();
+        let of_one: Vec<Place> = (0..10).filter_map(|_| came(1)).collect();
         assert_eq!(of_one.len(), 4);
-        let mut small = places.take(network(1), &allowed, now).unwrap();
-        assert!(small.charge(READING_FREE) && !small.charge(READING_FREE + 1));
-        let mut again = charged(2).unwrap();
-        assert!(again.charge(large), "the largest counts, once");
+        let small = places.take(network(1), &allowed, now).unwrap();
+        assert!(small.came(READING_FREE) && !small.came(1));
+        small.is_whole();
+        assert!(small.came(READING_FREE));
+        let again = came(2).unwrap();
+        again.is_whole();
+        assert!(again.came(large), "the largest counts, once");
         assert_eq!(places.taken().reading, 5 * large);
-        let of_all: Vec<Place> = (3..100).filter_map(charged).collect();
+        let of_all: Vec<Place> = (3..100).filter_map(came).collect();
         assert_eq!(of_all.len() + 5, READING_OF_ALL / large);
         drop((of_one, again, of_all));
         assert_eq!(places.taken().reading, 0);
-        assert!(small.charge(READING_FREE + large));
+        assert!(small.came(large));
+    }
+
+    #[test]
+    fn a_ping_counts_for_nothing_and_a_message_it_stands_in_is_seen() {
+        let (places, allowed, now) = (Arc::new(Places::default()), settings(), Instant::now());
+        let place = places.take(network(1), &allowed, now).unwrap();
+        for _ in 0..READING_FREE {
+            assert!(place.came(CONTROL_BYTES + 4) && place.is_control(4));
+        }
+        assert!(place.came(100) && place.came(CONTROL_BYTES) && !place.is_control(0));
+        place.is_whole();
+        assert!(place.came(CONTROL_BYTES) && place.is_control(0));
+        assert_eq!(places.taken().reading, 0);
     }
 
     #[test]
@@ -340,7 +387,7 @@ mod tests {
         };
         let kept = places.take(network(1), &allowed, now).unwrap();
         for n in 0..u32::try_from(NETWORKS_MAX).unwrap() + 10 {
-            drop(places.take(IpAddr::from((0xb000_0000 + n).to_be_bytes()), &allowed, now));
+            drop(places.take(Network::V4((0xb000_0000 + n).to_be_bytes()), &allowed, now));
         }
         assert!(places.taken().networks.len() <= NETWORKS_MAX);
         assert!(places.taken().networks.contains_key(&network(1)));

@@ -15,14 +15,14 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::answers;
-use super::changes::{Follow, Penalties, Subject};
+use super::changes::{Follow, Followed, Penalties};
 use super::codec::{self, Frame, Outgoing, Spoken, Version};
 use super::meter::Meter;
 use super::outbox::{self, Outbox};
 use super::places::Places;
 use super::presence::{Full, Presence};
 use super::settings::RealtimeSettings;
-use crate::jwt::Claims;
+use crate::jwt::{Claims, Subject};
 
 /// What all topics of clients begin with.
 pub(crate) const PREFIX: &str = "realtime:";
@@ -337,10 +337,23 @@ impl Realtime {
         }
     }
 
-    /// New claims after a token refresh.
-    pub fn set_claims(&self, id: u64, claims: Arc<Claims>, hears: bool, sees: bool) {
+    /// What the policies have said about a channel under the claims it has.
+    pub fn set_reads(&self, id: u64, hears: bool, sees: bool) {
         if let Some(member) = locked(&self.state).members.get_mut(&id) {
-            (member.claims, member.hears, member.sees) = (claims, hears, sees);
+            (member.hears, member.sees) = (hears, sees);
+        }
+    }
+
+    /// New claims, about which the policies were asked when the count was `rights`: if it is another now, they are asked
+    /// again. Whose rights change is found by his claims, and these were not here yet.
+    pub fn set_claims(&self, id: u64, claims: Arc<Claims>, (hears, sees): (bool, bool), rights: u64) {
+        let mut state = locked(&self.state);
+        let Some(member) = state.members.get_mut(&id) else {
+            return;
+        };
+        (member.claims, member.hears, member.sees) = (claims, hears, sees);
+        if member.private && rights != self.rights() {
+            member.pause(id);
         }
     }
 
@@ -446,16 +459,26 @@ impl Realtime {
         }
     }
 
-    /// Sends a row change (JSON text) to one channel, if it is still there.
-    pub fn tell_change(&self, id: u64, payload: String) {
-        if let Some(member) = locked(&self.state).members.get_mut(&id) {
-            let message = Outgoing::Raw {
-                topic: format!("{PREFIX}{}", member.topic),
-                event: "postgres_changes",
-                payload,
-            };
-            member.tell(&message);
-        }
+    /// Sends a row change (JSON text) to one channel. False when it takes no more: it is gone, or its socket is too slow.
+    pub fn tell_change(&self, id: u64, payload: String) -> bool {
+        let mut state = locked(&self.state);
+        let Some(member) = state.members.get_mut(&id) else {
+            return false;
+        };
+        let message = Outgoing::Raw {
+            topic: format!("{PREFIX}{}", member.topic),
+            event: "postgres_changes",
+            payload,
+        };
+        member.tell(&message);
+        !member.line.outbox.is_overflowing()
+    }
+
+    /// Whether anything can still be told to a channel.
+    pub fn takes_more(&self, id: u64) -> bool {
+        let state = locked(&self.state);
+        let member = state.members.get(&id);
+        member.is_some_and(|member| !member.line.outbox.is_overflowing())
     }
 
     /// Sends a broadcast to everybody joined to `topic` in that namespace, but not to `except`. `id`: of the message,
@@ -527,12 +550,15 @@ impl Realtime {
     }
 
     /// How much `subject` follows on all channels but one.
-    pub fn follows_of(&self, subject: &Subject, but: u64) -> usize {
+    pub fn followed_by(&self, subject: &Subject, but: u64) -> Followed {
         let state = locked(&self.state);
-        let members = state.members.iter().filter(|(id, member)| {
-            **id != but && !member.follows.is_empty() && Subject::of(&member.claims) == *subject
-        });
-        members.map(|(_, member)| member.follows.len()).sum()
+        let mut followed = Followed::default();
+        for (id, member) in &state.members {
+            if *id != but && !member.follows.is_empty() && member.claims.subject() == *subject {
+                followed.add(&member.follows);
+            }
+        }
+        followed
     }
 
     /// Everybody who follows changes of any of `tables`.

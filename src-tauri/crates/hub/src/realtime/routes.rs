@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
@@ -17,19 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use super::codec::Version;
 use super::places::Crowd;
+use super::wire::Handshake;
 use super::{channel, posts, socket};
-use crate::auth::{Caller, network};
 use crate::http::{App, Shared};
 use crate::identity;
 use crate::jwt::{Claims, TokenFault};
-
-/// How much longer than the largest payload a frame may be, in bytes: so that what is a little too large can still be
-/// answered.
-const FRAME_BYTES_MORE: usize = 256 * 1024;
-/// What a socket keeps for reading; most messages are small.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// What may wait in the socket itself to be written.
-const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+use crate::network::{Caller, Network};
 
 pub(crate) type Pairs = Query<Vec<(String, String)>>;
 
@@ -55,38 +46,38 @@ pub(crate) fn refused(status: StatusCode, text: impl Into<String>) -> Response {
 async fn websocket(
     State(shared): App,
     Query(query): Pairs,
-    headers: HeaderMap,
     Caller(ip): Caller,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Response {
-    let who = match admit(&shared, &query, &headers) {
+    let who = match admit(&shared, &query, request.headers()) {
         Ok(admitted) => admitted,
         Err((status, text)) => return late(&shared, refused(status, text)).await,
     };
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+    let handshake = match Handshake::of(request) {
+        Ok(handshake) => handshake,
+        Err(refusal) => return refusal.into_response(),
     };
     let busy = |text: &str| refused(StatusCode::TOO_MANY_REQUESTS, text);
     let realtime = &shared.realtime;
     let taken = realtime
         .places
-        .take(network(ip), &realtime.settings(), Instant::now());
+        .take(Network::of(ip), &realtime.settings(), Instant::now());
     let place = match taken {
-        Ok(place) => place,
+        Ok(place) => Arc::new(place),
         Err(Crowd::Sockets) => return late(&shared, busy("Too many connected users")).await,
         Err(Crowd::Handshakes) => return late(&shared, busy("Too many joins per second")).await,
     };
-    let tasks = shared.realtime.tasks.clone();
-    let frame_bytes_max = realtime.settings().payload_bytes_max + FRAME_BYTES_MORE;
-    upgrade
-        .max_frame_size(frame_bytes_max)
-        .max_message_size(frame_bytes_max)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        // Counted by the hub's tracker, so that stopping waits for the close frame to be written.
-        .on_upgrade(move |wire| tasks.track_future(socket::serve(shared, wire, who, place)))
+    let payload_bytes_max = realtime.settings().payload_bytes_max;
+    let (response, wire) = handshake.split(place.clone(), payload_bytes_max);
+    // Counted by the hub's tracker, so that stopping waits for the close frame to be written.
+    let tasks = realtime.tasks.clone();
+    tasks.spawn(async move {
+        match wire.await {
+            Ok(wire) => socket::serve(shared, wire, who, place).await,
+            Err(error) => tracing::debug!(%error, "a client went before it had its socket"),
+        }
+    });
+    response
 }
 
 /// Whose key it is and which serializer is wanted, or why not.

@@ -8,12 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
 use uuid::Uuid;
 
 use super::answers::{self, refusal, reply};
@@ -24,6 +25,7 @@ use super::outbox::{Outbox, Waiting};
 use super::places::{Place, Seat};
 use super::registry::{Line, NUDGES_MAX, Nudge, PREFIX};
 use super::subscription::Begin;
+use super::wire::{Broken, Wire};
 use crate::http::Shared;
 use crate::jwt::Claims;
 
@@ -55,6 +57,8 @@ enum End {
     Gone,
     /// We close, with code and reason.
     Close(u16, &'static str),
+    /// The same within a message that is read no further.
+    Cut(u16, &'static str),
 }
 
 /// The side that reads.
@@ -63,7 +67,7 @@ struct Socket {
     version: Version,
     claims: Arc<Claims>,
     line: Line,
-    place: Place,
+    place: Arc<Place>,
     /// For whom it counts.
     seats: HashMap<Uuid, Seat>,
     channels: HashMap<String, Channel>,
@@ -85,9 +89,9 @@ struct Signals {
 /// Serves one socket until it ends.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
-    wire: WebSocket,
+    wire: Wire,
     (version, claims): (Version, Claims),
-    place: Place,
+    place: Arc<Place>,
 ) {
     let (mut sink, mut stream) = wire.split();
     let (outbox, mut waiting) = Outbox::new();
@@ -125,24 +129,36 @@ pub(crate) async fn serve(
     };
     shared.metrics.sockets.dec();
     socket.end_all();
-    if let End::Close(code, reason) = end {
-        if code == CLOSE_OVERFLOW {
-            shared.metrics.sockets_cut_off.inc();
-        }
+    let (code, reason, is_cut) = match end {
+        End::Gone => return,
+        End::Close(code, reason) => (code, reason, false),
+        End::Cut(code, reason) => (code, reason, true),
+    };
+    if code == CLOSE_OVERFLOW {
+        shared.metrics.sockets_cut_off.inc();
+    }
+    // What was said before belongs before the close; whoever was too slow gets no more of it.
+    let last = async {
         let frame = CloseFrame {
-            code,
+            code: code.into(),
             reason: reason.into(),
         };
-        // What was said before belongs before the close; whoever was too slow gets no more of it.
-        let last = farewell(&mut sink, &mut stream, waiting, frame);
-        if timeout(FAREWELL_MAX, last).await.is_err() {
-            tracing::debug!(code, "a socket did not take its close frame");
+        let said = farewell(&mut sink, &mut stream, waiting, frame).await;
+        // Nor does who is cut off within a message see why before he has got rid of the rest of it.
+        if said
+            && is_cut
+            && let Ok(mut wire) = sink.reunite(stream)
+        {
+            wire.get_mut().discard().await;
         }
+    };
+    if timeout(FAREWELL_MAX, last).await.is_err() {
+        tracing::debug!(code, "a socket did not take its close frame");
     }
 }
 
 /// Writes what waits until it cannot.
-async fn write(shared: &Shared, sink: &mut SplitSink<WebSocket, Message>, waiting: &mut Waiting) -> End {
+async fn write(shared: &Shared, sink: &mut SplitSink<Wire, Message>, waiting: &mut Waiting) -> End {
     while let Some(frame) = waiting.next().await {
         let length = frame.len();
         match timeout(WRITE_MAX, sink.send(message(frame))).await {
@@ -156,23 +172,25 @@ async fn write(shared: &Shared, sink: &mut SplitSink<WebSocket, Message>, waitin
     End::Gone
 }
 
+/// Says what waits, then why it ends; false when that could not be written.
 async fn farewell(
-    sink: &mut SplitSink<WebSocket, Message>,
-    stream: &mut SplitStream<WebSocket>,
+    sink: &mut SplitSink<Wire, Message>,
+    stream: &mut SplitStream<Wire>,
     mut waiting: Waiting,
     frame: CloseFrame,
-) {
-    let slow = frame.code == CLOSE_OVERFLOW;
+) -> bool {
+    let slow = u16::from(frame.code) == CLOSE_OVERFLOW;
     while let Some(frame) = waiting.ready().filter(|_| !slow) {
         if sink.feed(message(frame)).await.is_err() {
-            return;
+            return false;
         }
     }
     if sink.send(Message::Close(Some(frame))).await.is_err() {
-        return;
+        return false;
     }
     // A connection that is closed with unread bytes may take the close frame with it.
     while let Some(Ok(_)) = stream.next().await {}
+    true
 }
 
 fn message(frame: Frame) -> Message {
@@ -183,7 +201,7 @@ fn message(frame: Frame) -> Message {
 }
 
 impl Socket {
-    async fn read(&mut self, stream: &mut SplitStream<WebSocket>, mut signals: Signals) -> End {
+    async fn read(&mut self, stream: &mut SplitStream<Wire>, mut signals: Signals) -> End {
         let mut heard = Instant::now();
         loop {
             let settings = self.shared.realtime.settings();
@@ -203,14 +221,17 @@ impl Socket {
                     settings.channelless_max
                 };
             let step = tokio::select! {
-                frame = stream.next() => {
-                    heard = Instant::now();
-                    match frame {
-                        Some(Ok(message)) => self.hear(message).await,
-                        Some(Err(error)) => Err(broken(&error)),
-                        None => Err(End::Gone),
+                frame = stream.next() => match frame {
+                    Some(Ok(message)) => {
+                        // Pings within a message that does not end are no sign of life.
+                        if self.is_between(&message) {
+                            heard = Instant::now();
+                        }
+                        self.hear(message).await
                     }
-                }
+                    Some(Err(error)) => Err(broken(&error)),
+                    None => Err(End::Gone),
+                },
                 Some(note) = signals.notes.recv() => self.note(*note),
                 Some(nudge) = signals.nudges.recv() => self.nudged(nudge).await,
                 Ok(()) = signals.switched.changed() => Err(self.switched()),
@@ -234,21 +255,22 @@ impl Socket {
         }
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), End> {
-        let length = match &message {
-            Message::Text(text) => text.len(),
-            Message::Binary(bytes) => bytes.len(),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
-        };
-        if !self.place.charge(length) {
-            return Err(End::Close(CLOSE_OVERFLOW, "too much comes from this network"));
+    /// Whether nothing is left of what came up to now, but for this.
+    fn is_between(&self, message: &Message) -> bool {
+        if let Message::Ping(content) | Message::Pong(content) = message {
+            return self.place.is_control(content.len());
         }
+        self.place.is_whole();
+        true
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), End> {
         let (size, read) = match message {
             Message::Text(text) => (text.len(), codec::read_text(self.version, text.as_str())),
             Message::Binary(bytes) if self.version == Version::V2 => {
                 (bytes.len(), codec::read_binary(&bytes))
             }
-            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
             Message::Close(_) => return Err(End::Gone),
         };
         match read {
@@ -513,12 +535,11 @@ impl Socket {
     }
 }
 
-/// A frame that is too large is said to be; anything else ended the connection.
-fn broken(error: &axum::Error) -> End {
-    let text = error.to_string();
-    if text.contains("too long") || text.contains("too large") || text.contains("too big") {
-        End::Close(CLOSE_TOO_LARGE, "the frame is too large")
-    } else {
-        End::Gone
+/// A message that is not read to its end is said why; anything else ended the connection.
+fn broken(error: &tungstenite::Error) -> End {
+    match Broken::of(error) {
+        Broken::TooLarge => End::Cut(CLOSE_TOO_LARGE, "the frame is too large"),
+        Broken::NoRoom => End::Cut(CLOSE_OVERFLOW, "too much comes from this network"),
+        Broken::Off => End::Gone,
     }
 }

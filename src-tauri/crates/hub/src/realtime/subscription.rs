@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::answers;
-use super::changes::{self, Binding, Follow, Subject, Unsubscribed};
+use super::changes::{self, Binding, Follow, Unsubscribed};
 use super::registry::PREFIX;
 use crate::http::Shared;
 use crate::jwt::Claims;
@@ -23,6 +23,8 @@ const AGAIN_MS: (u64, u64) = (5_000, 10_000);
 
 /// Tables followed by one user over all his channels, each binding counted; what changes is compared with each of them.
 const FOLLOWS_OF_ONE_MAX: usize = 10_000;
+/// Different choices of columns of one user over all his channels: what changes is written down for each of them.
+const SELECTS_OF_ONE_MAX: usize = 100;
 
 /// What is to be followed for which channel.
 #[derive(Debug, Clone)]
@@ -42,15 +44,22 @@ pub(crate) async fn once(
     patience: Duration,
 ) -> Result<Vec<Follow>, Unsubscribed> {
     let asked = async {
-        let subject = Subject::of(&wanted.claims);
+        let subject = wanted.claims.subject();
         let _turn = shared.realtime.places.subscription(subject.clone()).await;
         let follows = changes::subscribe(shared, &wanted.claims, &wanted.bindings).await?;
-        match follows.len() + shared.realtime.follows_of(&subject, wanted.id) {
-            0..=FOLLOWS_OF_ONE_MAX => Ok(follows),
-            _ => Err(Unsubscribed::Never(format!(
+        let mut followed = shared.realtime.followed_by(&subject, wanted.id);
+        followed.add(&follows);
+        if followed.tables > FOLLOWS_OF_ONE_MAX {
+            return Err(Unsubscribed::Never(format!(
                 "Too many tables on all channels of one user. Maximum {FOLLOWS_OF_ONE_MAX}"
-            ))),
+            )));
         }
+        if followed.selects.len() > SELECTS_OF_ONE_MAX {
+            return Err(Unsubscribed::Never(format!(
+                "Too many different column selections on all channels of one user. Maximum {SELECTS_OF_ONE_MAX}"
+            )));
+        }
+        Ok(follows)
     };
     match timeout(patience.min(ATTEMPT_MAX), asked).await {
         Ok(answer) => answer,

@@ -11,6 +11,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::error::RestError;
 use crate::budget::{Budget, Charge};
+use crate::jwt::Subject;
 
 /// Largest body that is not counted, in bytes: as much as a connection has for its buffers anyway.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
@@ -29,12 +30,12 @@ pub(crate) fn budget() -> Arc<Budget> {
 /// The room that one request's answer takes.
 pub(super) struct Room {
     budget: Arc<Budget>,
-    account: String,
+    account: Subject,
     taken: OnceLock<Charge>,
 }
 
 impl Room {
-    pub fn new(budget: &Arc<Budget>, account: String) -> Room {
+    pub fn new(budget: &Arc<Budget>, account: Subject) -> Room {
         Room {
             budget: budget.clone(),
             account,
@@ -103,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_counts_until_it_has_left_and_comes_out_as_it_went_in() {
         let budget = Budget::new(300_000, 200_000);
-        let room = || Room::new(&budget, "mina".to_owned());
+        let room = || Room::new(&budget, Subject::Role("mina".to_owned()));
         let text: String = ('a'..='z').cycle().take(150_000).collect();
         let first = room();
         first.take(text.len()).unwrap();

@@ -23,7 +23,6 @@ use super::request::{Media, Payload, Prefer, Target, payload};
 use super::run::Asked;
 use super::schema::{SCHEMA, Schema};
 use super::tables::on_table;
-use super::turns;
 use crate::http::{App, Shared};
 use crate::identity;
 use crate::jwt::Claims;
@@ -119,7 +118,7 @@ async fn respond(
         pairs,
         body: &body,
         asked: asked(method, path, headers, &prefer),
-        room: Room::new(&shared.answers, turns::account(&who)),
+        room: Room::new(&shared.answers, who.subject()),
         who,
         prefer,
         profiled: profile(method, headers)?,

@@ -15,12 +15,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::error::RestError;
-use crate::db::{Database, POOL_WAIT, pool_reason};
-use crate::jwt::Claims;
+use crate::db::{Database, POOL_WAIT, REQUEST_CONNECTIONS_MAX, pool_reason};
+use crate::jwt::{Claims, Subject};
 use crate::source::Address;
 
 /// Statements of one account at a time: a quarter of the pool.
-pub(crate) const AT_ONCE_MAX: usize = 4;
+pub(crate) const AT_ONCE_MAX: usize = REQUEST_CONNECTIONS_MAX / 4;
 /// Requests of one account that may wait for their turn.
 pub(crate) const WAITING_MAX: usize = 256;
 /// How long a statement that nobody waits for any more may go on before it is stopped.
@@ -43,7 +43,7 @@ pub(crate) struct Turns {
 
 /// Never more entries than requests.
 #[derive(Debug, Default)]
-struct Lines(Mutex<HashMap<String, Line>>);
+struct Lines(Mutex<HashMap<Subject, Line>>);
 
 #[derive(Debug)]
 struct Line {
@@ -56,7 +56,7 @@ struct Line {
 #[derive(Debug)]
 struct Place {
     lines: Arc<Lines>,
-    account: String,
+    account: Subject,
 }
 
 impl Drop for Place {
@@ -78,14 +78,8 @@ struct Turn {
     _place: Place,
 }
 
-/// Whose requests are counted together: a user's, or those of a role without one.
-pub(super) fn account(who: &Claims) -> String {
-    who.user()
-        .map_or_else(|| who.role.clone(), |user| user.to_string())
-}
-
 impl Lines {
-    async fn turn(self: &Arc<Lines>, account: String) -> Result<Turn, RestError> {
+    async fn turn(self: &Arc<Lines>, account: Subject) -> Result<Turn, RestError> {
         let (turns, place) = {
             let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let line = lines.entry(account.clone()).or_insert_with(|| Line {
@@ -122,7 +116,7 @@ impl Turns {
 
     /// A connection for a statement of `who`, when it is his turn.
     pub async fn take(&self, database: &Database, who: &Claims) -> Result<Held, RestError> {
-        let turn = self.lines.turn(account(who)).await?;
+        let turn = self.lines.turn(who.subject()).await?;
         let client = database.requests.get().await.map_err(|error| {
             tracing::error!(
                 reason = pool_reason(&error),
@@ -240,27 +234,31 @@ async fn stopped<Asking: Future<Output = ()>>(
 mod tests {
     use super::*;
 
+    fn account(name: &str) -> Subject {
+        Subject::Role(name.to_owned())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_account_waits_in_a_line_of_its_own_and_the_line_has_an_end() {
         let lines = Arc::new(Lines::default());
         let mut turns = Vec::new();
         for _ in 0..AT_ONCE_MAX {
-            turns.push(lines.turn("greedy".to_owned()).await.unwrap());
+            turns.push(lines.turn(account("greedy")).await.unwrap());
         }
         // Paused time goes on only when nobody can: others are not kept waiting.
         let began = tokio::time::Instant::now();
-        let modest = lines.turn("modest".to_owned()).await.unwrap();
+        let modest = lines.turn(account("modest")).await.unwrap();
         assert!(began.elapsed() < POOL_WAIT);
 
         let tasks = TaskTracker::new();
         for _ in 0..WAITING_MAX {
             let lines = lines.clone();
-            tasks.spawn(async move { lines.turn("greedy".to_owned()).await.map(drop) });
+            tasks.spawn(async move { lines.turn(account("greedy")).await.map(drop) });
         }
-        while lines.0.lock().unwrap()["greedy"].length < AT_ONCE_MAX + WAITING_MAX {
+        while lines.0.lock().unwrap()[&account("greedy")].length < AT_ONCE_MAX + WAITING_MAX {
             tokio::task::yield_now().await;
         }
-        let refused = lines.turn("greedy".to_owned()).await.unwrap_err();
+        let refused = lines.turn(account("greedy")).await.unwrap_err();
         assert_eq!(refused.code(), "53300");
         turns.clear();
         tasks.close();
@@ -274,14 +272,11 @@ mod tests {
         let lines = Arc::new(Lines::default());
         let mut turns = Vec::new();
         for _ in 0..AT_ONCE_MAX {
-            turns.push(lines.turn("slow".to_owned()).await.unwrap());
+            turns.push(lines.turn(account("slow")).await.unwrap());
         }
-        assert_eq!(
-            lines.turn("slow".to_owned()).await.unwrap_err().code(),
-            "PGRST003"
-        );
+        assert_eq!(lines.turn(account("slow")).await.unwrap_err().code(), "PGRST003");
         turns.pop();
-        lines.turn("slow".to_owned()).await.unwrap();
+        lines.turn(account("slow")).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{TestHub, on_hub, on_own_hub};
-use crate::wire::{PASSWORD, address, answer, post, refresh, session, sign_in, user};
+use crate::wire::{PASSWORD, address, alone, answer, post, refresh, session, sign_in, user};
 
 #[test]
 fn guesses_at_one_account_end_and_others_are_not_stopped() {
+    let _alone = alone();
     on_hub(async |hub| {
         let unknown = address();
         // All at once: they have no more tries than one after the other.
@@ -27,6 +28,7 @@ fn guesses_at_one_account_end_and_others_are_not_stopped() {
 
 #[test]
 fn an_owner_who_is_guessed_at_from_elsewhere_still_signs_in() {
+    let _alone = alone();
     on_hub(async |hub| {
         let (email, _) = user(&hub).await;
         let there = from(Ipv4Addr::new(127, 0, 0, 7));
@@ -56,6 +58,7 @@ async fn attempt(hub: &TestHub, from: &reqwest::Client, email: &str, password: &
 
 #[test]
 fn one_address_on_the_network_asks_only_so_often() {
+    let _alone = alone();
     on_own_hub(
         |config| {
             config.auth.sign_up = true;
@@ -95,6 +98,7 @@ fn one_address_on_the_network_asks_only_so_often() {
 
 #[test]
 fn a_header_names_the_caller_only_where_the_owner_says_so() {
+    let _alone = alone();
     let limits = hub::AuthLimits {
         sign_ins: 1,
         ..hub::AuthLimits::default()

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Person, on_hub, on_open_hub};
 use crate::wire::{
-    PASSWORD, address, answer, claims, get_user, header, post, request, session, sign_in, text, user,
+    PASSWORD, address, alone, answer, answer_at_once, claims, get_user, header, post, request, session,
+    sign_in, signing_in, text, user,
 };
 
 /// `signInWithPassword() for email`.
@@ -252,9 +253,11 @@ fn who_is_banned_or_not_confirmed_is_told_only_with_the_right_password() {
 
 #[test]
 fn many_sign_ins_at_once_are_served_or_told_to_wait() {
+    let _alone = alone();
     on_open_hub(async |hub| {
         let users = join_all((0..40).map(|_| async { user_of_sql(&hub).await })).await;
-        let answers = join_all(users.iter().map(|email| sign_in(&hub, email, PASSWORD))).await;
+        let asked = users.iter().map(|email| signing_in(&hub, email, PASSWORD));
+        let answers = join_all(asked.map(answer_at_once)).await;
         for answer in answers {
             match answer.status {
                 200 => {}

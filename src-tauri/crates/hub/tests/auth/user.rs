@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Person, TestHub, on_hub, on_open_hub};
 use crate::wire::{
-    Answer, PASSWORD, address, get_user, refresh, request, session, sign_in, signed, text, user,
+    Answer, PASSWORD, address, ensure_user, get_user, refresh, request, session, sign_in, signed, text, user,
 };
 
 async fn put(hub: &TestHub, session: &Value, body: Value) -> Answer {
@@ -198,12 +198,9 @@ fn a_token_must_be_there_and_be_of_a_user() {
 fn the_owner_sets_passwords_and_the_same_one_changes_nothing() {
     on_open_hub(async |hub| {
         let (email, session) = session(&hub).await;
-        hub.hub().ensure_user(&email, PASSWORD).await.unwrap();
+        ensure_user(&hub, &email, PASSWORD).await;
         get_user(&hub, &session["access_token"]).await.ok();
-        hub.hub()
-            .ensure_user(&email.to_uppercase(), "another horse")
-            .await
-            .unwrap();
+        ensure_user(&hub, &email.to_uppercase(), "another horse").await;
         assert_eq!(refresh(&hub, &session["refresh_token"]).await.status, 400);
         sign_in(&hub, &email, "another horse").await.ok();
         assert!(hub.hub().ensure_user("no address", PASSWORD).await.is_err());

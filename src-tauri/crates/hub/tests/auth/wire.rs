@@ -1,11 +1,14 @@
 //! What a client of Auth sends and gets.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::TestHub;
+use crate::support::{DEADLINE, TestHub};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -49,7 +52,33 @@ pub fn request(hub: &TestHub, method: Method, path: &str) -> reqwest::RequestBui
         .header("x-supabase-api-version", "2024-01-01")
 }
 
+/// What the hub says while it looks at as many passwords as it may.
+const AT_ONCE: &str = "Too many sign-ins at once";
+/// When it wants to be asked again: each time counts as a try.
+const IN_A_MOMENT: Duration = Duration::from_secs(1);
+
+/// For who counts sign-ins, and who makes so many of them at once that others are told to wait.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is answered; where it is that others sign in at this moment, asked again.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let began = Instant::now();
+    loop {
+        let answer = answer_at_once(request.try_clone().unwrap()).await;
+        let is_busy = answer.body["message"]
+            .as_str()
+            .is_some_and(|message| message.starts_with(AT_ONCE));
+        if !is_busy || began.elapsed() > DEADLINE {
+            return answer;
+        }
+        tokio::time::sleep(IN_A_MOMENT).await;
+    }
+}
+
+pub async fn answer_at_once(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();
@@ -89,9 +118,13 @@ pub async fn admin(hub: &TestHub, method: Method, path: &str, body: Option<Value
 }
 
 pub async fn sign_in(hub: &TestHub, email: &str, password: &str) -> Answer {
+    answer(signing_in(hub, email, password)).await
+}
+
+pub fn signing_in(hub: &TestHub, email: &str, password: &str) -> reqwest::RequestBuilder {
     // `gotrue_meta_security` and `data` are what auth-js and supabase_auth send along.
     let body = json!({"email": email, "password": password, "gotrue_meta_security": {"captcha_token": null}, "data": {}});
-    post(hub, "token?grant_type=password", body).await
+    request(hub, Method::POST, "token?grant_type=password").json(&body)
 }
 
 pub async fn refresh(hub: &TestHub, token: &Value) -> Answer {
@@ -110,8 +143,23 @@ pub async fn get_user(hub: &TestHub, token: &Value) -> Answer {
 /// A user with [`PASSWORD`], made by the hub's owner.
 pub async fn user(hub: &TestHub) -> (String, Uuid) {
     let email = address();
-    let id = hub.hub().ensure_user(&email, PASSWORD).await.unwrap();
-    (email, id.0)
+    let id = ensure_user(hub, &email, PASSWORD).await;
+    (email, id)
+}
+
+/// A user as the hub's owner wants him.
+pub async fn ensure_user(hub: &TestHub, email: &str, password: &str) -> Uuid {
+    let began = Instant::now();
+    loop {
+        match hub.hub().ensure_user(email, password).await {
+            Ok(id) => return id.0,
+            Err(error) => assert!(
+                error.to_string().contains(AT_ONCE) && began.elapsed() < DEADLINE,
+                "{error}"
+            ),
+        }
+        tokio::time::sleep(IN_A_MOMENT).await;
+    }
 }
 
 /// A session of a new user.

@@ -1,4 +1,4 @@
-//! Inserts, upserts, updates, deletes, PUT. Each test has rows of its own.
+//! Inserts, upserts, updates, deletes, PUT. Each test has rows of its own, in tables whose rows nobody else counts.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -300,25 +300,20 @@ fn put_writes_the_one_row_that_its_address_names() {
 fn what_was_changed_is_given_back_with_what_belongs_to_it() {
     on_hub(async |hub| {
         ready(&hub).await;
-        let path = "pt_messages?select=body,pt_users(name),pt_tags(name),pt_blurb";
+        let path = "pt_letters?select=body,pt_writers(name),pt_tags(name),pt_opening";
         let made = write(
             &hub,
             Method::POST,
             path,
             "return=representation",
-            json!({"id": 500, "body": "new", "author": "cy"}),
+            json!({"id": 1, "body": "newest", "author": "dee"}),
         )
         .await;
-        assert_eq!(
-            (made.status, made.body),
-            (
-                201,
-                json!([
-            {"body": "new", "pt_blurb": "new", "pt_users": {"name": "cy"}, "pt_tags": []}])
-            )
-        );
-        let path = "pt_messages?id=eq.500&select=id,pt_users!inner(name)";
+        let letter =
+            json!([{"body": "newest", "pt_opening": "new", "pt_writers": {"name": "dee"}, "pt_tags": []}]);
+        assert_eq!((made.status, made.body), (201, letter));
+        let path = "pt_letters?id=eq.1&select=id,pt_writers!inner(name)";
         let gone = send(ask(&hub, Method::DELETE, path).header("prefer", "return=representation")).await;
-        assert_eq!(gone.body, json!([{"id": 500, "pt_users": {"name": "cy"}}]));
+        assert_eq!(gone.body, json!([{"id": 1, "pt_writers": {"name": "dee"}}]));
     });
 }

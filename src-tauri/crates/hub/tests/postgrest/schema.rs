@@ -3,24 +3,11 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{DEADLINE, TestHub, on_hub};
-use crate::table::{Answered, ask, ready, send};
+use crate::support::{TestHub, on_hub};
+use crate::table::{Answered, ask, ready, until};
 
-async fn until(hub: &TestHub, path: &str, good: impl Fn(&Answered) -> bool) {
-    let started = tokio::time::Instant::now();
-    loop {
-        let answered = send(ask(hub, Method::GET, path)).await;
-        if good(&answered) {
-            return;
-        }
-        assert!(
-            started.elapsed() < DEADLINE,
-            "{path}: {} {}",
-            answered.status,
-            answered.body
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+async fn seen(hub: &TestHub, path: &str, good: impl Fn(&Answered) -> bool) {
+    until(|| ask(hub, Method::GET, path), good).await;
 }
 
 #[test]
@@ -30,22 +17,22 @@ fn what_is_made_changed_and_dropped_is_seen_without_a_restart() {
         let admin = hub.admin().await;
         let run = async |sql: &str| admin.batch_execute(sql).await.unwrap();
         run("set role postgres; create table public.pt_fresh (id int primary key, up int)").await;
-        until(&hub, "pt_fresh?select=id", |answered| answered.status == 200).await;
+        seen(&hub, "pt_fresh?select=id", |answered| answered.status == 200).await;
         run("alter table public.pt_fresh add column extra text default 'e'").await;
-        until(&hub, "pt_fresh?select=extra", |answered| {
+        seen(&hub, "pt_fresh?select=extra", |answered| {
             answered.body == json!([])
         })
         .await;
         run("alter table public.pt_fresh add foreign key (up) references public.pt_fresh").await;
-        until(&hub, "pt_fresh?select=id,up(id)", |answered| {
+        seen(&hub, "pt_fresh?select=id,up(id)", |answered| {
             answered.status == 200
         })
         .await;
         run("create function public.pt_new() returns int language sql stable as 'select 5'").await;
-        until(&hub, "rpc/pt_new", |answered| answered.body == json!(5)).await;
+        seen(&hub, "rpc/pt_new", |answered| answered.body == json!(5)).await;
         run("drop table public.pt_fresh; drop function public.pt_new()").await;
-        until(&hub, "pt_fresh", |answered| answered.code() == (404, "PGRST205")).await;
-        until(&hub, "rpc/pt_new", |answered| {
+        seen(&hub, "pt_fresh", |answered| answered.code() == (404, "PGRST205")).await;
+        seen(&hub, "rpc/pt_new", |answered| {
             answered.code() == (404, "PGRST202")
         })
         .await;
@@ -62,13 +49,13 @@ fn a_view_that_became_invalid_does_not_hide_the_rest() {
             create view public.pt_upon as select who from public.pt_online;
             create view public.pt_zero as select 1 / 0 as n, name from public.pt_users";
         admin.batch_execute(views).await.unwrap();
-        until(
+        seen(
             &hub,
             "pt_upon?select=who,pt_messages(id)&order=who&limit=1&pt_messages.order=id",
             |answered| answered.body == json!([{"who": "ann", "pt_messages": [{"id": 1}, {"id": 2}]}]),
         )
         .await;
-        until(&hub, "pt_zero", |answered| answered.code() == (400, "22012")).await;
+        seen(&hub, "pt_zero", |answered| answered.code() == (400, "22012")).await;
         admin
             .batch_execute("drop view public.pt_upon, public.pt_zero")
             .await

@@ -1,5 +1,7 @@
 //! The tables and functions these tests work on, and a short way to ask for them.
 
+use std::time::{Duration, Instant};
+
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -25,20 +27,11 @@ pub async fn ready(hub: &TestHub) {
         .batch_execute("select pg_advisory_unlock(7301)")
         .await
         .unwrap();
-    let started = tokio::time::Instant::now();
-    while ask(hub, Method::OPTIONS, "rpc/pt_last")
-        .send()
-        .await
-        .unwrap()
-        .status()
-        != 200
-    {
-        assert!(
-            started.elapsed() < DEADLINE,
-            "the schema cache does not see the tables"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until(
+        || ask(hub, Method::OPTIONS, "rpc/pt_last"),
+        |answered| answered.status == 200,
+    )
+    .await;
 }
 
 /// A request of somebody who has only the publishable key.
@@ -71,6 +64,20 @@ pub async fn send(request: RequestBuilder) -> Answered {
         status,
         body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
         headers,
+    }
+}
+
+/// Asks until the answer is good: what was made, changed or dropped is seen a moment later.
+pub async fn until(request: impl Fn() -> RequestBuilder, good: impl Fn(&Answered) -> bool) -> Answered {
+    let began = Instant::now();
+    loop {
+        let answered = send(request()).await;
+        if good(&answered) {
+            return answered;
+        }
+        let (status, body) = (answered.status, answered.body);
+        assert!(began.elapsed() < DEADLINE, "still {status} {body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::limits::{alone, set};
-use crate::support::{Person, TestHub, on_hub, on_own_hub};
+use crate::support::{Person, TestHub, on_hub, on_own_hub, waiting};
 use crate::wire::{Seen, Socket, policies, private, room, topic};
 
 async fn joined(hub: &TestHub, office: Uuid, who: &Person, v2: bool) -> Socket {
@@ -117,16 +117,18 @@ fn who_stays_a_member_misses_nothing_while_the_policies_are_asked_again() {
 }
 
 /// A private room whose policy decides, and then waits for a lock of ours before it says so.
-struct Waiting {
-    admin: Client,
-    holder: Client,
-    word: String,
-    name: String,
+pub struct Waiting {
+    pub admin: Client,
+    pub holder: Client,
+    /// Of the lock; each story has its own.
+    key: i32,
+    pub word: String,
+    pub name: String,
     table: String,
 }
 
 impl Waiting {
-    async fn new(hub: &TestHub) -> Waiting {
+    pub async fn new(hub: &TestHub, key: i32) -> Waiting {
         let admin = hub.admin().await;
         let (word, name) = room();
         let table = format!("may_{}", Uuid::new_v4().simple());
@@ -136,7 +138,7 @@ impl Waiting {
                  create function public.f_{table}() returns boolean language plpgsql security definer as $$
                  declare answer boolean; begin
                    select yes into answer from public.{table};
-                   perform pg_advisory_xact_lock_shared(4711);
+                   perform pg_advisory_xact_lock_shared({key});
                    return answer;
                  end $$;
                  create policy \"{word}\" on realtime.messages for select to authenticated
@@ -147,6 +149,7 @@ impl Waiting {
         Waiting {
             admin,
             holder: hub.admin().await,
+            key,
             word,
             name,
             table,
@@ -154,7 +157,7 @@ impl Waiting {
     }
 
     /// From now on it decides otherwise; the hub is told by a membership.
-    async fn decides(&self, yes: bool, office: Uuid, who: &Person) {
+    pub async fn decides(&self, yes: bool, office: Uuid, who: &Person) {
         let member = if yes {
             format!("delete from public.office_members where user_id = '{}'", who.id)
         } else {
@@ -167,20 +170,17 @@ impl Waiting {
         self.admin.batch_execute(&sql).await.unwrap();
     }
 
-    async fn lock(&self, how: &str) {
-        let sql = format!("select {how}(4711)");
+    pub async fn lock(&self, how: &str) {
+        let sql = format!("select {how}({})", self.key);
         self.holder.batch_execute(&sql).await.unwrap();
     }
 
     /// Until somebody has been decided about and waits.
-    async fn is_waited_for(&self) {
-        let waits = "select exists (select 1 from pg_locks where locktype = 'advisory' and objid = 4711 and not granted)";
-        while !self.admin.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
-            tokio::task::yield_now().await;
-        }
+    pub async fn is_waited_for(&self) {
+        waiting(&self.admin, self.key, 1).await;
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         let (word, table) = (&self.word, &self.table);
         self.admin
             .batch_execute(&format!(
@@ -196,19 +196,27 @@ fn who_is_dismissed_while_he_joins_does_not_stay() {
     on_hub(async |hub| {
         let (office, _) = hub.office().await;
         let person = hub.person().await;
-        let waiting = Waiting::new(&hub).await;
-        let mut marker = Socket::open(&hub, true).await;
+        let waiting = Waiting::new(&hub, 4711).await;
         loop {
-            let mut socket = Socket::open(&hub, true).await;
+            let (mut socket, mut marker) = (Socket::open(&hub, true).await, Socket::open(&hub, true).await);
             waiting.lock("pg_advisory_lock").await;
             let join = json!({"config": {"private": true}, "access_token": person.token});
             socket.send(&waiting.name, "phx_join", join).await;
-            waiting.is_waited_for().await;
-            waiting.decides(false, office, &person).await;
-            // The hub has heard of it: rights and messages are told in order.
-            marker.hears_nothing(&hub).await;
+            let dismissed = async {
+                waiting.is_waited_for().await;
+                waiting.decides(false, office, &person).await;
+                // The hub has heard of it: rights and messages are told in order.
+                marker.hears_nothing(&hub).await;
+            };
+            let early = tokio::select! {
+                () = dismissed => None,
+                reply = socket.next() => Some(reply),
+            };
             waiting.lock("pg_advisory_unlock").await;
-            let reply = socket.next().await;
+            let reply = match early {
+                None => socket.next().await,
+                Some(reply) => reply,
+            };
             // On a machine where all this took longer than a policy may think, once more.
             if reply.reason().starts_with("QueryCanceled") {
                 waiting.decides(true, office, &person).await;

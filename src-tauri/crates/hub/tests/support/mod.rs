@@ -97,22 +97,25 @@ impl Drop for TestHub {
     }
 }
 
+/// All tests ask from one address on the network.
+const NO_LIMITS: hub::AuthLimits = hub::AuthLimits {
+    sign_ins: u32::MAX,
+    refreshes: u32::MAX,
+    sign_ups: u32::MAX,
+};
+
 /// Runs a test against the shared hub.
 pub fn on_hub<F: Future<Output = ()>>(test: impl FnOnce(Arc<TestHub>) -> F) {
-    let hub = TestHub::shared(&CURRENT, |_| {});
+    let hub = TestHub::shared(&CURRENT, |config| config.auth.limits = NO_LIMITS);
     hub.runtime.block_on(test(hub.clone()));
 }
 
-/// Runs a test against a shared hub where everybody may sign up, also anonymously, as often as he likes.
+/// Runs a test against a shared hub where everybody may sign up, also anonymously.
 pub fn on_open_hub<F: Future<Output = ()>>(test: impl FnOnce(Arc<TestHub>) -> F) {
     let hub = TestHub::shared(&OPEN, |config| {
         config.auth.sign_up = true;
         config.auth.anonymous = true;
-        config.auth.limits = hub::AuthLimits {
-            sign_ins: u32::MAX,
-            refreshes: u32::MAX,
-            sign_ups: u32::MAX,
-        };
+        config.auth.limits = NO_LIMITS;
     });
     hub.runtime.block_on(test(hub.clone()));
 }
@@ -258,6 +261,26 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// Waits until so many sessions wait for the lock of that number.
+pub async fn waiting(admin: &Client, lock: i32, wanted: i64) {
+    let began = std::time::Instant::now();
+    loop {
+        let found = waits(admin, lock).await;
+        if found == wanted {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "{found} wait, not {wanted}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many sessions wait for the lock of that number.
+pub async fn waits(admin: &Client, lock: i32) -> i64 {
+    const SQL: &str = "select count(*) from pg_locks
+                       where locktype = 'advisory' and not granted and classid = 0 and objid = $1::int4::oid";
+    admin.query_one(SQL, &[&lock]).await.unwrap().get(0)
 }
 
 /// Status of a WebSocket's handshake with this key.

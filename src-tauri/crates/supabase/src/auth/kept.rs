@@ -264,7 +264,11 @@ impl TokenStore for KeptTokens {
     fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
         match self.record() {
             Ok(Record::Elsewhere(its)) if !its.over => self.write_entry(&its.keychain, tokens),
-            _ => self.file.write(tokens),
+            // A damaged one is replaced.
+            Ok(Record::Nothing | Record::Here(_) | Record::Elsewhere(_))
+            | Err(StoreError::Damaged { .. }) => self.file.write(tokens),
+            // It may lie in the keychain: what was meant for that does not come into a file.
+            Err(error @ (StoreError::File { .. } | StoreError::Keychain { .. })) => Err(error),
         }
     }
 

@@ -208,6 +208,22 @@ fn a_sign_out_that_the_keychain_cannot_be_told_counts_all_the_same_and_is_made_u
     assert!(!place.file().exists() && place.keychain.names().is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_sign_in_whose_place_cannot_be_read_comes_into_no_file() {
+    let place = Place::new();
+    // Can be replaced, and not be read.
+    std::os::unix::fs::symlink(place.file(), place.file()).expect("a link to itself");
+    for wish in [None, Some(TokensAt::Keychain)] {
+        let store = place.open_as(wish, &place.project);
+        let error = store
+            .save(&place.tokens(2))
+            .expect_err("it may lie in the keychain");
+        assert!(matches!(error, StoreError::File { .. }), "{error}");
+    }
+    assert!(place.file().is_symlink(), "nothing was written");
+}
+
 #[test]
 fn what_comes_into_the_keychain_after_a_sign_out_signs_nobody_in() {
     let place = Place::new();

@@ -1,8 +1,9 @@
 //! The operating system's keychain: the Secret Service over D-Bus on Linux, the Keychain on macOS. Where there is none (a
 //! server, a container) every call says so.
 //!
-//! Nobody is ever asked to unlock it: a program in the background that puts up a window for a password again and again
-//! would teach its owner to type it into any window. A locked one refuses. No call here waits longer than
+//! On Linux nobody is ever asked to unlock it: a program in the background that puts up a window for a password again and
+//! again would teach its owner to type it into any window. A locked one refuses. macOS asks by itself where it must, which
+//! is not for the program's own entries. No call here waits longer than
 //! [`ANSWER_WAIT`], and none keeps other tasks of the program from running meanwhile. Called by [`super::kept`] alone.
 
 use std::sync::Arc;
@@ -31,15 +32,16 @@ pub trait Keychain: Send + Sync {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The keychain of this computer's user. A thread of its own carries the calls out one after the other, so that one that
-/// its owner keeps waiting is neither overtaken nor waited for.
-pub struct SystemKeychain {
+/// A thread of its own, which carries calls out one after the other, so that one that its owner keeps waiting is neither
+/// overtaken nor waited for.
+struct Calls {
     queue: Result<SyncSender<Work>, String>,
+    /// Longest wait for an answer.
+    wait: Duration,
 }
 
-impl SystemKeychain {
-    /// Opens nothing yet.
-    pub fn new() -> SystemKeychain {
+impl Calls {
+    fn new(wait: Duration) -> Calls {
         let (queue, works) = sync_channel::<Work>(WAITING_MAX);
         let thread = std::thread::Builder::new().name("keychain".to_owned());
         let started = thread.spawn(move || {
@@ -47,8 +49,9 @@ impl SystemKeychain {
                 work();
             }
         });
-        SystemKeychain {
+        Calls {
             queue: started.map(|_| queue).map_err(|error| error.to_string()),
+            wait,
         }
     }
 
@@ -57,7 +60,7 @@ impl SystemKeychain {
     fn call<T: Send + 'static>(
         &self,
         certain: bool,
-        work: impl FnOnce() -> keyring_core::Result<T> + Send + 'static,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let queue = self.queue.as_ref().map_err(String::clone)?;
         let (tell, told) = sync_channel(1);
@@ -67,18 +70,43 @@ impl SystemKeychain {
             if seen.load(Ordering::SeqCst) && !certain {
                 return;
             }
-            let done = is_unlocked().and_then(|()| work());
-            // Nobody listens any more after ANSWER_WAIT.
-            let _ = tell.send(done.map_err(|error| in_words(&error)));
+            // Perhaps nobody listens any more.
+            let _ = tell.send(work());
         };
         queue.try_send(Box::new(work)).map_err(|error| match error {
             TrySendError::Full(_) => "it has not answered for a while".to_owned(),
             TrySendError::Disconnected(_) => "it has failed; start the program again".to_owned(),
         })?;
-        aside(|| told.recv_timeout(ANSWER_WAIT)).unwrap_or_else(|_| {
+        aside(|| told.recv_timeout(self.wait)).unwrap_or_else(|_| {
             given_up.store(true, Ordering::SeqCst);
-            Err(format!("it did not answer within {} s", ANSWER_WAIT.as_secs()))
+            Err(format!("it did not answer within {} s", self.wait.as_secs()))
         })
+    }
+}
+
+/// The keychain of this computer's user.
+pub struct SystemKeychain {
+    calls: Calls,
+}
+
+impl SystemKeychain {
+    /// Opens nothing yet.
+    pub fn new() -> SystemKeychain {
+        SystemKeychain {
+            calls: Calls::new(ANSWER_WAIT),
+        }
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        certain: bool,
+        work: impl FnOnce() -> keyring_core::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let work = move || {
+            let done = is_unlocked().and_then(|()| work());
+            done.map_err(|error| in_words(&error))
+        };
+        self.calls.call(certain, work)
     }
 }
 
@@ -180,4 +208,66 @@ fn entry(_name: &str) -> keyring_core::Result<keyring_core::Entry> {
     Err(keyring_core::Error::NotSupportedByStore(
         "no keychain of this system is known".to_owned(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// For what must come: only a test that fails waits so long.
+    const COMES: Duration = Duration::from_secs(60);
+
+    /// Calls behind one that is under way until something comes by the sender.
+    fn kept_waiting() -> (Calls, Sender<()>) {
+        let calls = Calls::new(Duration::from_millis(5));
+        let ((open, gate), (tell, begun)) = (channel::<()>(), channel());
+        let held = calls.call(true, move || {
+            tell.send(()).map_err(|error| error.to_string())?;
+            gate.recv().map_err(|error| error.to_string())
+        });
+        assert!(held.expect_err("nobody answers").contains("did not answer"));
+        begun.recv_timeout(COMES).expect("it is under way");
+        (calls, open)
+    }
+
+    /// A call that nobody answers in time, and where it tells that it was carried out all the same.
+    fn given_up(calls: &Calls, certain: bool) -> Receiver<()> {
+        let (tell, told) = channel();
+        let called = calls.call(certain, move || tell.send(()).map_err(|error| error.to_string()));
+        assert!(called.is_err());
+        told
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_left_undone_unless_it_is_certain() {
+        let (calls, open) = kept_waiting();
+        let read = given_up(&calls, false);
+        let removed = given_up(&calls, true);
+        open.send(()).expect("it waits");
+        removed.recv_timeout(COMES).expect("carried out");
+        assert!(read.try_recv().is_err(), "its turn came before, and has passed");
+    }
+
+    #[test]
+    fn calls_that_wait_are_bounded_and_more_are_refused_at_once_with_other_words() {
+        let (calls, open) = kept_waiting();
+        let waiting: Vec<_> = (0..WAITING_MAX).map(|_| given_up(&calls, true)).collect();
+        let refused = calls.call(true, || Ok(())).expect_err("one too many");
+        assert!(refused.contains("for a while"), "{refused}");
+        open.send(()).expect("it waits");
+        for told in waiting {
+            told.recv_timeout(COMES).expect("what waited is carried out");
+        }
+        let found = (0..1_000).find_map(|_| calls.call(false, || Ok(7)).ok());
+        assert_eq!(found, Some(7), "and there is room again");
+    }
+
+    #[test]
+    fn a_call_that_is_refused_says_why() {
+        let calls = Calls::new(COMES);
+        let refused: Result<(), _> = calls.call(false, || Err("it is locked".to_owned()));
+        assert_eq!(refused, Err("it is locked".to_owned()));
+    }
 }

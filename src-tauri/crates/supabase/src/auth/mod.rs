@@ -11,24 +11,24 @@
 mod kept;
 mod keychain;
 mod store;
+mod tokens;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::{Clock, Timestamp, UserId};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
 pub use self::kept::{Kept, KeptTokens, TokensAt};
 pub use self::keychain::{Keychain, SystemKeychain};
-pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore};
+pub use self::store::{FileTokenStore, MemoryTokenStore, StoreError, StoreLock, TokenStore, write_private};
+pub use self::tokens::Tokens;
+use self::tokens::is_same_place;
 use self::wire::Ask;
 use crate::project::{self, Project, ProjectError, in_between, read_body};
 
-/// A token with less than this left is renewed before it is used: requests take time, clocks differ.
-const LEFT_MS_MIN: u64 = 60_000;
 /// After a refresh that failed without ending the session, a token that is still good is used this long without trying again.
 const REFRESH_PAUSE: Duration = Duration::from_secs(15);
 /// First pause after a refresh that a server refused for a passing reason while there is no token left to use; doubled
@@ -42,65 +42,6 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(25);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// What is sent as GoTrue's API version: errors then carry `code` and `message`.
 const API_VERSION: &str = "2024-01-01";
-
-/// A signed-in session.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tokens {
-    /// JWT for REST and Realtime.
-    pub access_token: String,
-    /// Works once.
-    pub refresh_token: String,
-    /// When two thirds of the life are over, by our clock.
-    pub refresh_at: Timestamp,
-    /// When the access token ends, by our clock.
-    pub expires_at: Timestamp,
-    /// Who is signed in.
-    pub user: UserId,
-    /// Their address; empty when the account has none.
-    pub email: String,
-    /// URL of the project that gave them; nobody else may see them. Empty in a file of before this was written.
-    #[serde(default)]
-    pub project: String,
-}
-
-impl std::fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens")
-            .field("user", &self.user)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Tokens {
-    /// Good for use without a refresh?
-    fn is_fresh(&self, now: Timestamp) -> bool {
-        now < self.refresh_at && self.expires_at.ms_since(now) >= LEFT_MS_MIN
-    }
-
-    /// Would the server still take it, as far as we can tell?
-    fn is_alive(&self, now: Timestamp) -> bool {
-        self.expires_at.ms_since(now) > 1_000
-    }
-
-    /// Did the project at `url` give them? Where that was not written down, the access token must say so itself.
-    fn are_of(&self, url: &str) -> bool {
-        if self.project.is_empty() {
-            let issuer = wire::issuer(&self.access_token).unwrap_or_default();
-            let path = issuer.strip_prefix(url);
-            return path.is_some_and(|path| path.is_empty() || path.starts_with('/'));
-        }
-        is_same_place(&self.project, url)
-    }
-}
-
-/// Do both addresses mean one project?
-fn is_same_place(one: &str, other: &str) -> bool {
-    match (reqwest::Url::parse(one), reqwest::Url::parse(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        (Err(_), _) | (_, Err(_)) => false,
-    }
-}
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +68,8 @@ pub enum AuthError {
         reason: String,
         /// How long the server asked to be left alone.
         retry_after: Option<Duration>,
-        /// It was reached, and is in trouble.
-        answered: bool,
+        /// What it answered, where it was reached and is in trouble.
+        status: Option<u16>,
     },
     /// Auth said no, for a reason that trying again does not change.
     #[error(
@@ -191,7 +132,13 @@ impl AuthError {
 
     /// Has the server had too many tries?
     pub fn is_rate_limit(&self) -> bool {
-        matches!(self, AuthError::Unreachable { answered: true, reason, .. } if reason.starts_with(wire::TOO_MANY))
+        matches!(
+            self,
+            AuthError::Unreachable {
+                status: Some(429),
+                ..
+            }
+        )
     }
 }
 
@@ -552,7 +499,7 @@ impl Auth {
         let answer = self.token_request(Ask::Refresh, "refresh_token", &body).await;
         self.note_trouble(&answer);
         match answer {
-            Ok(tokens) => self.adopt(tokens, old.refresh_token.clone()),
+            Ok(tokens) => self.adopt(tokens.of_the_session(old), old.refresh_token.clone()),
             Err(AuthError::SignedOut { reason }) => {
                 tracing::warn!(%reason, "the session is over");
                 let over = self.end(old, &reason);
@@ -580,7 +527,7 @@ impl Auth {
             url: self.inner.project.url.clone(),
             reason: trouble.reason.clone(),
             retry_after: Some(left),
-            answered: false,
+            status: None,
         })
     }
 
@@ -590,7 +537,7 @@ impl Auth {
         let mut state = self.state();
         let (reason, retry_after) = match answer {
             Err(AuthError::Unreachable {
-                answered: true,
+                status: Some(_),
                 reason,
                 retry_after,
                 ..
@@ -712,7 +659,7 @@ impl Auth {
                     reason: "another program on this machine is renewing the sign-in and does not finish"
                         .to_owned(),
                     retry_after: None,
-                    answered: false,
+                    status: None,
                 });
             }
             tokio::time::sleep(LOCK_RETRY).await;
@@ -751,14 +698,14 @@ impl Auth {
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<Vec<u8>, AuthError> {
-        let trouble = |reason, answered| AuthError::Unreachable {
+        let trouble = |reason, status| AuthError::Unreachable {
             attempted: ask.verb(),
             url: url.to_owned(),
             reason,
             retry_after: None,
-            answered,
+            status,
         };
-        let unreachable = |reason| trouble(reason, false);
+        let unreachable = |reason| trouble(reason, None);
         let headers = self.inner.project.headers()?;
         let request = request
             .headers(headers)
@@ -773,7 +720,7 @@ impl Auth {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         if let Some(why) = in_between(status.as_u16(), content_type.as_deref(), &body) {
-            return Err(trouble(why, true));
+            return Err(trouble(why, Some(status.as_u16())));
         }
         if status.is_success() {
             return Ok(body);

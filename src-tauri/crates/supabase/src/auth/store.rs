@@ -90,12 +90,6 @@ impl PrivateFile {
         &self.path
     }
 
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
-    }
-
     fn failed(&self, attempted: &'static str) -> impl Fn(io::Error) -> StoreError + use<> {
         let path = self.path.clone();
         move |source| StoreError::File {
@@ -137,30 +131,7 @@ impl PrivateFile {
     pub(super) fn write<T: Serialize>(&self, content: &T) -> Result<(), StoreError> {
         let text =
             serde_json::to_vec(content).map_err(|error| self.failed("write")(io::Error::other(error)))?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder {
-            fs::create_dir_all(folder).map_err(self.failed("make the folder of"))?;
-        }
-        let fresh = self.beside(&format!(".{}.new", std::process::id()));
-        let write = || -> io::Result<()> {
-            let mut file = private_file(&fresh, true)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &self.path)
-        };
-        if let Err(source) = write() {
-            // A half-written file holds tokens: it must not stay. Failing to remove it adds nothing to the story.
-            let _ = fs::remove_file(&fresh);
-            return Err(self.failed("write")(source));
-        }
-        #[cfg(unix)]
-        if let Some(folder) = folder {
-            // The rename itself is durable only when the folder is.
-            fs::File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(self.failed("write"))?;
-        }
-        Ok(())
+        write_private(&self.path, &text).map_err(self.failed("write"))
     }
 
     /// Removes it, if it is there.
@@ -173,7 +144,7 @@ impl PrivateFile {
 
     /// See [`TokenStore::try_lock`].
     pub(super) fn try_lock(&self) -> Result<Option<StoreLock>, StoreError> {
-        let path = self.beside(".lock");
+        let path = beside(&self.path, ".lock");
         let fail = PrivateFile::new(path.clone()).failed("lock");
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(&fail)?;
@@ -218,6 +189,39 @@ pub(super) fn tokens_in(
         project: project.to_owned(),
         ..tokens
     }))
+}
+
+/// Writes a file that only its owner can read (0600), whole or not at all, durably. Its folder is made when missing.
+/// Several programs may do so at once: the last one's content stays.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder)?;
+    }
+    let fresh = beside(path, &format!(".{}.new", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut file = private_file(&fresh, true)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    if let Err(error) = write() {
+        // A half-written file holds secrets: it must not stay. Failing to remove it adds nothing to the story.
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
+    #[cfg(unix)]
+    if let Some(folder) = folder {
+        // The rename itself is durable only when the folder is.
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    name.into()
 }
 
 /// Opens for writing, for the owner only.

@@ -106,6 +106,20 @@ async fn a_token_is_refreshed_after_two_thirds_of_its_life_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_session_goes_by_the_address_that_it_began_with_when_its_account_gets_another_one() {
+    let stub = Stub::start(|_| answer(200, session(2).replace("a@b.c", "new@b.c"))).await;
+    let clock = HandClock::at(0);
+    let (auth, store) = signed_in(&stub, &clock);
+    clock.advance_s(3_000);
+    assert_eq!(auth.access_token().await.expect("a token"), "access.2");
+    assert_eq!(auth.email().as_deref(), Some("a@b.c"));
+    let stored = store.load().expect("loaded").expect("stored");
+    assert_eq!(stored.email, "a@b.c", "also for the next start");
+    let anew = auth.sign_in("new@b.c", "secret").await.expect("signed in");
+    assert_eq!(anew.email, "new@b.c", "a new sign-in is by the new one");
+}
+
+#[tokio::test]
 async fn many_callers_at_once_cause_one_refresh() {
     let gate = Arc::new(Notify::new());
     let held = gate.clone();

@@ -123,9 +123,6 @@ const SIGNED_OUT_CODES: [&str; 7] = [
     "invalid_grant",
 ];
 
-/// How the reason begins of an error that says that there were too many tries.
-pub(super) const TOO_MANY: &str = "it answered 429";
-
 /// What was being asked of Auth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -177,7 +174,7 @@ pub(super) fn error(
             url: url.to_owned(),
             reason: format!("it answered {status} {}", first_of(&message, &code)),
             retry_after,
-            answered: true,
+            status: Some(status),
         };
     }
     AuthError::Refused {

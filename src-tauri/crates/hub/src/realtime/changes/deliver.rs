@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use super::ask::{self, Answers, Asked, Seen};
 use super::follow::{Follow, Question};
-use super::penalty::{PENALTY, Subject};
+use super::penalty::PENALTY;
 use super::row::{self, Change, Refusal, Table};
 use crate::db;
 use crate::error::HubError;
@@ -24,6 +24,8 @@ use crate::realtime::registry::Follower;
 
 /// Changes read into memory at a time; each has at most about a megabyte.
 const SLICE: usize = 32;
+/// What has been written down of a slice and is kept for others who are told the same, in bytes.
+const TOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a channel is told whose changes the database could not judge in time; as the original says it, it is tried again.
 pub(crate) const BEHIND: &str = "Too many database timeouts";
 
@@ -137,8 +139,24 @@ struct Slice<'a> {
     changes: Vec<Change>,
     tables: HashMap<u32, Table>,
     readable: Readable,
-    /// JSON by change, role and chosen columns: the same for many.
-    told: Mutex<HashMap<(usize, String, Select), Arc<str>>>,
+    told: Mutex<Told>,
+}
+
+/// JSON by change, role and chosen columns: the same for many. Without it everything is written down anew.
+#[derive(Default)]
+struct Told {
+    by_what: HashMap<(usize, String, Select), Arc<str>>,
+    bytes: usize,
+}
+
+impl Told {
+    fn keep(&mut self, what: (usize, String, Select), data: Arc<str>) {
+        if self.bytes + data.len() > TOLD_BYTES_MAX {
+            *self = Told::default();
+        }
+        self.bytes += data.len();
+        self.by_what.insert(what, data);
+    }
 }
 
 impl Slice<'_> {
@@ -179,7 +197,8 @@ impl Slice<'_> {
                 .is_some_and(|(one, table)| !must_be_seen(one, table) || seen.rows.contains(&change))
         };
         for table in &seen.late {
-            self.behind(&channels, *table);
+            // What these channels missed is not known, so they follow it anew.
+            self.behind(&channels, |follow| follow.table == *table);
         }
         candidates.retain(|one| {
             self.at(one.change)
@@ -191,7 +210,7 @@ impl Slice<'_> {
             self.send(candidate, &answers);
         }
         if !answers.late.is_empty() {
-            self.end_slow(&claims, &channels, &answers.late);
+            self.slow(&claims, &channels, &answers.late);
         }
         Ok(())
     }
@@ -277,7 +296,7 @@ impl Slice<'_> {
             .shared
             .realtime
             .penalties
-            .holds(&Subject::of(who), Instant::now())
+            .holds(&who.subject(), Instant::now())
         {
             let all = by_table.into_values().flat_map(|(_, questions)| questions);
             return Ok(Answers::too_late(all.cloned()));
@@ -305,6 +324,10 @@ impl Slice<'_> {
             return;
         };
         let follower = candidate.follower;
+        let realtime = &self.shared.realtime;
+        if !realtime.takes_more(follower.id) {
+            return;
+        }
         let refusal = self.refusal(&follower.claims, change, table);
         let ask = |question: &Question| answers.of(candidate.change, question);
         let holds = |place: &usize| refusal.is_some() || follower.follows[*place].holds(change.row(), ask);
@@ -312,7 +335,9 @@ impl Slice<'_> {
         for (select, ids) in by_select(&follower.follows, &matched) {
             let data = self.data(candidate.change, &follower.claims.role, select, refusal);
             let payload = format!(r#"{{"ids":{},"data":{data}}}"#, json!(ids));
-            self.shared.realtime.tell_change(follower.id, payload);
+            if !realtime.tell_change(follower.id, payload) {
+                return;
+            }
         }
     }
 
@@ -320,7 +345,7 @@ impl Slice<'_> {
     fn data(&self, index: usize, role: &str, select: Select, refusal: Option<Refusal>) -> Arc<str> {
         let key = (index, role.to_owned(), select);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(data) = told.get(&key) {
+        if let Some(data) = told.by_what.get(&key) {
             return data.clone();
         }
         let nothing = HashSet::new();
@@ -332,29 +357,35 @@ impl Slice<'_> {
                 row::data(change, table, readable.unwrap_or(&nothing), key.2.as_deref()).into()
             }
         };
-        told.insert(key, data.clone());
+        told.keep(key, data.clone());
         data
     }
 
-    /// A policy of the table took too long: what these channels missed is not known, so they follow it anew.
-    fn behind(&self, channels: &[&Follower], table: u32) {
+    /// Channels that follow what has been missed follow it anew.
+    fn behind(&self, channels: &[&Follower], missed: impl Fn(&Follow) -> bool) {
         for follower in channels {
-            if follower.follows.iter().any(|follow| follow.table == table) {
+            if follower.follows.iter().any(&missed) {
                 self.shared.realtime.fall_behind(follower.id, BEHIND);
             }
         }
     }
 
-    /// Filters that took too long end, and their owner's are not compared for a while.
-    fn end_slow(&self, who: &Claims, channels: &[&Follower], late: &HashSet<Question>) {
-        let subject = Subject::of(who);
-        tracing::warn!(
-            ?subject,
-            filters = late.len(),
-            "filters took too long; they are ended"
-        );
-        self.shared.realtime.penalties.add(subject, Instant::now());
+    /// Filters took too long. Once, that may be the machine's fault: they are followed anew. Soon again, they end, and
+    /// their owner's are not compared for a while.
+    fn slow(&self, who: &Claims, channels: &[&Follower], late: &HashSet<Question>) {
+        let subject = who.subject();
+        let filters = late.len();
         let slow = |follow: &Follow| follow.questions().any(|question| late.contains(question));
+        if !self
+            .shared
+            .realtime
+            .penalties
+            .late(subject.clone(), Instant::now())
+        {
+            tracing::warn!(?subject, filters, "filters took too long; they are followed anew");
+            return self.behind(channels, slow);
+        }
+        tracing::warn!(?subject, filters, "filters took too long again; they are ended");
         let message = format!(
             "Unable to subscribe to changes with given parameters. An exception happened so please check your connect \
              parameters: the database took too long to compare a filter; for {} s it compares none for you",
@@ -382,4 +413,23 @@ fn by_select(follows: &[Follow], matched: &[usize]) -> Vec<(Select, Vec<u32>)> {
         }
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_others_has_an_end() {
+        let mut told = Told::default();
+        let large: Arc<str> = "x".repeat(TOLD_BYTES_MAX / 4).into();
+        for change in 0..100 {
+            told.keep((change, "authenticated".to_owned(), None), large.clone());
+            assert!(told.bytes <= TOLD_BYTES_MAX && told.bytes == told.by_what.len() * large.len());
+            assert!(
+                told.by_what
+                    .contains_key(&(change, "authenticated".to_owned(), None))
+            );
+        }
+    }
 }

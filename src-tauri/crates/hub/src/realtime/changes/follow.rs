@@ -2,6 +2,7 @@
 //!
 //! Pure: what only the database can compare is named, not compared. Made by `subscribe`, used by `deliver`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -19,8 +20,28 @@ pub(crate) struct Follow {
     /// `INSERT`, `UPDATE`, `DELETE` or `*`.
     pub event: String,
     pub conditions: Vec<Check>,
-    /// Only these columns and the primary key.
+    /// Only these columns and the primary key; in order, each once.
     pub select: Option<Arc<[String]>>,
+}
+
+/// How much one user follows.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    /// Tables, each binding counted.
+    pub tables: usize,
+    /// Different choices of columns.
+    pub selects: HashSet<(u32, Arc<[String]>)>,
+}
+
+impl Followed {
+    /// Adds what one channel follows.
+    pub fn add(&mut self, follows: &[Follow]) {
+        self.tables += follows.len();
+        let chosen = follows
+            .iter()
+            .filter_map(|one| Some((one.table, one.select.clone()?)));
+        self.selects.extend(chosen);
+    }
 }
 
 /// One condition.

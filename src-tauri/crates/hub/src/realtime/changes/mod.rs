@@ -20,9 +20,9 @@ mod subscribe;
 
 pub(crate) use binding::{Binding, read};
 pub(crate) use deliver::BEHIND;
-pub(crate) use follow::Follow;
+pub(crate) use follow::{Follow, Followed};
 pub(crate) use lane::{Lane, Wake};
-pub(crate) use penalty::{Penalties, Subject};
+pub(crate) use penalty::Penalties;
 pub(crate) use subscribe::{Unsubscribed, subscribe};
 
 #[cfg(any(test, feature = "fuzzing"))]

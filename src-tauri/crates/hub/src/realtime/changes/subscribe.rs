@@ -15,11 +15,11 @@ use tokio_postgres::{Client, Row};
 use super::binding::Binding;
 use super::filter::{Condition, Op};
 use super::follow::{Check, Follow, Question, Test, operator};
-use super::penalty::{PENALTY, Penalties, Subject};
+use super::penalty::{PENALTY, Penalties};
 use crate::db;
 use crate::error::explained;
 use crate::http::Shared;
-use crate::jwt::Claims;
+use crate::jwt::{Claims, Subject};
 
 /// How long transactions may go on that began to write before their tables were captured.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -84,7 +84,7 @@ pub(crate) async fn subscribe(
     let asker = Asker {
         client: connection(shared).await?,
         penalties: &shared.realtime.penalties,
-        subject: Subject::of(who),
+        subject: who.subject(),
     };
     let client = &asker.client;
     let mut known: HashMap<u32, Columns> = HashMap::new();
@@ -239,7 +239,7 @@ impl Asker<'_> {
             table,
             event: binding.event.clone(),
             conditions: checks,
-            select: binding.select.clone().map(Arc::from),
+            select: binding.select.as_deref().map(chosen),
         })
     }
 
@@ -312,6 +312,14 @@ impl Asker<'_> {
         }
         Ok(Test::Asked(question))
     }
+}
+
+/// Column names in order, each once: the same choice is the same, however it was written.
+fn chosen(names: &[String]) -> Arc<[String]> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    names.into()
 }
 
 fn is(binding: &Binding, condition: &Condition, column: &Column) -> Result<Test, Unsubscribed> {

@@ -10,9 +10,9 @@ mod write;
 
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 pub(crate) use read::{read_binary, read_text};
 pub(crate) use write::write;

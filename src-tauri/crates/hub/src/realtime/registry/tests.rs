@@ -148,3 +148,35 @@ fn what_is_kept_for_a_channel_is_bounded_in_bytes_and_given_back_with_it() {
     }
     assert!(outbox.reserve(outbox::BYTES_MAX), "all of it is given back");
 }
+
+#[test]
+fn rights_of_a_user_that_change_while_his_token_is_judged_are_asked_again_when_he_has_it() {
+    let realtime = realtime();
+    let (former, user) = (Uuid::from_u128(7), Uuid::from_u128(8));
+    let (line, mut waiting, mut nudged) = line();
+    let id = realtime.add(Member::new(line, Version::V2, "t", true, claims_of(former)));
+    realtime.release(id, &[], HashSet::new(), false);
+    let asked = realtime.rights();
+    realtime.set_claims(id, claims_of(former), (true, true), asked);
+    assert_eq!(nudged.try_recv().ok(), None, "nothing has changed");
+    // He is not found yet.
+    realtime.rights_changed(Some(user));
+    assert_eq!(nudged.try_recv().ok(), None);
+    realtime.set_claims(id, claims_of(user), (true, true), asked);
+    assert_eq!(nudged.try_recv().ok(), Some(Nudge::Rights(id)));
+    realtime.broadcast(("t", true), text("a"), None, None);
+    assert!(waiting.ready().is_none(), "nothing is told until the answer");
+}
+
+#[test]
+fn who_takes_no_more_is_told_no_more() {
+    let realtime = realtime();
+    let (id, waiting) = joined(&realtime, true);
+    let third = || "x".repeat(outbox::BYTES_MAX / 3);
+    assert!(realtime.tell_change(id, third()) && realtime.tell_change(id, third()));
+    assert!(realtime.takes_more(id));
+    assert!(!realtime.tell_change(id, third()) && !realtime.takes_more(id));
+    assert!(waiting.overflow.is_cancelled());
+    realtime.remove(id);
+    assert!(!realtime.tell_change(id, String::new()), "it is gone");
+}

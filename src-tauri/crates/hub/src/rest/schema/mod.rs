@@ -190,10 +190,8 @@ impl SchemaCache {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::postgres::{self, Cluster, Server};
     use crate::source::Source;
 
     /// How long the test waits for something that must come.
@@ -211,11 +209,7 @@ mod tests {
     #[tokio::test]
     async fn who_goes_away_while_the_catalogue_is_read_leaves_no_transaction_behind() {
         let folder = tempfile::tempdir().unwrap();
-        // Postgres may run as another user.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = Cluster::open(&folder.path().join("hub")).unwrap();
-        let binaries = postgres::locate(None, None).await.unwrap();
-        let source = Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap();
+        let source = Source::for_test(folder.path()).await;
         let database = Database::open(&source).unwrap();
         let tasks = tokio_util::task::TaskTracker::new();
         let other = source.superuser().open(&tasks, "for a test").await.unwrap();

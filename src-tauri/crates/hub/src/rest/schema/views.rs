@@ -123,17 +123,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_view_that_cannot_be_described_takes_none_of_the_others_with_it() {
-        use std::os::unix::fs::PermissionsExt as _;
-
-        use crate::postgres::{self, Cluster, Server};
         use crate::source::Source;
 
         let folder = tempfile::tempdir().unwrap();
-        // Postgres may run as another user.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = Cluster::open(&folder.path().join("hub")).unwrap();
-        let binaries = postgres::locate(None, None).await.unwrap();
-        let source = Source::own(Server::start(binaries, cluster).await.unwrap()).unwrap();
+        let source = Source::for_test(folder.path()).await;
         let tasks = tokio_util::task::TaskTracker::new();
         let client = source.superuser().open(&tasks, "for a test").await.unwrap();
         client.batch_execute("begin read only").await.unwrap();
