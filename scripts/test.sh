@@ -39,7 +39,7 @@ code=0
 cargo test --workspace --exclude app --no-fail-fast 2>&1 | tee target/tests.log || code=$?
 [ "$code" -eq 0 ] || { failures target/tests.log && exit "$code"; }
 
-say "the hub's parsers, ten seconds each"
+say "the hub's parsers, as much as a slow machine tries in ten seconds each"
 SEMO_FUZZ_SEED=1 scripts/fuzz.sh 10
 
 if [ -n "${CI:-}" ] && [ -d .git ]; then
