@@ -70,13 +70,29 @@ async fn five_tools_in_a_row_and_a_window_that_changes_its_size_in_mid_stream_ch
     let report = place.does("scn=bashn:5").await;
     assert_eq!(values(&report, "command").len(), 5);
     let turn = place.submit("scn=slow:12", Marker::Plain, LIMIT);
-    place.shows("slow:1").await;
+    place.shows("● slow:0").await;
     for (cols, rows) in [(60, 20), (140, 45), (90, 30)] {
         place.session.resize(Size { cols, rows }).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     place.done(turn).await;
     place.does("scn=text").await;
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_taken_once_though_somebody_changes_the_windows_size_all_the_while() {
+    let mut place = with_shell(Hooks::Delivered).await;
+    for _ in 0..3 {
+        let turn = place.submit("scn=slow:4", Marker::Plain, LIMIT);
+        for step in 0..20 {
+            let cols = 90 + 10 * (step % 5);
+            place.session.resize(Size { cols, rows: 30 }).unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        place.done(turn).await;
+    }
+    assert_eq!(place.prompts().len(), 3, "each is submitted once");
     place.end().await;
 }
 

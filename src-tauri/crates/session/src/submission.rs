@@ -40,6 +40,11 @@ const CLEAR_WAIT_MAX: Duration = Duration::from_secs(2);
 const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(4);
 /// Attempts to empty the box, and to paste.
 const TRIES_MAX: u32 = 2;
+/// How often a prompt that stood in the box may be painted anew before Enter is pressed: somebody changes the size of a
+/// window.
+const TORN_MAX: u32 = 10;
+/// How long that may take each time.
+const TORN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long an acknowledgement may take before Enter is pressed again.
 const ENTER_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Enters, at most.
@@ -269,7 +274,7 @@ impl Submission {
                 echo = self.settled_echo().await;
             }
             if echo == Echo::Shown && !self.cancel.is_cancelled() {
-                match self.enter(entered).await {
+                match self.enter_as_it_stands(entered, pastes > 0).await {
                     Ok(Some(entered)) => return Ok(entered),
                     Ok(None) => {}
                     Err(NotSubmitted::Slept { .. }) => return Err(self.overslept(&mut keyboard).await),
@@ -292,6 +297,24 @@ impl Submission {
             }
         }
         Err(NotSubmitted::NoEcho)
+    }
+
+    /// Presses Enter, also when the box was torn just then, as by a window whose size somebody changes, and is painted
+    /// anew. `settles`: an earlier paste may come after all.
+    async fn enter_as_it_stands(
+        &mut self,
+        entered: Entered,
+        settles: bool,
+    ) -> Result<Option<Entered>, NotSubmitted> {
+        for _ in 0..TORN_MAX {
+            if let Some(entered) = self.enter(entered).await? {
+                return Ok(Some(entered));
+            }
+            if !self.stands_again().await || (settles && self.settled_echo().await != Echo::Shown) {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Presses Enter, written down before; not when the prompt does not stand in the box any more then.
@@ -413,8 +436,19 @@ impl Submission {
 
     /// The echo behind a second paste: the first one may come after all, and would stand beside it.
     async fn settled_echo(&self) -> Echo {
-        self.until(SECOND_SETTLE, |_| self.echo() != Echo::Shown).await;
+        for _ in 0..TORN_MAX {
+            let has_changed = self.until(SECOND_SETTLE, |_| self.echo() != Echo::Shown).await;
+            if !has_changed || !self.stands_again().await {
+                break;
+            }
+        }
         self.echo()
+    }
+
+    /// Waits for a prompt that stood in the box to be painted anew.
+    async fn stands_again(&self) -> bool {
+        let is_over = |_: &ScreenMeaning| self.cancel.is_cancelled() || self.echo() == Echo::Shown;
+        self.until(TORN_WAIT_MAX, is_over).await && !self.cancel.is_cancelled()
     }
 
     /// Waits until the prompt is taken; presses Enter again while it stands in the box. `enters`: how often it was
