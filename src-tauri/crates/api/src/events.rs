@@ -20,9 +20,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Upgrades and follows.
 pub async fn open(State(shared): State<Shared>, upgrade: WebSocketUpgrade) -> Response {
+    // The server's own task is over with the upgrade: this one is waited for at the end by itself.
+    let windows = shared.windows.clone();
     upgrade
         .protocols([SUBPROTOCOL])
-        .on_upgrade(move |socket| follow(shared, socket))
+        .on_upgrade(move |socket| windows.track_future(follow(shared, socket)))
 }
 
 async fn follow(shared: Shared, mut socket: WebSocket) {
@@ -30,7 +32,12 @@ async fn follow(shared: Shared, mut socket: WebSocket) {
     state.mark_changed();
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => break,
+            // What was said last comes before the end: a window must know that the core has ended as it was to.
+            biased;
+            message = socket.recv() => match message {
+                None | Some(Err(_) | Ok(Message::Close(_))) => break,
+                Some(Ok(_)) => {}
+            },
             changed = state.changed() => {
                 if changed.is_err() {
                     break;
@@ -45,10 +52,7 @@ async fn follow(shared: Shared, mut socket: WebSocket) {
                 }
                 tokio::time::sleep(STATE_INTERVAL).await;
             }
-            message = socket.recv() => match message {
-                None | Some(Err(_) | Ok(Message::Close(_))) => break,
-                Some(Ok(_)) => {}
-            },
+            () = shared.stop.cancelled() => break,
         }
     }
 }

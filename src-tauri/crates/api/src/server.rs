@@ -10,6 +10,7 @@ use client::{Client, StopHow};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Token};
 use crate::{assets, events, hooks, rpc, terminal_stream};
@@ -78,10 +79,12 @@ pub(crate) struct Shared {
     /// The end of the core as somebody asks for it here; the program that holds the core sees to it.
     pub ask: watch::Sender<Option<StopHow>>,
     pub stop: CancellationToken,
+    /// The windows that follow the state.
+    pub windows: TaskTracker,
 }
 
-/// Serves until `stop` fires and the open requests are answered. Whoever asks for the end of the core is heard by the
-/// receivers of `ask`.
+/// Serves until `stop` fires, the open requests are answered, and the windows know the last state. Whoever asks for the
+/// end of the core is heard by the receivers of `ask`.
 pub async fn serve(
     listener: Listener,
     client: Client,
@@ -95,11 +98,16 @@ pub async fn serve(
         port: listener.port,
         ask,
         stop: stop.clone(),
+        windows: TaskTracker::new(),
     };
+    let windows = shared.windows.clone();
     axum::serve(listener.socket, routes(shared))
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
-        .map_err(|source| ApiError::Serve { source })
+        .map_err(|source| ApiError::Serve { source })?;
+    windows.close();
+    windows.wait().await;
+    Ok(())
 }
 
 fn routes(shared: Shared) -> Router {
