@@ -9,6 +9,7 @@ use domain::marker::Marker;
 use domain::turn::{FailureClass, TurnOutcome, TurnStage};
 use harness::place::{HeldBy, Hooks, LIMIT, Place, deny, is_failed};
 use harness::processes::{goes_on, kill, naming, stands_still};
+use harness::wait::wait_until;
 use provider::claude::{Activity, ClaudeLaunch, PermissionMode};
 use session::{SessionError, SessionNote, StartMode, WhichTurn};
 use tokio::time::Instant;
@@ -108,13 +109,9 @@ async fn an_agent_that_hangs_is_ended_at_the_time_limit_with_all_it_started() {
 async fn a_cancel_that_nothing_hears_is_told_only_when_nothing_lives_any_more() {
     let mut place = agent_with(&["deaf"]).await;
     let turn = place.submit("do=fork do=hang", Marker::Plain, LIMIT);
-    place.working().await;
-    let several = async {
-        while place.living().len() < 4 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, several).await.expect("it forks");
+    // From here on it hears no Esc; a moment before, it would take it for the end of its turn.
+    place.shows("It hangs.").await;
+    wait_until("it forks", LIMIT, || async { place.living().len() >= 4 }).await;
     place.session.cancel(WhichTurn::Id(turn)).unwrap();
     let report = place.ended(turn).await;
     // At this very moment, not some time later.

@@ -97,9 +97,12 @@ impl Turn<'_> {
         match step {
             Step::Say(text) => self.say(text, "tool_use"),
             Step::Slow(time) => self.pause(*time)?,
-            Step::Hang => loop {
-                std::thread::sleep(LOOK_EVERY);
-            },
+            Step::Hang => {
+                screen.rows("● It hangs.\r\n\r\n");
+                loop {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
             Step::Die(code) => std::process::exit(*code),
             Step::Flood(bytes) => screen.raw(|out| wild::flood(out, *bytes)),
             Step::Garbage => screen.raw(|out| wild::garbage(out)),
