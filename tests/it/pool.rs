@@ -70,7 +70,8 @@ pub(crate) fn commit(repository: &Path, name: &str, text: &str) {
     }
 }
 
-/// The agent program of a session: its command line names its settings file, which bears the session's id.
+/// The agent program of a session: its command line names its settings file, which bears the session's id, and it leads
+/// the terminal's session. (What it starts has its command line too, for the moment between fork and exec.)
 pub(crate) fn program_of(session: SessionId) -> Option<rustix::process::Pid> {
     let file = format!("{session}.claude-settings.json");
     std::fs::read_dir("/proc")
@@ -82,7 +83,8 @@ pub(crate) fn program_of(session: SessionId) -> Option<rustix::process::Pid> {
             let named = line
                 .split(|byte| *byte == 0)
                 .any(|arg| arg.ends_with(file.as_bytes()));
-            named.then(|| rustix::process::Pid::from_raw(pid)).flatten()
+            let pid = named.then(|| rustix::process::Pid::from_raw(pid)).flatten()?;
+            (rustix::process::getsid(Some(pid)).ok()? == pid).then_some(pid)
         })
 }
 
